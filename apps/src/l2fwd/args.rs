@@ -1,0 +1,267 @@
+//! The command line of `pagewire l2fwd`.
+
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use pagewire_ethdev::MacAddr;
+use pagewire_hugepages::PageSize;
+use pagewire_pci::Backend;
+
+use crate::ports::PortSpec;
+
+const EXAMPLES: &str = "\
+Examples:
+  pagewire l2fwd                                              two null: ports, for 10 seconds
+  pagewire l2fwd --port 0000:01:00.0 --port 0000:02:00.0      forward between two cards until Ctrl-C
+  pagewire l2fwd --port 01:00.0 --port 02:00.0 --mode io --json --duration 30
+  pagewire l2fwd --port 01:00.0 --port 02:00.0 --mtu 9000     jumbo frames";
+
+/// What `pagewire l2fwd` is asked to do.
+///
+/// Forward frames between ports at layer 2. What a port receives is sent by the port it is paired with.
+#[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = EXAMPLES, verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// A port, once for each: a PCI address bound to vfio-pci (see `pagewire dev bind`), null:, null:SIZE or ring:NAME.
+    /// None at all: two null: ports
+    #[arg(long = "port", value_name = "ADDR")]
+    pub(crate) ports: Vec<PortSpec>,
+
+    /// Which ports forward to each other: (0,1)(2,3) or 0:1,2:3. By default neighbours do; an odd one out reflects
+    #[arg(long, value_name = "PAIRS")]
+    pub(crate) portmap: Option<PortMap>,
+
+    /// What is done to each packet
+    #[arg(long, value_enum, default_value_t = Mode::Mac)]
+    pub(crate) mode: Mode,
+
+    /// Forward without changing addresses; the same as `--mode io`
+    #[arg(long, conflicts_with = "mode")]
+    pub(crate) no_mac_updating: bool,
+
+    /// CPUs to run on, one loop each: 2,3 or 2-5. By default as many as there are ports, less one CPU for the rest
+    #[arg(long, value_name = "CPUS")]
+    pub(crate) cores: Option<CpuList>,
+
+    /// Packets handled at a time
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) burst: u16,
+
+    /// Descriptors in each receive ring
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) rx_ring: u32,
+
+    /// Descriptors in each transmit ring
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) tx_ring: u32,
+
+    /// Largest layer-3 packet in bytes
+    #[arg(long, default_value_t = 1500)]
+    pub(crate) mtu: u16,
+
+    /// Fragments in each port's pool. By default what the rings and caches can hold, and some
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
+    pub(crate) fragments: Option<u32>,
+
+    /// Memory pages of the pools: 2M, 1G or 4K. By default 2M; virtual ports alone make do with 4K where there are none
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) pages: Option<PageSize>,
+
+    /// Receive only frames for the port's own address, broadcast and multicast
+    #[arg(long)]
+    pub(crate) no_promiscuous: bool,
+
+    /// Bytes of the frames that `--mode txonly` and `--tx-first` send, without frame check sequence
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(60..=1514))]
+    pub(crate) tx_size: u16,
+
+    /// Send this many bursts of such frames from each port before forwarding: what a loop or a hub then keeps going
+    #[arg(long, value_name = "BURSTS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=65536))]
+    pub(crate) tx_first: u32,
+
+    /// Seconds between two reports; 0 reports only at the end
+    #[arg(short = 'T', long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) stats_period: Duration,
+
+    /// Stop after this many seconds. By default at Ctrl-C, or after 10 if no port is given
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Report as JSON: one object a period and a final one, one a line
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Count the cycles of each round that moved packets, and report their most frequent and mean number per packet
+    #[arg(long)]
+    pub(crate) record_core_cycles: bool,
+
+    /// The kernel's interface to the devices
+    #[arg(long, value_enum, default_value_t = Vfio::Auto)]
+    pub(crate) vfio: Vfio,
+
+    /// Accept devices without an IOMMU: they can then read and write all of the machine's memory
+    #[arg(long)]
+    pub(crate) unsafe_noiommu: bool,
+}
+
+impl Args {
+    /// `--mode`, or what `--no-mac-updating` makes of it.
+    pub(crate) fn mode(&self) -> Mode {
+        if self.no_mac_updating { Mode::Io } else { self.mode }
+    }
+
+    /// Whether frames take several fragments; headroom would then halve what each receives.
+    pub(crate) fn is_jumbo(&self) -> bool {
+        self.mtu > 1500
+    }
+}
+
+/// What is done to each packet.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing
+    Io,
+    /// Source becomes the sending port's address, destination 02:00:00:00:00:NN with its number
+    Mac,
+    /// Source and destination change places
+    Macswap,
+    /// Drop it: receive only
+    Rxonly,
+    /// Receive nothing, send as fast as possible
+    Txonly,
+}
+
+/// `--vfio`.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum Vfio {
+    /// iommufd where there is one, else group and container
+    Auto,
+    /// Group and container
+    Group,
+    /// iommufd and device cdev
+    Iommufd,
+}
+
+impl From<Vfio> for Backend {
+    fn from(vfio: Vfio) -> Backend {
+        match vfio {
+            Vfio::Auto => Backend::Auto,
+            Vfio::Group => Backend::Group,
+            Vfio::Iommufd => Backend::Iommufd,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a number of seconds, such as 10 or 0.5".into()),
+    }
+}
+
+/// CPUs by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CpuList(pub(crate) Vec<usize>);
+
+impl std::str::FromStr for CpuList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<CpuList, String> {
+        let error = || format!("{text:?} is no list of CPUs; expected something like 2,3 or 2-5");
+        let mut cpus = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number = |digits: &str| digits.trim().parse::<usize>().ok().filter(|cpu| *cpu < 1024);
+            let (first, last) = (number(first).ok_or_else(error)?, number(last).ok_or_else(error)?);
+            if first > last || (first..=last).any(|cpu| cpus.contains(&cpu)) {
+                return Err(error());
+            }
+            cpus.extend(first..=last);
+        }
+        Ok(CpuList(cpus))
+    }
+}
+
+/// Pairs of ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PortMap(Vec<(usize, usize)>);
+
+impl std::str::FromStr for PortMap {
+    type Err = String;
+
+    /// DPDK's `(0,1)(2,3)`, with or without commas between, or `0:1,2:3`, which no shell minds.
+    fn from_str(text: &str) -> Result<PortMap, String> {
+        let error = || format!("{text:?} is no port map; expected something like (0,1)(2,3) or 0:1,2:3");
+        let pairs: Vec<&str> = match text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
+            Some(inner) => inner.split(')').map(|pair| pair.trim_start_matches([',', '('])).collect(),
+            None => text.split(',').collect(),
+        };
+        let pair = |pair: &str| {
+            let (a, b) = pair.split_once([',', ':']).ok_or_else(error)?;
+            let number = |digits: &str| digits.trim().parse().map_err(|_| error());
+            Ok((number(a)?, number(b)?))
+        };
+        pairs.into_iter().map(pair).collect::<Result<_, String>>().map(PortMap)
+    }
+}
+
+impl PortMap {
+    /// Neighbours.
+    pub(crate) fn neighbours(ports: usize) -> PortMap {
+        PortMap((0..ports).step_by(2).map(|port| (port, (port + 1).min(ports - 1))).collect())
+    }
+
+    /// For each port, the one that sends what it receives.
+    pub(crate) fn resolve(&self, ports: usize) -> Result<Vec<usize>, String> {
+        let mut peers = vec![None; ports];
+        for &(a, b) in &self.0 {
+            for (from, to) in [(a, b), (b, a)] {
+                let seen =
+                    peers.get_mut(from).ok_or(format!("port map: there is no port {from}, only {ports}"))?;
+                if seen.is_some_and(|peer| peer != to) {
+                    return Err(format!("port map: port {from} is in it twice"));
+                }
+                *seen = Some(to);
+            }
+        }
+        let missing = peers.iter().position(Option::is_none);
+        match missing {
+            Some(port) => Err(format!("port map: port {port} is not in it")),
+            None => Ok(peers.into_iter().flatten().collect()),
+        }
+    }
+}
+
+/// Where mode `mac` sends to: 02:00:00:00:00:NN, NN the sending port's number.
+pub(crate) fn destination(port: usize) -> MacAddr {
+    MacAddr([0x02, 0, 0, 0, 0, port as u8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_maps() {
+        let resolve = |text: &str, ports| text.parse::<PortMap>().and_then(|map| map.resolve(ports));
+        for text in ["(0,3)(1,2)", "(0,3),(1,2)", "0:3,1:2"] {
+            assert_eq!(resolve(text, 4), Ok(vec![3, 2, 1, 0]), "{text}");
+        }
+        assert_eq!(PortMap::neighbours(3).resolve(3), Ok(vec![1, 0, 2]));
+        assert_eq!(resolve("0:0", 1), Ok(vec![0]));
+        assert!(resolve("0:1", 3).unwrap_err().contains("port 2 is not in it"));
+        assert!(resolve("0:1,1:2", 3).unwrap_err().contains("port 1 is in it twice"));
+        assert!(resolve("0:7", 2).unwrap_err().contains("no port 7"));
+        for bad in ["", "()", "0", "a:b", "(0,1", "0:1,"] {
+            assert!(bad.parse::<PortMap>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!("2,4-6".parse(), Ok(CpuList(vec![2, 4, 5, 6])));
+        for bad in ["", "a", "3-1", "1,1", "1-", "99999"] {
+            assert!(bad.parse::<CpuList>().is_err(), "{bad}");
+        }
+    }
+}

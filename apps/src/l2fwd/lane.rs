@@ -1,0 +1,232 @@
+//! The run loop: what one core does with the ports it looks after.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, MacAddr, Packet};
+
+use super::args::Mode;
+use crate::tsc;
+
+/// Rounds without a packet after which a loop counts as idle and gives back what it hoards; a power of two.
+const IDLE_ROUNDS: u32 = 1024;
+
+/// From one port's receive queue to its peer's transmit queue.
+pub(crate) struct Lane {
+    pub(crate) rx_port: usize,
+    pub(crate) tx_port: usize,
+    pub(crate) rx: AnyRxQueue,
+    pub(crate) tx: AnyTxQueue,
+    pub(crate) burst: Burst,
+    pub(crate) mode: Mode,
+    /// Destination and source of what mode `mac` sends.
+    pub(crate) header: [u8; 12],
+    /// The frame that mode `txonly` and `send_first` send.
+    pub(crate) template: Vec<u8>,
+    pub(crate) counters: Arc<LaneCounters>,
+}
+
+/// What a lane counts besides its queues; written by its core alone.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct LaneCounters {
+    /// Packets dropped because the transmit ring was full.
+    pub(crate) tx_full: AtomicU64,
+}
+
+/// Destination and source, as they stand at the front of a frame.
+pub(crate) fn header(destination: MacAddr, source: MacAddr) -> [u8; 12] {
+    let mut header = [0; 12];
+    header[..6].copy_from_slice(&destination.0);
+    header[6..].copy_from_slice(&source.0);
+    header
+}
+
+impl Lane {
+    /// One round. Returns the number of packets moved.
+    #[inline(always)]
+    fn poll(&mut self) -> usize {
+        if self.mode == Mode::Txonly {
+            self.generate();
+        } else {
+            self.rx.rx_burst(&mut self.burst);
+        }
+        let count = self.burst.len();
+        if count == 0 {
+            return 0;
+        }
+        match self.mode {
+            Mode::Io | Mode::Txonly => {}
+            Mode::Mac => self.burst.iter_mut().for_each(|packet| rewrite(packet, &self.header)),
+            Mode::Macswap => self.burst.iter_mut().for_each(swap),
+            Mode::Rxonly => {
+                self.burst.clear();
+                return count;
+            }
+        }
+        self.tx.tx_burst(&mut self.burst);
+        if !self.burst.is_empty() {
+            self.drop_unsent();
+        }
+        count
+    }
+
+    /// The transmit ring is full: what is left would only delay what comes.
+    #[cold]
+    #[inline(never)]
+    fn drop_unsent(&mut self) {
+        // A packet that was never received is not lost.
+        if self.mode != Mode::Txonly {
+            self.counters.tx_full.fetch_add(self.burst.len() as u64, Ordering::Relaxed);
+        }
+        self.burst.clear();
+    }
+
+    /// Send bursts of the template, as far as the transmit ring takes them.
+    pub(crate) fn send_first(&mut self, bursts: u32) {
+        for _ in 0..bursts {
+            self.generate();
+            self.tx.tx_burst(&mut self.burst);
+            self.burst.clear();
+        }
+    }
+
+    fn generate(&mut self) {
+        while self.burst.room() > 0 {
+            let Some(mut packet) = self.rx.pool().alloc_packet() else { break };
+            if packet.extend_from_slice(&self.template).is_err() || self.burst.push(packet).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rewrite(packet: &mut Packet, header: &[u8; 12]) {
+    if let Some(front) = packet.as_mut_slice().and_then(|data| data.first_chunk_mut()) {
+        *front = *header;
+    }
+}
+
+#[inline(always)]
+fn swap(packet: &mut Packet) {
+    if let Some(front) = packet.as_mut_slice().and_then(|data| data.first_chunk_mut::<12>()) {
+        let (destination, source) = front.split_at_mut(6);
+        destination.swap_with_slice(source);
+    }
+}
+
+/// Forward until told to stop. Gives the lanes back.
+pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool) -> Vec<Lane> {
+    let mut idle = 0u32;
+    while !stop.load(Ordering::Relaxed) {
+        let mut moved = 0;
+        for lane in &mut lanes {
+            moved += lane.poll();
+        }
+        if moved > 0 {
+            idle = 0;
+        } else {
+            idle = idle.wrapping_add(1);
+            if idle & (IDLE_ROUNDS - 1) == 0 {
+                rest(&mut lanes);
+            }
+        }
+    }
+    rest(&mut lanes);
+    lanes
+}
+
+/// Nothing to do: let no ring and no magazine keep what others could use.
+#[cold]
+#[inline(never)]
+fn rest(lanes: &mut [Lane]) {
+    for lane in lanes {
+        lane.tx.reclaim();
+    }
+    pagewire_pool::flush_thread();
+}
+
+/// How many cycles rounds took, by how many packets they moved.
+#[derive(Debug, Default)]
+pub(crate) struct Cycles {
+    rounds: BTreeMap<(usize, u64), u64>,
+}
+
+/// Cycles per packet.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct CyclesPerPacket {
+    /// Packets in the most frequent kind of round.
+    pub(crate) burst: usize,
+    /// Cycles a packet in the most frequent round of that size: timer ticks and cache misses of strangers drop out.
+    pub(crate) mode: f64,
+    /// Over all rounds that moved packets.
+    pub(crate) mean: f64,
+    /// Rounds that moved packets.
+    pub(crate) rounds: u64,
+}
+
+impl Cycles {
+    /// The summary, once a round has moved packets.
+    pub(crate) fn summary(&self) -> Option<CyclesPerPacket> {
+        let mut sizes = BTreeMap::new();
+        let (mut cycles, mut packets, mut rounds) = (0, 0, 0);
+        for (&(size, took), &count) in &self.rounds {
+            *sizes.entry(size).or_insert(0) += count;
+            cycles += took * count;
+            packets += size as u64 * count;
+            rounds += count;
+        }
+        let (&burst, _) = sizes.iter().max_by_key(|(size, count)| (**count, **size))?;
+        let (&(_, mode), _) =
+            self.rounds.iter().filter(|((size, _), _)| *size == burst).max_by_key(|(_, count)| **count)?;
+        Some(CyclesPerPacket {
+            burst,
+            mode: mode as f64 / burst as f64,
+            mean: cycles as f64 / packets as f64,
+            rounds,
+        })
+    }
+}
+
+/// [`run`], counting the cycles of each lane's rounds that moved packets.
+pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool) -> (Vec<Lane>, Cycles) {
+    let mut cycles = Cycles::default();
+    let mut idle = 0u32;
+    while !stop.load(Ordering::Relaxed) {
+        idle = idle.wrapping_add(1);
+        for lane in &mut lanes {
+            let start = tsc::read();
+            let moved = lane.poll();
+            let took = tsc::read().wrapping_sub(start);
+            if moved > 0 {
+                *cycles.rounds.entry((moved, took)).or_insert(0) += 1;
+                idle = 0;
+            }
+        }
+        if idle & (IDLE_ROUNDS - 1) == IDLE_ROUNDS - 1 {
+            rest(&mut lanes);
+        }
+    }
+    rest(&mut lanes);
+    (lanes, cycles)
+}
+
+/// What mode `txonly` sends: a UDP packet without payload worth mentioning, to the peer's number.
+pub(crate) fn template(header: [u8; 12], size: u16) -> Vec<u8> {
+    let mut frame = header.to_vec();
+    let ip_len = size - 14;
+    let mut ip = [0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2];
+    ip[2..4].copy_from_slice(&ip_len.to_be_bytes());
+    let sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(!folded as u16).to_be_bytes());
+    frame.extend([0x08, 0x00]);
+    frame.extend(ip);
+    // The discard service (RFC 863), without a checksum.
+    frame.extend([0, 9, 0, 9]);
+    frame.extend((ip_len - 20).to_be_bytes());
+    frame.resize(size.into(), 0);
+    frame
+}

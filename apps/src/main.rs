@@ -1,0 +1,56 @@
+//! The `pagewire` command: forward frames between ports, and look after the devices and the memory that this needs.
+
+/// Say something on standard error; a reader that left is no reason to stop.
+macro_rules! note {
+    ($($arguments:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($arguments)*);
+    }};
+}
+
+mod cores;
+mod dev;
+mod hugepages;
+mod l2fwd;
+mod ports;
+mod tsc;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Poll-mode, user-space network drivers.
+#[derive(Parser)]
+#[command(name = "pagewire", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Forward frames between ports at layer 2
+    L2fwd(Box<l2fwd::Args>),
+    /// List network devices; bind them to vfio-pci and back
+    Dev(dev::Args),
+    /// Show, reserve and release huge pages
+    Hugepages(hugepages::Args),
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
+        .format_timestamp(None)
+        .init();
+    let done = match Cli::parse().command {
+        Command::L2fwd(args) => l2fwd::run(*args),
+        Command::Dev(args) => dev::run(args),
+        Command::Hugepages(args) => hugepages::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note!("pagewire: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

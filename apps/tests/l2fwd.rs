@@ -1,0 +1,170 @@
+//! `pagewire l2fwd` as its user runs it, on virtual ports.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn pagewire(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pagewire"));
+    command.args(arguments.split_whitespace()).stdin(Stdio::null());
+    command
+}
+
+fn output(arguments: &str) -> Output {
+    pagewire(arguments).output().expect("the program starts")
+}
+
+/// The JSON objects of a run that ended well.
+fn reports(arguments: &str) -> Vec<Value> {
+    let output = output(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+}
+
+fn count(value: &Value, path: &str) -> u64 {
+    value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {value}"))
+}
+
+#[test]
+fn without_ports_it_forwards_between_two_null_ports_for_a_while_and_says_so() {
+    let output = output("l2fwd --duration 0.3 --stats-period 0.1");
+    let (text, notes) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{notes}");
+    assert!(notes.contains("no --port given: forwarding between two null: ports"), "{notes}");
+    assert!(text.lines().filter(|line| line.contains("rx packets")).count() >= 3, "{text}");
+    assert!(text.contains("0 out after close: nothing lost"), "{text}");
+}
+
+#[test]
+fn json_has_an_object_a_period_and_a_final_one_whose_totals_add_up() {
+    for mode in ["io", "mac", "macswap"] {
+        let reports = reports(&format!(
+            "l2fwd --port null: --port null:1500 --mode {mode} --json --duration 0.25 -T 0.1"
+        ));
+        let (last, periods) = reports.split_last().expect("a report");
+        assert!(periods.len() >= 2 && periods.iter().all(|report| report["final"] == false));
+        assert_eq!(last["final"], true);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let received = count(last, &format!("/ports/{from}/rx_packets"));
+            let sent = count(last, &format!("/ports/{to}/tx_packets"));
+            assert!(received > 0);
+            assert_eq!(received, sent + count(last, &format!("/ports/{from}/drops/tx_full")), "{mode}");
+            assert_eq!(count(last, &format!("/ports/{from}/rx_bytes")), received * [64, 1500][from]);
+        }
+        assert_eq!(count(last, "/fragments/after_close"), 0);
+    }
+}
+
+#[test]
+fn rxonly_and_txonly() {
+    let last = |mode: &str| {
+        reports(&format!("l2fwd --port null: --mode {mode} --json --duration 0.2 -T 0")).remove(0)
+    };
+    let (received, sent) = (last("rxonly"), last("txonly"));
+    assert!(count(&received, "/ports/0/rx_packets") > 0);
+    assert_eq!(count(&received, "/ports/0/tx_packets"), 0);
+    assert!(count(&sent, "/ports/0/tx_packets") > 0);
+    assert_eq!(count(&sent, "/ports/0/rx_packets"), 0);
+}
+
+#[test]
+fn a_burst_goes_round_a_ring_of_ports() {
+    // What port 0 sends port 1 receives, and sends back.
+    let last = reports(
+        "l2fwd --port ring:a --port ring:a --portmap 0:0,1:1 --tx-first 1 --json --duration 0.3 -T 0",
+    )
+    .remove(0);
+    let count = |path: &str| count(&last, path);
+    assert!(count("/ports/0/rx_packets") > 64 && count("/ports/1/rx_packets") > 64);
+    assert_eq!(count("/ports/0/drops/tx_full") + count("/ports/1/drops/tx_full"), 0);
+    assert_eq!(count("/fragments/inflight"), 64);
+    assert_eq!(count("/fragments/in_rings"), 64);
+    assert_eq!(count("/fragments/after_close"), 0);
+}
+
+#[test]
+fn signals_end_it_with_its_totals() {
+    for signal in ["INT", "TERM"] {
+        let mut child =
+            pagewire("l2fwd --port null: --json -T 0.1").stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        out.read_line(&mut String::new()).expect("a first report");
+        let kill = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+        assert!(kill.expect("kill is there").success());
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).expect("the rest of it");
+        assert!(child.wait().expect("it ends").success(), "{signal}");
+        let last: Value = serde_json::from_str(rest.lines().last().expect("a last line")).expect("JSON");
+        assert_eq!(last["final"], true, "{signal}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_does_not_stop_it() {
+    let start = Instant::now();
+    let mut child = pagewire("l2fwd --port null: --duration 0.6 -T 0.1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stdout.take());
+    assert!(child.wait().expect("it ends").success());
+    assert!(start.elapsed() >= Duration::from_millis(600), "it ended early");
+}
+
+#[test]
+fn a_reader_of_its_notes_that_leaves_does_not_stop_it() {
+    let mut child = pagewire("l2fwd --duration 0.3 -T 0")
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stderr.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("nothing lost"));
+}
+
+#[test]
+fn an_ordinary_user_runs_it() {
+    // A copy where that user may read it.
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("pagewire");
+    std::fs::copy(env!("CARGO_BIN_EXE_pagewire"), &program).expect("a copy");
+    for path in [folder.path(), &program] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, mode).expect("they are ours");
+    }
+    let script = format!(
+        "exec setpriv --reuid 65534 --regid 65534 --clear-groups {} l2fwd --duration 0.2 -T 0",
+        program.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().expect("a shell");
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{notes}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("nothing lost"), "{notes}");
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    for (arguments, expected) in [
+        ("l2fwd --port null:5", "14 to 1792"),
+        ("l2fwd --port ring:a --port null:", "ring:a is named 1 times; a ring has two ends"),
+        ("l2fwd --fragments 0", "0 is not in 1..="),
+        ("l2fwd --port ring:", "wants a name"),
+        ("l2fwd --burst 0", "0 is not in 1..=1024"),
+        ("l2fwd --duration=-1", "a number of seconds"),
+        ("l2fwd --cores 5-2", "no list of CPUs"),
+        ("l2fwd --mode sideways", "possible values: io, mac, macswap, rxonly, txonly"),
+        ("l2fwd --mode io --no-mac-updating", "cannot be used with"),
+        ("l2fwd --port null: --port null: --portmap 0:0", "port 1 is not in it"),
+        ("l2fwd --port null: --pages 3M", "3M"),
+    ] {
+        let output = output(arguments);
+        let notes = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{arguments}");
+        assert!(notes.contains(expected), "{arguments}: {notes}");
+    }
+}

@@ -1,0 +1,123 @@
+use pagewire_ethdev::Port;
+
+use super::*;
+use crate::testing::{Bench, Random};
+
+/// What a card may write into a descriptor: anything. One in `frame` ends one.
+fn write_back(random: &mut Random, frame: u64) -> [u64; 2] {
+    const BROKEN_OR_TOLD: u64 = rx::BROKEN | rx::METADATA;
+    let mut status = match random.below(32) {
+        0 => random.next(),
+        1 => random.next() & BROKEN_OR_TOLD,
+        2..8 => random.next() & rx::METADATA,
+        _ => 0,
+    };
+    // Mostly done, so that there is something to look at.
+    status = status & !(rx::DD | rx::EOP) | if random.below(50) > 0 { rx::DD } else { 0 };
+    status |= if random.below(frame) == 0 { rx::EOP } else { 0 };
+    let len = match random.below(8) {
+        0 => random.below(0x1_0000),
+        1 => 0,
+        2 => [1792, 1793, 2048, 9018, 9019, 0xffff][random.below(6) as usize],
+        3..6 => 1024,
+        _ => random.below(1793),
+    };
+    [random.next(), status & !(0xffff << 32) | len << 32]
+}
+
+/// Lengths, errors, ends of packets and done bits at random, in any order: packets within bounds come out, no fragment is
+/// lost, and the ring goes on.
+#[test]
+fn a_million_hostile_write_backs() {
+    let mut random = Random::new();
+    let mut bench = Bench::new();
+    // Barely more than the ring and the longest chain: whoever holds packets makes the queue wait.
+    let (mut port, mut queue, tx) = bench.start(64 + 32);
+    let monitor = queue.pool().monitor();
+    let mut held: Vec<Packet> = Vec::new();
+    let (mut packets, mut chains, mut taken) = (0_u64, 0_u64, 0_u64);
+    let mut out = Burst::new(32);
+    while taken < 1_000_000 {
+        let next = |queue: &E1000Rx| queue.ring.as_ref().unwrap().next;
+        let start = next(&queue);
+        {
+            let ring = queue.ring.as_mut().unwrap();
+            let frame = 1 + random.below(16);
+            for step in 0..random.below(70) as u32 {
+                // In turn mostly, anywhere in the ring now and then.
+                let index = if random.below(8) > 0 { start.wrapping_add(step) } else { random.next() as u32 };
+                ring.descriptors.view().write(index, write_back(&mut random, frame));
+            }
+        }
+        queue.rx_burst(&mut out);
+        taken += u64::from(next(&queue).wrapping_sub(start));
+        for packet in out.drain() {
+            let (segments, bytes) = packet.segments().fold((0, 0), |(count, bytes), segment| {
+                (count + 1, bytes + segment.as_slice().unwrap().len())
+            });
+            assert_eq!((segments, bytes), (packet.segment_count(), packet.len()));
+            // 9,018 bytes, in buffers that a working card fills with 1,024.
+            assert!(bytes <= 9018 && segments <= 9, "{packet:?}");
+            packets += 1;
+            chains += u64::from(segments > 1);
+            held.push(packet);
+        }
+        if random.below(4) == 0 {
+            held.truncate(random.below(8) as usize);
+        }
+        if random.below(64) == 0 {
+            let fragments: usize = held.iter().map(Packet::segment_count).sum();
+            let posted = queue.posted();
+            queue.pool().trim();
+            assert_eq!(queue.pool().stats().inflight(), (posted + fragments) as u64, "after {taken}");
+        }
+    }
+    held.clear();
+    let stats = port.stats();
+    println!("{taken} write-backs: {packets} packets, {chains} of them chains; {stats:?}");
+    // The test reaches what it is about.
+    assert!(packets > 50_000 && chains > 1_000, "{packets} packets, {chains} chains");
+    assert!(stats.rx_errors > 50_000 && stats.rx_nombuf > 1_000, "{stats:?}");
+    let long = port.xstats().into_iter().find(|stat| stat.name == "rx_longer_than_mtu_packets").unwrap();
+    assert!(long.value > 1_000 && long.value < stats.rx_errors, "{long:?}");
+
+    // A whole ring of good frames takes what was left in it and in the frame under way with it. From then on every one counts.
+    let good = |queue: &mut E1000Rx, step: u32, len: u64| {
+        let ring = queue.ring.as_mut().unwrap();
+        ring.descriptors.view().write(ring.next.wrapping_add(step), [0, rx::DD | rx::EOP | len << 32]);
+    };
+    (0..64).for_each(|step| good(&mut queue, step, 60));
+    while queue.rx_burst(&mut out) > 0 {
+        out.clear();
+    }
+    for len in 60..360 {
+        good(&mut queue, 0, len);
+        queue.rx_burst(&mut out);
+        assert_eq!(out.iter().map(Packet::len).collect::<Vec<_>>(), [len as usize]);
+        out.clear();
+    }
+    drop((queue, tx));
+    port.stop().unwrap();
+    assert_eq!(monitor.stats().inflight(), 0);
+}
+
+/// The tail never reaches the descriptor that is looked at next, wherever the ring is.
+#[test]
+fn the_tail_stays_one_behind() {
+    let mut bench = Bench::new();
+    let (_port, mut queue, _tx) = bench.start(1024);
+    let mut out = Burst::new(256);
+    for round in 0..1000 {
+        let ring = queue.ring.as_mut().unwrap();
+        let tail = bench.registers.get(crate::registers::RDT.offset as u64);
+        // All that the card owns is done: from `next` to before the tail.
+        let owned = tail.wrapping_sub(ring.next) & 63;
+        assert!((64 - 1 - 15..64).contains(&owned), "round {round}: the card owns {owned} descriptors");
+        for step in 0..owned {
+            let index = ring.next.wrapping_add(step);
+            ring.descriptors.view().write(index, [0, rx::DD | rx::EOP | 60 << 32]);
+        }
+        assert_eq!(queue.rx_burst(&mut out), owned as usize);
+        out.clear();
+    }
+}

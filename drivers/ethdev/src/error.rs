@@ -1,0 +1,59 @@
+/// Why a port could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// More was asked than the port can do.
+    #[error("{port}: {what} {asked} is not possible; the port has {limit}")]
+    Unsupported {
+        /// The port's name.
+        port: String,
+        /// The thing asked for.
+        what: &'static str,
+        /// How much of it, or which.
+        asked: String,
+        /// What the port can do.
+        limit: String,
+    },
+    /// The call does not fit the port's state.
+    #[error("{port}: {what}")]
+    State {
+        /// The port's name.
+        port: String,
+        /// What is wrong and what to do.
+        what: &'static str,
+    },
+    /// The device did not do within its time what its datasheet says it does.
+    #[error(
+        "{port}: {what} did not end within {millis} ms (register {register} reads {value:#010x}); the device is gone or broken"
+    )]
+    Timeout {
+        /// The port's name.
+        port: String,
+        /// What was waited for.
+        what: &'static str,
+        /// For how long.
+        millis: u128,
+        /// The register that was watched.
+        register: &'static str,
+        /// What it read at the end.
+        value: u32,
+    },
+    /// The device holds something that no working device holds.
+    #[error("{port}: {what} is {found}, expected {expected}")]
+    Device {
+        /// The port's name.
+        port: String,
+        /// What was read.
+        what: &'static str,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The floor below failed.
+    #[error(transparent)]
+    Pci(#[from] pagewire_pci::Error),
+    /// Packet memory could not be had.
+    #[error(transparent)]
+    Pool(#[from] pagewire_pool::Error),
+}

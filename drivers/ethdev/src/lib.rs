@@ -1,0 +1,51 @@
+//! What a poll-mode driver implements and an application calls.
+//!
+//! A [`Port`] is one network interface. It is configured once and split: [`Port::start`] returns its queues, each of which
+//! belongs to one core from then on (`Send`, not `Sync`, `&mut self` on every hot call). Packets travel in
+//! [`Burst`]s; what a [`TxQueue`] could not send stays in the burst and stays owned.
+//!
+//! ```
+//! use pagewire_ethdev::{Burst, Port, PortConfig, RxQueue, TxQueue};
+//! use pagewire_pool::Pool;
+//!
+//! /// Receives on one port and sends on another. Generic over the drivers: static dispatch in the loop.
+//! fn forward<P: Port, Q: Port>(from: &mut P, to: &mut Q, pools: [Pool; 2], rounds: usize)
+//! -> Result<u64, pagewire_ethdev::Error> {
+//!     let [a, b] = pools;
+//!     let (mut rx, _) = from.start(PortConfig::single_queue(a))?;
+//!     let (_, mut tx) = to.start(PortConfig::single_queue(b))?;
+//!     let mut burst = Burst::new(32);
+//!     let mut sent = 0;
+//!     for _ in 0..rounds {
+//!         rx[0].rx_burst(&mut burst);
+//!         sent += tx[0].tx_burst(&mut burst) as u64;
+//!         burst.clear(); // what did not fit in the transmit ring
+//!     }
+//!     Ok(sent)
+//! }
+//! ```
+//!
+//! Applications that pick drivers at run time use [`AnyPort`], which dispatches once a burst.
+//!
+//! What a driver author implements: [`Port`], [`RxQueue`] and [`TxQueue`]; what helps: [`DescriptorRing`] (the only unsafe code
+//! that a driver of a descriptor-ring card needs), [`QueueCounters`], [`poll_until`].
+
+mod error;
+mod link;
+mod mac;
+mod port;
+mod ring;
+mod stats;
+mod wait;
+
+pub use error::Error;
+pub use link::Link;
+pub use mac::{MacAddr, ParseMacError};
+pub use pagewire_pool::{Burst, Chain, Drain, Packet, PacketFlags, Pool, Posted, release_bulk};
+pub use port::{
+    AnyPort, AnyRxQueue, AnyTxQueue, Capabilities, DescriptorLimits, Port, PortConfig, PortInfo, Queues,
+    RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
+};
+pub use ring::{DescriptorRing, RingView};
+pub use stats::{QueueCounters, QueueStats, Stats, XStat};
+pub use wait::poll_until;

@@ -1,0 +1,144 @@
+//! Descriptor rings: the memory a card and its driver share, and what the driver keeps for each descriptor.
+
+// Memory that a device reads and writes at any time: raw pointers and volatile access, bounded by a mask.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, fence};
+
+use pagewire_pci::{AddressSpace, DmaBuffer};
+
+use crate::error::Error;
+
+/// A ring of 16-byte descriptors, two little-endian words each, in memory that the device reaches; and for each
+/// descriptor a slot out of its reach, for what it stands for: the posted fragment (`T = Posted`: there always is one), the
+/// packet being sent (`T = Option<Packet>`).
+///
+/// Every index is taken modulo the number of descriptors, so no index, wherever it comes from, is out of range.
+pub struct DescriptorRing<T> {
+    /// The buffer's first word, kept here because it is asked for in every burst.
+    words: NonNull<u64>,
+    slots: Box<[T]>,
+    buffer: DmaBuffer,
+}
+
+// SAFETY: `words` points into the buffer, which the ring owns and which may be sent as well.
+unsafe impl<T: Send> Send for DescriptorRing<T> {}
+
+impl<T> DescriptorRing<T> {
+    /// Bytes in a descriptor.
+    pub const DESCRIPTOR: usize = 16;
+
+    /// A zeroed descriptor for each of `slots`, whose number is a power of two (see [`crate::DescriptorLimits`]).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pci`] if there is no memory for them.
+    pub fn new(space: &AddressSpace, slots: Vec<T>) -> Result<DescriptorRing<T>, Error> {
+        let count = slots.len();
+        assert!(count.is_power_of_two(), "a ring of {count} descriptors");
+        // Intel asks for 128-byte alignment; a page also keeps rings of different queues from sharing lines.
+        let buffer = space.allocate_dma(count * Self::DESCRIPTOR, 4096)?;
+        Ok(DescriptorRing { words: buffer.as_ptr().cast(), slots: slots.into_boxed_slice(), buffer })
+    }
+
+    /// Where the device finds the first descriptor.
+    pub fn iova(&self) -> u64 {
+        self.buffer.iova()
+    }
+
+    /// Number of descriptors.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "a ring is never empty")]
+    pub fn len(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Bytes of the ring, as length registers want them.
+    pub fn bytes(&self) -> u32 {
+        self.len() * Self::DESCRIPTOR as u32
+    }
+
+    /// The ring as a hot loop wants it: few enough words to stay in registers.
+    #[inline(always)]
+    pub fn view(&mut self) -> RingView<'_, T> {
+        RingView {
+            words: self.words,
+            mask: self.slots.len() - 1,
+            slots: NonNull::from(&mut *self.slots).cast(),
+            ring: PhantomData,
+        }
+    }
+
+    /// The `count` slots from `index` on, wrapping at the end of the ring: one or two slices.
+    #[inline(always)]
+    pub fn slots(&mut self, index: u32, count: u32) -> [&mut [T]; 2] {
+        let start = index as usize & (self.slots.len() - 1);
+        let count = (count as usize).min(self.slots.len());
+        let (wrapped, straight) = self.slots.split_at_mut(start);
+        let first = count.min(straight.len());
+        [&mut straight[..first], &mut wrapped[..count - first]]
+    }
+
+    /// The slots, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter()
+    }
+}
+
+/// Access to a [`DescriptorRing`]; see [`DescriptorRing::view`].
+pub struct RingView<'a, T> {
+    words: NonNull<u64>,
+    slots: NonNull<T>,
+    mask: usize,
+    ring: PhantomData<&'a mut DescriptorRing<T>>,
+}
+
+impl<T> RingView<'_, T> {
+    #[inline(always)]
+    fn words(&self, index: u32) -> *mut u64 {
+        // SAFETY: the buffer has `mask + 1` descriptors of two words, and is borrowed by the view.
+        unsafe { self.words.as_ptr().add((index as usize & self.mask) * 2) }
+    }
+
+    /// Read a descriptor's first or second word. What the device wrote before it is visible afterwards.
+    #[inline(always)]
+    pub fn read<const WORD: usize>(&self, index: u32) -> u64 {
+        const { assert!(WORD < 2) };
+        // SAFETY: in bounds and aligned; the device may write it meanwhile, hence volatile.
+        let word = u64::from_le(unsafe { self.words(index).add(WORD).read_volatile() });
+        // Nothing on x86; a load barrier where loads may pass one another.
+        fence(Ordering::Acquire);
+        word
+    }
+
+    /// Write a descriptor. The doorbell that tells the device orders it.
+    #[inline(always)]
+    pub fn write(&mut self, index: u32, words: [u64; 2]) {
+        let descriptor = self.words(index);
+        // SAFETY: in bounds and aligned; the device may read it meanwhile, hence volatile.
+        unsafe {
+            descriptor.write_volatile(words[0].to_le());
+            descriptor.add(1).write_volatile(words[1].to_le());
+        }
+    }
+
+    /// The descriptor's slot.
+    #[inline(always)]
+    pub fn slot(&mut self, index: u32) -> &mut T {
+        // SAFETY: there are `mask + 1` slots, borrowed by the view, which `&mut self` borrows in turn.
+        unsafe { &mut *self.slots.as_ptr().add(index as usize & self.mask) }
+    }
+}
+
+impl<T> RingView<'_, Option<T>> {
+    /// Put `value` into an empty slot.
+    #[inline(always)]
+    pub fn put(&mut self, index: u32, value: T) {
+        let slot = self.slot(index);
+        debug_assert!(slot.is_none(), "a slot is used before it was emptied");
+        // Were it not empty, its value would leak; a drop that never happens need not be compiled in.
+        std::mem::forget(slot.replace(value));
+    }
+}

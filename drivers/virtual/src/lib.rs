@@ -1,0 +1,51 @@
+//! Devices without hardware, each one small file on the public driver interface.
+//!
+//! * [`Null`] (`null:`): receives without end, discards what is sent. Measures the framework itself.
+//! * [`Ring`] (`ring:NAME`): two ports of the same name, joined in memory.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pagewire_ethdev::{Capabilities, DescriptorLimits, Error, MacAddr, PortInfo, RxOffloads, TxOffloads};
+
+mod null;
+mod ring;
+
+pub use null::{Null, NullRx, NullTx};
+pub use ring::{Ring, RingRx, RingTx};
+
+/// What all virtual ports have in common: a name, a locally administered address, one queue pair.
+fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
+    let descriptors = DescriptorLimits { min: 64, max: 4096 };
+    PortInfo {
+        name,
+        driver,
+        mac,
+        numa_node: None,
+        capabilities: Capabilities {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_descriptors: descriptors,
+            tx_descriptors: descriptors,
+            rx_offloads: RxOffloads::SCATTER,
+            tx_offloads: TxOffloads::MULTI_SEGS,
+            max_mtu: 9216,
+            multicast_addresses: 512,
+            extra_unicast_addresses: 512,
+        },
+    }
+}
+
+/// Whether a port is started, with the errors of a call that does not fit.
+#[derive(Debug, Default)]
+struct Started(AtomicBool);
+
+impl Started {
+    fn set(&self, port: &str, started: bool) -> Result<(), Error> {
+        if self.0.swap(started, Ordering::Relaxed) != started {
+            return Ok(());
+        }
+        let what =
+            if started { "the port is started already; stop it first" } else { "the port is not started" };
+        Err(Error::State { port: port.into(), what })
+    }
+}

@@ -1,0 +1,154 @@
+//! Reads and writes of the register BAR: what an offset means and which unit does what with it.
+
+use super::registers::{BAR_SIZE, Register, Unit};
+use super::table::*;
+use super::{CTRL_MASTER_DISABLE, Ixgbe, shared};
+use crate::function::{Host, Region};
+
+const CTRL_LINK_RESET: u32 = 1 << 3;
+const CTRL_RESET: u32 = 1 << 26;
+const STATUS_MASTER: u32 = 1 << 19;
+const RDRXCTL_DONE: u32 = 1 << 3;
+const FDIR_INIT_DONE: u32 = 1 << 3;
+const SWSM_SMBI: u32 = 1 << 0;
+
+impl Ixgbe {
+    /// The register that an offset means, through its second names.
+    fn resolve(&self, offset: u32) -> Option<(&'static Register, u32)> {
+        let (register, n) = self.registers.lookup(offset)?;
+        match register.unit {
+            Unit::Alias(first, stride) => {
+                let offset = first + n * stride;
+                self.registers.lookup(offset).map(|(register, _)| (register, offset))
+            }
+            _ => Some((register, offset)),
+        }
+    }
+
+    fn read_register(&mut self, offset: u32, host: &mut dyn Host) -> u32 {
+        let Some((register, offset)) = self.resolve(offset) else {
+            self.control.count_unknown();
+            self.registers.note_unknown(offset, None);
+            return 0;
+        };
+        match register.unit {
+            Unit::Link => self.link.read(&self.registers, offset),
+            Unit::Interrupt => self.interrupts.read(&self.registers, offset),
+            Unit::Sfp => self.sfp.read(),
+            Unit::Receive | Unit::Transmit if self.config.mapped && shared::is_tail(offset) => {
+                host.shared_read(Region::Bar(0), offset as u64)
+            }
+            Unit::Control if offset == SWSM => {
+                // Reading takes the semaphore if nobody has it.
+                let value = self.registers.get(SWSM);
+                self.registers.set(SWSM, value | SWSM_SMBI);
+                value
+            }
+            _ => self.registers.read(register, offset),
+        }
+    }
+
+    fn write_register(&mut self, offset: u32, value: u32, host: &mut dyn Host) {
+        let Some((register, offset)) = self.resolve(offset) else {
+            self.control.count_unknown();
+            self.registers.note_unknown(offset, Some(value));
+            return;
+        };
+        match register.unit {
+            Unit::Control => {
+                self.write_control(offset, value);
+                if offset == CTRL {
+                    self.share_all(host);
+                }
+            }
+            Unit::Eeprom => {
+                let value = match offset {
+                    EERD => self.eeprom.eerd(value),
+                    _ => self.eeprom.write_eec(self.registers.get(EEC), value),
+                };
+                self.registers.set(offset, value);
+            }
+            Unit::Sfp => self.sfp.write(value, self.control.module()),
+            Unit::Link => self.link.write(&mut self.registers, offset, value),
+            Unit::Interrupt => self.interrupts.write(&mut self.registers, offset, value),
+            Unit::Address => {
+                self.registers.set(offset, value);
+                self.receive.filters.addresses_changed();
+            }
+            Unit::Hash => {
+                self.registers.set(offset, value);
+                self.receive.rss.key_changed();
+            }
+            Unit::Receive => {
+                self.registers.set(offset, value);
+                self.receive.written(&self.registers, offset);
+                self.share(offset, host);
+            }
+            Unit::Transmit => {
+                self.registers.set(offset, value);
+                self.transmit.written(&self.registers, offset);
+                self.share(offset, host);
+            }
+            Unit::Plain | Unit::Alias(..) => self.registers.write(register, offset, value),
+        }
+    }
+
+    fn write_control(&mut self, offset: u32, value: u32) {
+        match offset {
+            CTRL if value & (CTRL_RESET | CTRL_LINK_RESET) != 0 => {
+                // All of CTRL is reset, the master disable bit that drivers set before with it.
+                self.software_reset();
+                self.show_master();
+            }
+            CTRL => {
+                self.registers.set(CTRL, value);
+                self.show_master();
+            }
+            RDRXCTL => self.registers.set(RDRXCTL, value | RDRXCTL_DONE),
+            FDIRCTRL => self.registers.set(FDIRCTRL, value | FDIR_INIT_DONE),
+            // The command is done: its field reads 0.
+            FDIRCMD => self.registers.set(FDIRCMD, value & !3),
+            _ => self.registers.set(offset, value),
+        }
+    }
+
+    /// STATUS says whether the card may still start transactions.
+    fn show_master(&mut self) {
+        let status = self.registers.get(STATUS) & !STATUS_MASTER;
+        let on = !self.registers.has(CTRL, CTRL_MASTER_DISABLE);
+        self.registers.set(STATUS, status | if on { STATUS_MASTER } else { 0 });
+    }
+
+    pub(super) fn read_bar(&mut self, offset: u64, data: &mut [u8], host: &mut dyn Host) {
+        data.fill(0xff);
+        if offset + data.len() as u64 > BAR_SIZE as u64 {
+            return;
+        }
+        // Narrow reads are of the register that they are in.
+        let mut at = offset as u32;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let word = self.read_register(at & !3, host).to_le_bytes();
+            let skip = (at & 3) as usize;
+            let n = rest.len().min(4 - skip);
+            let (now, later) = rest.split_at_mut(n);
+            now.copy_from_slice(&word[skip..skip + n]);
+            rest = later;
+            at += n as u32;
+        }
+    }
+
+    pub(super) fn write_bar(&mut self, offset: u64, data: &[u8], host: &mut dyn Host) {
+        // Registers are written whole (8.1.1).
+        if !offset.is_multiple_of(4)
+            || !data.len().is_multiple_of(4)
+            || offset + data.len() as u64 > BAR_SIZE as u64
+        {
+            return;
+        }
+        for (n, word) in data.chunks_exact(4).enumerate() {
+            let value = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+            self.write_register(offset as u32 + 4 * n as u32, value, host);
+        }
+    }
+}

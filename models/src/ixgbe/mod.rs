@@ -1,0 +1,288 @@
+//! Intel 82599 10 Gigabit Ethernet controller (8086:10fb), one port with an optical module, at the level of its registers.
+//!
+//! Facts are from the "Intel 82599 10 GbE Controller Datasheet"; sections in comments are that document's.
+//!
+//! Memory is reached, and interrupts are sent, only with Bus Master Enable set in the command register: that gate is here,
+//! in `bus::Bus`, so whoever serves the card passes writes to the configuration space on. MSI-X masks are the
+//! server's: the table in BAR 4 is storage.
+//!
+//! Work is done in [`Function::poll`]: a doorbell only moves a tail. Two ways to ring it: trapped writes, or, with
+//! [`Config::mapped`], stores to the shared pages with the queues' registers, which `poll` looks at.
+
+mod access;
+mod bus;
+mod checksum;
+mod clock;
+mod descriptor;
+mod eeprom;
+mod filters;
+mod flow;
+mod interrupts;
+mod link;
+mod offload;
+mod packet;
+mod pci;
+mod receive;
+mod registers;
+mod ring;
+mod rss;
+mod sfp;
+mod shared;
+mod statistics;
+mod table;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+use std::sync::Arc;
+
+use crate::function::{Area, Function, Host, Region, RegionInfo};
+use crate::wire::Wire;
+use bus::Bus;
+pub use bus::Control;
+pub use clock::Clock;
+use eeprom::Eeprom;
+use interrupts::{GPIE_PIN_2, Interrupts, LINK_CHANGE, PIN_2};
+use link::Link;
+use pci::{ConfigSpace, MSIX_BAR, MSIX_BAR_SIZE};
+use receive::Receive;
+use registers::Registers;
+pub use registers::{Access, BAR_SIZE, Register, Unit, UnknownAccess};
+use sfp::Sfp;
+use shared::AREAS;
+pub use table::TABLE;
+use table::*;
+use transmit::Transmit;
+
+const CTRL_MASTER_DISABLE: u32 = 1 << 2;
+
+/// What kind of card it is.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its station address.
+    pub mac: [u8; 6],
+    /// The queues' register pages may be mapped by the driver.
+    pub mapped: bool,
+    /// MSI-X vectors, 1 to 64.
+    pub vectors: u16,
+    /// Time.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mac: [0x02, 0x1b, 0x21, 0x82, 0x59, 0x09],
+            mapped: false,
+            vectors: 64,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// What the units of the card reach for when they work.
+struct Card<'a, 'b> {
+    registers: &'a mut Registers,
+    interrupts: &'a mut Interrupts,
+    bus: Bus<'b>,
+    clock: &'a Clock,
+}
+
+/// The card.
+pub struct Ixgbe {
+    config: Config,
+    registers: Registers,
+    pci: ConfigSpace,
+    msix: Box<[u8]>,
+    eeprom: Eeprom,
+    sfp: Sfp,
+    link: Link,
+    interrupts: Interrupts,
+    receive: Receive,
+    transmit: Transmit,
+    wire: Box<dyn Wire>,
+    light: bool,
+    control: Arc<Control>,
+    master: bool,
+    polls: u32,
+}
+
+impl Ixgbe {
+    /// A card with its port plugged into a wire.
+    pub fn new(mut config: Config, wire: Box<dyn Wire>) -> Self {
+        config.vectors = config.vectors.clamp(1, 64);
+        let [a, b, c, d, e, f] = config.mac;
+        let serial = u64::from_be_bytes([a, b, c, 0xff, 0xff, d, e, f]);
+        let mut card = Self {
+            registers: Registers::new(),
+            pci: ConfigSpace::new(config.vectors, serial),
+            msix: vec![0; MSIX_BAR_SIZE as usize].into(),
+            eeprom: Eeprom::new(config.mac),
+            sfp: Sfp::new(),
+            link: Link::default(),
+            interrupts: Interrupts::new(config.clock.clone()),
+            receive: Receive::new(),
+            transmit: Transmit::new(),
+            wire,
+            light: true,
+            control: Arc::default(),
+            master: false,
+            polls: 0,
+            config,
+        };
+        card.mask_vectors();
+        card.after_reset();
+        card
+    }
+
+    /// Switches and counters, to be used while the card runs elsewhere.
+    pub fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+
+    /// Whether the card may reach memory: Bus Master Enable, power state D0, and the driver has not disabled it.
+    pub fn bus_master(&self) -> bool {
+        self.pci.bus_master() && !self.registers.has(CTRL, CTRL_MASTER_DISABLE)
+    }
+
+    /// Offsets that were accessed and where no register is.
+    pub fn unknown(&self) -> &[UnknownAccess] {
+        self.registers.unknown()
+    }
+
+    /// The EEPROM, to spoil it.
+    pub fn set_eeprom_word(&mut self, address: usize, value: u16) {
+        self.eeprom.set_word(address, value);
+    }
+
+    fn mask_vectors(&mut self) {
+        self.msix.fill(0);
+        for entry in self.msix[..16 * self.config.vectors as usize].chunks_exact_mut(16) {
+            entry[12] = 1;
+        }
+    }
+
+    /// CTRL.RST: all units start anew; the station address comes from the EEPROM.
+    fn software_reset(&mut self) {
+        self.registers.reset();
+        self.after_reset();
+    }
+
+    fn after_reset(&mut self) {
+        let [a, b, c, d, e, f] = self.eeprom.mac();
+        self.registers.set(RAL, u32::from_le_bytes([a, b, c, d]));
+        self.registers.set(RAH, u32::from_le_bytes([e, f, 0, 0x80]));
+        self.interrupts.reset();
+        self.receive = Receive::new();
+        self.transmit = Transmit::new();
+        self.link.after_reset(&mut self.registers);
+        self.update_link();
+    }
+
+    #[inline]
+    fn update_link(&mut self) {
+        let module = self.control.module();
+        let cable = self.control.cable();
+        let light = module && cable && !self.registers.has(ESDP, 1 << 3);
+        if light != self.light {
+            self.light = light;
+            self.wire.light(light);
+        }
+        let changes = self.link.update(&mut self.registers, module, cable && self.wire.carrier());
+        if changes.link {
+            self.interrupts.raise(LINK_CHANGE);
+        }
+        if changes.module && self.registers.has(GPIE, GPIE_PIN_2) {
+            self.interrupts.raise(PIN_2);
+        }
+    }
+}
+
+impl Function for Ixgbe {
+    fn region(&self, region: Region) -> RegionInfo {
+        let (size, mappable) = match region {
+            Region::Bar(0) if self.config.mapped => (BAR_SIZE as u64, AREAS.to_vec()),
+            Region::Bar(0) => (BAR_SIZE as u64, Vec::new()),
+            Region::Bar(MSIX_BAR) => (MSIX_BAR_SIZE as u64, Vec::new()),
+            Region::Config => (pci::SIZE as u64, Vec::<Area>::new()),
+            Region::Bar(_) => (0, Vec::new()),
+        };
+        RegionInfo { size, mappable }
+    }
+
+    fn vectors(&self) -> u16 {
+        self.config.vectors
+    }
+
+    fn read(&mut self, region: Region, offset: u64, data: &mut [u8], host: &mut dyn Host) {
+        match region {
+            Region::Bar(0) if offset < BAR_SIZE as u64 => self.read_bar(offset, data, host),
+            Region::Bar(MSIX_BAR) => {
+                let at = usize::try_from(offset).unwrap_or(usize::MAX);
+                match self.msix.get(at..at.saturating_add(data.len())) {
+                    Some(bytes) => data.copy_from_slice(bytes),
+                    None => data.fill(0xff),
+                }
+            }
+            Region::Config => self.pci.read(offset, data),
+            Region::Bar(_) => data.fill(0xff),
+        }
+    }
+
+    fn write(&mut self, region: Region, offset: u64, data: &[u8], host: &mut dyn Host) {
+        match region {
+            Region::Bar(0) if offset < BAR_SIZE as u64 => self.write_bar(offset, data, host),
+            Region::Bar(MSIX_BAR) => {
+                let at = usize::try_from(offset).unwrap_or(usize::MAX);
+                if let Some(bytes) = self.msix.get_mut(at..at.saturating_add(data.len())) {
+                    bytes.copy_from_slice(data);
+                }
+            }
+            Region::Config => {
+                if self.pci.write(offset, data).reset {
+                    self.reset(host);
+                }
+            }
+            Region::Bar(_) => {}
+        }
+    }
+
+    fn reset(&mut self, host: &mut dyn Host) {
+        self.pci.reset();
+        self.mask_vectors();
+        self.registers.reset_all();
+        self.after_reset();
+        self.share_all(host);
+    }
+
+    fn poll(&mut self, host: &mut dyn Host) -> bool {
+        let master = self.bus_master();
+        if master && !self.master {
+            self.receive.retry();
+            self.transmit.retry();
+        }
+        self.master = master;
+        self.update_link();
+        if self.config.mapped {
+            self.look_at_shared(host);
+        }
+        let mut card = Card {
+            registers: &mut self.registers,
+            interrupts: &mut self.interrupts,
+            bus: Bus::new(host, master, &self.control),
+            clock: &self.config.clock,
+        };
+        let mut busy = false;
+        if self.link.up() {
+            busy |= self.receive.poll(&mut card, &mut *self.wire);
+            if !self.receive.flow.paused(|| card.clock.now()) {
+                busy |= self.transmit.poll(&mut card, &mut *self.wire);
+            }
+        }
+        card.interrupts.deliver(card.registers, &mut card.bus);
+        if self.config.mapped && busy {
+            self.show_heads(host);
+        }
+        busy
+    }
+}

@@ -1,0 +1,319 @@
+//! Transmit: descriptors into frames on the wire (82599 datasheet 7.2).
+
+use super::Card;
+use super::interrupts::PCI_EXCEPTION;
+use super::offload::{self, Context, Request};
+use super::registers::Registers;
+use super::ring::{CONTROL, Descriptor, ENABLE, HEAD, Ring, TAIL};
+use super::statistics::{self, Cast, FCS};
+use super::table::*;
+use crate::wire::{Frames, Wire};
+
+/// Transmit queues.
+pub(super) const QUEUES: usize = 128;
+
+const TRANSMIT_ENABLE: u32 = 1 << 0;
+const PAD: u32 = 1 << 10;
+const HEAD_WRITE_BACK: u32 = 1 << 0;
+const WRITE_BACK_LOW: u32 = 0x38;
+const WRITE_BACK_HIGH: u32 = 0x3c;
+
+// Command bits, in the descriptor's second word.
+const END: u64 = 1 << 24;
+const INSERT_CHECKSUM: u64 = 1 << 26;
+const REPORT: u64 = 1 << 27;
+const EXTENDED: u64 = 1 << 29;
+const VLAN: u64 = 1 << 30;
+const SEGMENT: u64 = 1 << 31;
+const KIND: u64 = 0xf << 20;
+const KIND_CONTEXT: u64 = 2 << 20;
+const KIND_DATA: u64 = 3 << 20;
+const DONE: u64 = 1 << 32;
+
+/// Shortest frame without FCS, and longest: 15.5 KiB with it.
+const MIN_FRAME: usize = 60;
+const MAX_FRAME: usize = 15872 - FCS;
+/// The most bytes of a packet to be segmented: 18 bits of payload and headers.
+const MAX_PACKET: usize = (1 << 18) + 512;
+/// Descriptors of one queue in one turn.
+const BUDGET: u32 = 128;
+
+struct Queue {
+    ring: Ring,
+    enabled: bool,
+    contexts: [Context; 2],
+    /// The packet so far: its end has not come yet if it is not empty.
+    packet: Vec<u8>,
+    request: Option<Request>,
+    spoilt: bool,
+}
+
+impl Queue {
+    fn drop_packet(&mut self) {
+        self.packet.clear();
+        self.request = None;
+        self.spoilt = false;
+    }
+}
+
+/// The transmit side.
+pub(super) struct Transmit {
+    queues: Box<[Queue]>,
+    enabled: u128,
+    touched: u128,
+    /// Frames that the wire had no room for.
+    waiting: Frames,
+    frame: Vec<u8>,
+}
+
+impl Transmit {
+    pub(super) fn new() -> Self {
+        let queue = |n: usize| Queue {
+            ring: Ring::new(TDBAL + 0x40 * n as u32),
+            enabled: false,
+            contexts: Default::default(),
+            packet: Vec::new(),
+            request: None,
+            spoilt: false,
+        };
+        Self {
+            queues: (0..QUEUES).map(queue).collect(),
+            enabled: 0,
+            touched: 0,
+            waiting: Frames::new(),
+            frame: Vec::new(),
+        }
+    }
+
+    /// A queue's register was written, and holds what it now holds.
+    pub(super) fn written(&mut self, registers: &Registers, offset: u32) {
+        let queue = ((offset - TDBAL) / 0x40) as usize;
+        if offset % 0x40 == TAIL {
+            self.queues[queue].ring.set_tail(registers.get(offset));
+        } else {
+            self.load(registers, queue);
+        }
+    }
+
+    /// Take over a queue's registers.
+    pub(super) fn load(&mut self, registers: &Registers, queue: usize) {
+        let q = &mut self.queues[queue];
+        q.enabled = registers.get(q.ring.block + CONTROL) & ENABLE != 0;
+        if !q.enabled {
+            q.drop_packet();
+        }
+        q.ring.load(registers);
+        let bit = 1 << queue;
+        self.enabled = if q.enabled { self.enabled | bit } else { self.enabled & !bit };
+    }
+
+    /// Enabled queues.
+    pub(super) fn enabled(&self) -> u128 {
+        self.enabled
+    }
+
+    /// A queue's ring.
+    pub(super) fn ring(&mut self, queue: usize) -> &mut Ring {
+        &mut self.queues[queue].ring
+    }
+
+    /// Queues that were worked on since this was last asked.
+    pub(super) fn take_touched(&mut self) -> u128 {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Rings that stalled may go on.
+    pub(super) fn retry(&mut self) {
+        self.queues.iter_mut().filter(|q| q.enabled).for_each(|q| q.ring.retry());
+    }
+
+    /// Send what there is to send, the link being up and nobody having asked for a pause. Gives whether there was anything.
+    pub(super) fn poll(&mut self, card: &mut Card<'_, '_>, wire: &mut dyn Wire) -> bool {
+        let mut busy = false;
+        while let Some(frame) = self.waiting.front() {
+            if !wire.send(frame) {
+                return busy;
+            }
+            self.waiting.pop();
+            busy = true;
+        }
+        if card.registers.get(DMATXCTL) & TRANSMIT_ENABLE == 0 {
+            return busy;
+        }
+        let mut left = self.enabled;
+        while left != 0 && self.waiting.is_empty() {
+            let queue = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if self.queues[queue].ring.available() != 0 {
+                busy |= self.queue(card, wire, queue);
+            }
+        }
+        busy
+    }
+
+    /// One queue's turn.
+    fn queue(&mut self, card: &mut Card<'_, '_>, wire: &mut dyn Wire, queue: usize) -> bool {
+        let q = &mut self.queues[queue];
+        let mut done = 0;
+        let mut report = false;
+        let turn = q.ring.available().min(BUDGET);
+        while done < turn && self.waiting.is_empty() {
+            let Some(descriptor) = q.ring.get(&mut card.bus, 0) else {
+                card.interrupts.raise(PCI_EXCEPTION);
+                break;
+            };
+            take(q, card, queue, descriptor);
+            if descriptor[1] & END != 0 && descriptor[1] & (EXTENDED | KIND) != EXTENDED | KIND_CONTEXT {
+                if let (Some(request), false) = (q.request, q.spoilt) {
+                    let mut out =
+                        Output { card, wire, queue, waiting: &mut self.waiting, frame: &mut self.frame };
+                    finish(&mut q.packet, &request, &mut out);
+                }
+                q.drop_packet();
+            }
+            if descriptor[1] & REPORT != 0 {
+                report = true;
+                let low = card.registers.get(q.ring.block + WRITE_BACK_LOW);
+                if low & HEAD_WRITE_BACK != 0 {
+                    let high = card.registers.get(q.ring.block + WRITE_BACK_HIGH);
+                    let address = (high as u64) << 32 | (low & !3) as u64;
+                    let next = (q.ring.head() + 1) % q.ring.size().max(1);
+                    let _ = card.bus.write(address, &next.to_le_bytes());
+                } else {
+                    let status = (descriptor[1] | DONE) >> 32;
+                    let _ = card.bus.write(q.ring.address(0) + 12, &(status as u32).to_le_bytes());
+                }
+            }
+            q.ring.advance(1);
+            done += 1;
+        }
+        card.registers.set(q.ring.block + HEAD, q.ring.head());
+        self.touched |= 1 << queue;
+        if report {
+            card.interrupts.transmit(card.registers, queue);
+        }
+        done != 0
+    }
+}
+
+/// Take one descriptor in: a context, or a piece of a packet.
+fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: Descriptor) {
+    let extended = word & EXTENDED != 0;
+    match word & KIND {
+        KIND_CONTEXT if extended => {
+            let context = Context::new(address, word);
+            q.contexts[context.index] = context;
+            return;
+        }
+        KIND_DATA if extended => {}
+        kind if extended => {
+            card.bus.malformed(format_args!(
+                "transmit queue {queue}: descriptor type {} does not exist",
+                kind >> 20
+            ));
+            q.spoilt = true;
+        }
+        _ => {}
+    }
+    if q.request.is_none() {
+        let context = q.contexts[(word >> 36 & 1) as usize];
+        q.request = Some(if extended {
+            Request {
+                context,
+                segment: word & SEGMENT != 0,
+                vlan: (word & VLAN != 0).then_some(context.vlan),
+                network: word >> 40 & 1 != 0,
+                transport: word >> 41 & 1 != 0,
+                payload: (word >> 46) as usize,
+                legacy: None,
+            }
+        } else {
+            let start_offset = ((word >> 40 & 0xff) as usize, (word >> 16 & 0xff) as usize);
+            Request {
+                context: Context::default(),
+                segment: false,
+                vlan: (word & VLAN != 0).then_some((word >> 48) as u16),
+                network: false,
+                transport: false,
+                payload: 0,
+                legacy: (word & INSERT_CHECKSUM != 0).then_some(start_offset),
+            }
+        });
+    }
+    let length = (word & 0xffff) as usize;
+    let at = q.packet.len();
+    let segment = q.request.is_some_and(|r| r.segment);
+    let most = if segment { MAX_PACKET } else { MAX_FRAME };
+    if length == 0 || at + length > most {
+        card.bus
+            .malformed(format_args!("transmit queue {queue}: {length} bytes after {at}, of {most} at most"));
+        q.spoilt = true;
+    }
+    if q.spoilt {
+        return;
+    }
+    q.packet.resize(at + length, 0);
+    if card.bus.read(address, &mut q.packet[at..]).is_err() {
+        card.interrupts.raise(PCI_EXCEPTION);
+        q.spoilt = true;
+    }
+}
+
+/// Where frames go.
+struct Output<'o, 'a, 'b> {
+    card: &'o mut Card<'a, 'b>,
+    wire: &'o mut dyn Wire,
+    queue: usize,
+    waiting: &'o mut Frames,
+    frame: &'o mut Vec<u8>,
+}
+
+/// A packet is whole: do what was asked with it and send it.
+fn finish(packet: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>) {
+    if !request.segment {
+        if let Err(why) = offload::checksums(packet, request) {
+            out.card.bus.malformed(format_args!("transmit queue {}: {why}", out.queue));
+            return;
+        }
+        send(packet, request, out);
+        return;
+    }
+    let flags = (out.card.registers.get(DTXTCPFLGL), out.card.registers.get(DTXTCPFLGH));
+    let mut frame = std::mem::take(out.frame);
+    match offload::Segments::new(packet, request, flags) {
+        Ok(mut segments) => {
+            while segments.next_into(&mut frame) {
+                send(&mut frame, request, out);
+            }
+        }
+        Err(why) => out.card.bus.malformed(format_args!("transmit queue {}: {why}", out.queue)),
+    }
+    *out.frame = frame;
+}
+
+/// Tag, pad, count and send a frame.
+fn send(frame: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>) {
+    let registers = &mut *out.card.registers;
+    if frame.len() < 14 || frame.len() > MAX_FRAME {
+        out.card.bus.malformed(format_args!(
+            "transmit queue {}: a frame of {} bytes",
+            out.queue,
+            frame.len()
+        ));
+        return;
+    }
+    if let Some(tag) = request.vlan {
+        let kind = (registers.get(VLNCTRL) as u16).to_be_bytes();
+        let [high, low] = tag.to_be_bytes();
+        frame.splice(12..12, [kind[0], kind[1], high, low]);
+    }
+    if frame.len() < MIN_FRAME && registers.has(HLREG0, PAD) {
+        frame.resize(MIN_FRAME, 0);
+    }
+    let length = frame.len() + FCS;
+    statistics::transmitted(registers, length, Cast::of(frame));
+    statistics::queue_transmitted(registers, out.queue, length);
+    if !out.waiting.is_empty() || !out.wire.send(frame) {
+        out.waiting.push(frame);
+    }
+}

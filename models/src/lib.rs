@@ -1,0 +1,8 @@
+//! Register-level models of network cards.
+
+mod function;
+pub mod ixgbe;
+pub mod server;
+pub mod wire;
+
+pub use function::{Area, DmaError, Function, Host, Region, RegionInfo};

@@ -1,0 +1,204 @@
+//! Serves a function on a UNIX socket, by the vfio-user protocol: to our own drivers, and to guests of a QEMU with
+//! `-device vfio-user-pci`.
+//!
+//! One client at a time is served, and the next when it is gone. Each starts with a function that was reset and with areas of
+//! zeroes that no client before it can reach. Whatever a client sends, stops sending or does not take ends its connection
+//! at worst: that is logged, everything it had mapped is unmapped, the function is reset.
+//!
+//! **DMA** goes through the table of what the client mapped, and only while the function's command register has bus
+//! mastering on: `Machine::allow` decides that, in one place, and what it refuses is counted and logged with its
+//! address. Memory that came as a file is mapped if the file is sealed against shrinking, since a mapping of any other
+//! is a bus error that the client can cause at will; what is not sealed is read and written by system call, and what came
+//! without a file by asking the client.
+//!
+//! **Areas** that a function says can be mapped are files in memory. With [`ServerOptions::mappable`] a client is offered
+//! them; else, and for a client that does not want them, each access is a message. What is written to an area is in it
+//! either way, and a write that came as a message is given to [`Function::write`] too.
+//!
+//! **Between messages** the function is polled: without a pause while there is something to do, then with pauses that
+//! grow to a millisecond. A function without a client is not polled.
+//!
+//! The protocol's messages and their transport are `pagewire_pci::vfio_user`'s, which also says why no crate is used.
+
+mod access;
+mod dma;
+mod interrupts;
+mod machine;
+mod memory;
+mod session;
+mod shared;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use pagewire_pci::vfio_user::transport::Channel;
+
+pub use self::machine::Counters;
+
+use self::interrupts::{eventfd, wait};
+use self::session::{End, Session};
+use crate::Function;
+
+/// How a [`Server`] serves.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Offer the areas that a function says can be mapped. Else every access is a message.
+    pub mappable: bool,
+    /// How long a client may take: for its first message, for the rest of a message that it began, to take a reply, to
+    /// answer a request for its memory.
+    pub timeout: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> ServerOptions {
+        ServerOptions { mappable: true, timeout: Duration::from_secs(5) }
+    }
+}
+
+/// An error of a server. What clients do is none.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// Another server has the socket.
+    #[error("{path} is the socket of a server that runs; end that one first, or take another path", path = .0.display())]
+    InUse(PathBuf),
+    /// The operating system said no.
+    #[error("{doing}: {cause}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The answer. Part of the message, hence no `source` that would be printed once more.
+        cause: io::Error,
+    },
+}
+
+fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ServerError {
+    let doing = doing.into();
+    move |cause| ServerError::Io { doing, cause }
+}
+
+/// Makes [`Server::run`] return, from any thread.
+#[derive(Clone)]
+pub struct Stopper {
+    set: Arc<AtomicBool>,
+    event: Arc<File>,
+}
+
+impl Stopper {
+    /// Stops the server, for good.
+    pub fn stop(&self) {
+        self.set.store(true, Ordering::Relaxed);
+        // An error means that the counter is full, and so that it is set.
+        let _ = (&*self.event).write_all(&1u64.to_ne_bytes());
+    }
+
+    fn is_set(&self) -> bool {
+        self.set.load(Ordering::Relaxed)
+    }
+
+    /// Waits for something to read, for the stop, or for the time to be up.
+    fn wait(&self, other: &impl AsFd, time: Option<Duration>) -> io::Result<()> {
+        wait(other, &*self.event, time)
+    }
+}
+
+/// Serves a function on a UNIX socket. Dropping it removes the socket.
+pub struct Server {
+    path: PathBuf,
+    listener: UnixListener,
+    options: ServerOptions,
+    stopper: Stopper,
+    counters: Arc<Counters>,
+}
+
+impl Server {
+    /// Makes the socket. One that a server left behind that has ended is replaced.
+    pub fn bind(path: &Path, options: ServerOptions) -> Result<Server, ServerError> {
+        let listener = UnixListener::bind(path).or_else(|error| match error.kind() {
+            io::ErrorKind::AddrInUse if is_stale(path) => {
+                std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+            }
+            _ => Err(error),
+        });
+        let listener = listener.map_err(|cause| match cause.kind() {
+            io::ErrorKind::AddrInUse => ServerError::InUse(path.into()),
+            _ => failed(format!("making the socket {}", path.display()))(cause),
+        })?;
+        listener.set_nonblocking(true).map_err(failed("making a socket that does not block"))?;
+        let event = Arc::new(eventfd().map_err(failed("making an eventfd"))?);
+        let stopper = Stopper { set: Arc::default(), event };
+        Ok(Server { path: path.into(), listener, options, stopper, counters: Arc::default() })
+    }
+
+    /// What stops it.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// What it has counted, now and later.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// Serves a function to one client after the other, until it is stopped.
+    pub fn run(&self, function: &mut dyn Function) -> Result<(), ServerError> {
+        let path = self.path.display();
+        while !self.stopper.is_set() {
+            let socket = match self.listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    // One that was gone before it was accepted, or none; or no descriptor is left for it.
+                    if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
+                        log::warn!("accepting a client at {path}: {error}");
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    self.stopper.wait(&self.listener, None).map_err(failed("waiting for a client"))?;
+                    continue;
+                }
+            };
+            let number = self.counters.clients.fetch_add(1, Ordering::Relaxed) + 1;
+            log::info!("client {number} at {path}");
+            match self.serve(function, socket) {
+                End::Closed => log::info!("client {number} at {path} is gone"),
+                End::Stopped => {}
+                End::Dropped(why) => {
+                    self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+                    log::warn!("client {number} at {path} was dropped: {why}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(&self, function: &mut dyn Function, socket: UnixStream) -> End {
+        let session = Channel::accepted(socket, self.options.timeout)
+            .map_err(End::from)
+            .and_then(|channel| Ok(Session::new(function, channel, &self.options, self.counters())?));
+        match session {
+            Ok(session) => session.run(&self.stopper),
+            Err(end) => end,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            log::debug!("removing {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Whether this is a socket that has nobody behind it.
+fn is_stale(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
+    let answer = Channel::connect(path, Duration::from_millis(100));
+    is_socket && answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,57 @@
+//! What a card's port is plugged into.
+
+mod frames;
+mod generator;
+mod pair;
+mod stream;
+
+pub use frames::Frames;
+pub use generator::{Generator, Report, STREAMS, StreamReport, Traffic};
+pub use pair::{Pair, pair};
+pub use stream::Stream;
+
+/// The longest frame that a wire carries, without FCS.
+pub const MAX_FRAME: usize = 16 << 10;
+
+/// How a frame arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Its check sequence is right.
+    Good,
+    /// Its check sequence is wrong.
+    BadFcs,
+}
+
+/// A cable with something at its other end. Frames are from destination address to payload: the check sequence is not
+/// carried, only whether it is right.
+pub trait Wire: Send {
+    /// Send a frame. False if the wire has no room at the moment: to be tried again.
+    fn send(&mut self, frame: &[u8]) -> bool;
+
+    /// The next frame, in place of what is in `frame`.
+    fn receive(&mut self, frame: &mut Vec<u8>) -> Option<Arrival>;
+
+    /// Whether the other end is there.
+    fn carrier(&mut self) -> bool {
+        true
+    }
+
+    /// Whether the port sends light, told when it changes.
+    fn light(&mut self, on: bool) {
+        let _ = on;
+    }
+}
+
+/// A cable with nothing at its other end: what is sent is lost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open;
+
+impl Wire for Open {
+    fn send(&mut self, _: &[u8]) -> bool {
+        true
+    }
+
+    fn receive(&mut self, _: &mut Vec<u8>) -> Option<Arrival> {
+        None
+    }
+}

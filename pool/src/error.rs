@@ -1,0 +1,61 @@
+use crate::pool::MAX_POOLS;
+
+/// Why a pool could not be made, or a packet not grown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of the configuration is out of its range.
+    #[error("pool {pool:?}: {field} is {found}, expected {expected}")]
+    Config {
+        /// The pool's name.
+        pool: String,
+        /// Which field of the configuration.
+        field: &'static str,
+        /// What it was.
+        found: usize,
+        /// What it may be.
+        expected: String,
+    },
+    /// Every pool number is taken.
+    #[error(
+        "pool {pool:?}: this process has {MAX_POOLS} pools already, the most there can be; drop one first"
+    )]
+    TooManyPools {
+        /// The pool's name.
+        pool: String,
+    },
+    /// The memory could not be had.
+    #[error("pool {pool:?}: {cause}")]
+    Memory {
+        /// The pool's name.
+        pool: String,
+        /// What the floor below found. Part of the message, and therefore no `source` that would be printed once more.
+        cause: pagewire_hugepages::Error,
+    },
+    /// The memory could not be mapped for the devices.
+    #[error("pool {pool:?}: {cause}")]
+    Map {
+        /// The pool's name.
+        pool: String,
+        /// What the floor below found. Part of the message, and therefore no `source` that would be printed once more.
+        cause: pagewire_pci::Error,
+    },
+    /// The records that describe the fragments could not be allocated.
+    #[error("pool {pool:?}: no memory for {bytes} bytes of fragment records: {cause}")]
+    Records {
+        /// The pool's name.
+        pool: String,
+        /// How much was asked for.
+        bytes: usize,
+        /// What the kernel said.
+        cause: std::io::Error,
+    },
+    /// More bytes were asked of a packet than it has room for.
+    #[error("no room for {asked} bytes in the packet: {room} are left")]
+    NoRoom {
+        /// Bytes asked for.
+        asked: usize,
+        /// Bytes there are.
+        room: usize,
+    },
+}

@@ -1,0 +1,230 @@
+//! Magazines: where a thread keeps the fragments it dropped until their pool or the return ring takes them.
+
+// Thread-local state reached from `Drop` impls, holding raw record pointers.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+
+use crate::packet::Packet;
+use crate::pool::{Doomed, Shared};
+use crate::record::{CHAINED, Record};
+
+/// Fragments a magazine holds at most. With its three counters it makes 1,024 bytes.
+pub(crate) const CAPACITY: usize = 126;
+/// Fragments a magazine holds on a thread that does not allocate from the pool: the batch of one reservation.
+const REMOTE_LIMIT: u32 = 16;
+/// Magazines of a thread. Pools whose numbers differ by a multiple of this share one, and flush each other's fragments.
+const MAGAZINES: usize = 16;
+
+#[repr(C)]
+struct Magazine {
+    /// `Record::kind` of the pool it serves.
+    kind: u32,
+    limit: u16,
+    len: u16,
+    _pad: u64,
+    records: [MaybeUninit<NonNull<Record>>; CAPACITY],
+}
+
+const _: () = assert!(size_of::<Magazine>() == 1024);
+
+/// `Record::kind` of no pool at all: pools count from 1.
+const NO_POOL: u32 = 0;
+
+struct Magazines(UnsafeCell<[Magazine; MAGAZINES]>);
+
+thread_local! {
+    // Const and without a destructor, so that reaching it is one instruction; ThreadExit has the destructor.
+    static MAGAZINES_HERE: Magazines = const {
+        Magazines(UnsafeCell::new(
+            [const { Magazine { kind: NO_POOL, limit: 0, len: 0, _pad: 0, records: [MaybeUninit::uninit(); CAPACITY] } };
+                MAGAZINES],
+        ))
+    };
+    static THREAD_EXIT: ThreadExit = const { ThreadExit };
+    static THREAD_HAS_EXITED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Flushes the thread's magazines when it ends.
+struct ThreadExit;
+
+impl Drop for ThreadExit {
+    fn drop(&mut self) {
+        // What later destructors of this thread drop goes straight to the return ring.
+        THREAD_HAS_EXITED.set(true);
+        for index in 0..MAGAZINES {
+            drop(with_all(|magazines| {
+                magazines[index].limit = 0;
+                magazines[index].flush()
+            }));
+        }
+    }
+}
+
+/// Use the thread's magazines. A pool that ends meanwhile is handed out as [`Doomed`] and taken down when they are free
+/// again: that runs code of other crates, an application's logger for one, which may drop packets itself.
+fn with_all<R>(f: impl FnOnce(&mut [Magazine; MAGAZINES]) -> R) -> R {
+    // SAFETY: the reference lives for this call only, on this thread only, and no caller's `f` drops a packet or
+    // otherwise comes back here while it has it.
+    MAGAZINES_HERE.with(|magazines| f(unsafe { &mut *magazines.0.get() }))
+}
+
+impl Magazine {
+    #[inline(always)]
+    fn push(&mut self, record: NonNull<Record>) {
+        self.records[usize::from(self.len)].write(record);
+        self.len += 1;
+    }
+
+    /// Send everything to the pool's return ring.
+    #[must_use]
+    fn flush(&mut self) -> Option<Doomed> {
+        let count = usize::from(std::mem::take(&mut self.len));
+        if count == 0 {
+            return None;
+        }
+        // SAFETY: the first `count` entries have been written by `push`.
+        let records = unsafe { &*(ptr::from_ref(&self.records[..count]) as *const [NonNull<Record>]) };
+        Shared::give_back(self.kind, records)
+    }
+
+    /// Make room for a fragment of pool `kind`, which the magazine does not serve or has no room for.
+    #[must_use]
+    fn make_room(&mut self, kind: u32) -> Option<Doomed> {
+        let mut doomed = None;
+        if self.kind != kind {
+            doomed = self.flush();
+            self.kind = kind;
+            self.limit = REMOTE_LIMIT as u16;
+            // Only now does the thread need its exit hook; a thread past it keeps no fragment at all.
+            if THREAD_HAS_EXITED.get() || THREAD_EXIT.try_with(|_| ()).is_err() {
+                self.limit = 0;
+            }
+        } else if self.len >= self.limit {
+            doomed = self.flush();
+            // A thread that allocated from the pool long ago, or never, is judged anew at each flush: the pool raises
+            // the limit when it next takes the magazine.
+            self.limit = self.limit.min(REMOTE_LIMIT as u16);
+        }
+        doomed
+    }
+}
+
+/// Return one free-standing fragment: its record is unchained and nobody else refers to it.
+#[inline]
+pub(crate) fn release(record: NonNull<Record>) {
+    // SAFETY: the caller owns the fragment, so its record is alive and nobody writes it.
+    let kind = unsafe { (*record.as_ptr()).kind };
+    let fast = with_all(|magazines| {
+        let magazine = &mut magazines[kind as usize % MAGAZINES];
+        let fast = magazine.kind == kind && magazine.len < magazine.limit;
+        if fast {
+            magazine.push(record);
+        }
+        fast
+    });
+    if !fast {
+        release_slow(record);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn release_slow(record: NonNull<Record>) {
+    let mut next = Some(record);
+    while let Some(record) = next {
+        // SAFETY: the caller owns the packet, hence every segment's record; each is read before it is given away.
+        let kind = unsafe {
+            let record = &mut *record.as_ptr();
+            next = record.next.take();
+            record.kind &= !CHAINED;
+            record.kind
+        };
+        drop(with_all(|magazines| {
+            let magazine = &mut magazines[kind as usize % MAGAZINES];
+            let doomed = magazine.make_room(kind);
+            if magazine.len < magazine.limit {
+                magazine.push(record);
+                (doomed, None)
+            } else {
+                (doomed, Shared::give_back(kind, &[record]))
+            }
+        }));
+    }
+}
+
+/// Drop the packets of `slots`, leaving `None`: what a transmit ring does with those its card has sent.
+///
+/// One comparison and one store a packet where all are single fragments of one pool.
+#[inline(never)]
+pub fn release_bulk(slots: &mut [Option<Packet>]) {
+    let mut done = 0;
+    while done < slots.len() {
+        done += with_all(|magazines| release_run(magazines, &mut slots[done..]));
+        // What stopped the run: an empty slot, a packet that needs care, or a magazine without room.
+        if let Some(slot) = slots.get_mut(done) {
+            if let Some(packet) = slot.take() {
+                release_slow(packet.into_record());
+            }
+            done += 1;
+        }
+    }
+}
+
+/// Release packets from the start of `slots` as long as they are fragments of one pool that its magazine has room for.
+#[inline(always)]
+fn release_run(magazines: &mut [Magazine; MAGAZINES], slots: &mut [Option<Packet>]) -> usize {
+    let Some(first) = slots.first().and_then(Option::as_ref) else { return 0 };
+    let kind = first.kind();
+    let magazine = &mut magazines[kind as usize % MAGAZINES];
+    if magazine.kind != kind {
+        return 0;
+    }
+    let room = usize::from(magazine.limit.saturating_sub(magazine.len)).min(slots.len());
+    let start = usize::from(magazine.len).min(CAPACITY);
+    let mut taken = 0;
+    for (home, slot) in magazine.records[start..].iter_mut().zip(&slots[..room]) {
+        match slot {
+            Some(packet) if packet.kind() == kind => home.write(packet.record()),
+            _ => break,
+        };
+        taken += 1;
+    }
+    magazine.len += taken as u16;
+    // SAFETY: the packets of these slots now belong to the magazine; overwriting them without dropping is the move.
+    slots[..taken].iter_mut().for_each(|slot| unsafe { ptr::write(slot, None) });
+    taken
+}
+
+/// A pool takes what this thread's magazine holds for it, up to `cache`'s room; from now on the thread keeps more of its fragments.
+/// Returns how many it got.
+#[inline]
+pub(crate) fn take(kind: u32, cache: &mut [MaybeUninit<NonNull<Record>>]) -> usize {
+    with_all(|magazines| {
+        let magazine = &mut magazines[kind as usize % MAGAZINES];
+        if magazine.kind != kind {
+            return 0;
+        }
+        if magazine.limit > 0 {
+            magazine.limit = CAPACITY as u16;
+        }
+        let count = usize::from(magazine.len).min(cache.len());
+        let keep = usize::from(magazine.len) - count;
+        // The youngest, whose lines are warmest.
+        cache[..count].copy_from_slice(&magazine.records[keep..keep + count]);
+        magazine.len = keep as u16;
+        count
+    })
+}
+
+/// Send every fragment this thread still keeps back to its pool.
+///
+/// A run loop calls this when it is idle, so that no other core waits for fragments that lie here; a thread that ends
+/// does it by itself.
+pub fn flush_thread() {
+    for index in 0..MAGAZINES {
+        drop(with_all(|magazines| magazines[index].flush()));
+    }
+}

@@ -1,0 +1,439 @@
+//! Packets and posted fragments: who may touch a fragment now, as types.
+
+// Both are owning pointers to a fragment's record and its memory.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+use crate::error::Error;
+use crate::magazine;
+use crate::record::{CHAINED, Record};
+
+bitflags::bitflags! {
+    /// What the receiving card found out about a packet, and what the sending card is asked to do with it.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct PacketFlags: u32 {
+        /// Received: the IPv4 header checksum is right.
+        const RX_IP_CSUM_GOOD = 1 << 0;
+        /// Received: the IPv4 header checksum is wrong.
+        const RX_IP_CSUM_BAD = 1 << 1;
+        /// Received: the TCP or UDP checksum is right.
+        const RX_L4_CSUM_GOOD = 1 << 2;
+        /// Received: the TCP or UDP checksum is wrong.
+        const RX_L4_CSUM_BAD = 1 << 3;
+        /// Received: a VLAN tag was taken out of the frame; [`Packet::vlan_tci`] has it.
+        const RX_VLAN_STRIPPED = 1 << 4;
+        /// Received: [`Packet::rss_hash`] is valid.
+        const RX_RSS_HASH = 1 << 5;
+
+        /// Send: fill in the IPv4 header checksum.
+        const TX_IP_CSUM = 1 << 16;
+        /// Send: fill in the TCP checksum; the field holds the pseudo-header's sum.
+        const TX_TCP_CSUM = 1 << 17;
+        /// Send: fill in the UDP checksum; the field holds the pseudo-header's sum.
+        const TX_UDP_CSUM = 1 << 18;
+        /// Send: insert the VLAN tag of [`Packet::vlan_tci`].
+        const TX_VLAN_INSERT = 1 << 19;
+
+        /// The packet has more than one segment. Kept by the pool.
+        const CHAINED = 1 << 31;
+    }
+}
+
+impl PacketFlags {
+    /// What keeps a packet off the shortest transmit path: any request to the card, or more than one segment.
+    pub const TX_SLOW: PacketFlags = PacketFlags::from_bits_retain(0xffff_0000);
+}
+
+/// A fragment that a device may write to. Nobody can read it until the device is done with it.
+///
+/// Dropping it returns it to its pool, so a driver drops posted fragments only once its device can no longer reach
+/// them: after the queue has been stopped and the device reset.
+#[repr(transparent)]
+pub struct Posted(NonNull<Record>);
+
+// SAFETY: a posted fragment has one owner, and all its state is behind that owner's pointer.
+unsafe impl Send for Posted {}
+
+impl Posted {
+    /// `record` is a free fragment that now belongs to the caller.
+    #[inline(always)]
+    pub(crate) fn from_record(record: NonNull<Record>) -> Posted {
+        Posted(record)
+    }
+
+    #[inline(always)]
+    fn record(&self) -> &Record {
+        // SAFETY: the fragment is ours alone; its record is written through `&mut self` only.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Where the device finds the fragment's first byte.
+    #[inline(always)]
+    pub fn iova(&self) -> u64 {
+        self.record().iova
+    }
+
+    /// Bytes in the fragment.
+    #[inline(always)]
+    pub fn size(&self) -> usize {
+        self.record().size as usize
+    }
+
+    /// The device has written `len` bytes from `offset` on and is done with the fragment.
+    ///
+    /// A device may claim more than there is: data that would end beyond the fragment gives it back unread.
+    #[inline(always)]
+    pub fn complete(self, offset: u16, len: u16, flags: PacketFlags) -> Result<Packet, Posted> {
+        if u32::from(offset) + u32::from(len) > self.record().size {
+            return Err(self);
+        }
+        let mut record = ManuallyDrop::new(self).0;
+        // SAFETY: the fragment is ours alone.
+        let fields = unsafe { record.as_mut() };
+        fields.offset = offset;
+        fields.len = len;
+        (fields.packet_len, fields.flags) = (u32::from(len), flags.difference(PacketFlags::CHAINED).bits());
+        Ok(Packet(record))
+    }
+}
+
+impl Drop for Posted {
+    #[inline]
+    fn drop(&mut self) {
+        magazine::release(self.0);
+    }
+}
+
+impl fmt::Debug for Posted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Posted({:#x}, {} bytes)", self.iova(), self.size())
+    }
+}
+
+/// A packet: one or more fragments that the CPU owns. One machine word; dropped = returned to its pool.
+///
+/// Data lies in the fragment's memory from [`headroom`](Packet::headroom) on, everything that is known *about* the packet in
+/// a record beside it that no device can write.
+#[repr(transparent)]
+pub struct Packet(NonNull<Record>);
+
+const _: () = assert!(size_of::<Option<Packet>>() == size_of::<usize>());
+
+// SAFETY: a packet has one owner, and all its state is behind that owner's pointer.
+unsafe impl Send for Packet {}
+// SAFETY: through a shared reference it is only read.
+unsafe impl Sync for Packet {}
+
+impl Packet {
+    #[inline(always)]
+    pub(crate) fn record(&self) -> NonNull<Record> {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) fn into_record(self) -> NonNull<Record> {
+        ManuallyDrop::new(self).0
+    }
+
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> u32 {
+        self.fields().kind
+    }
+
+    #[inline(always)]
+    fn fields(&self) -> &Record {
+        // SAFETY: the packet owns its record.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline(always)]
+    fn fields_mut(&mut self) -> &mut Record {
+        // SAFETY: the packet owns its record.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// Bytes in the packet, all segments together.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.fields().packet_len as usize
+    }
+
+    /// Whether it has no bytes.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes in the first segment.
+    #[inline(always)]
+    pub fn data_len(&self) -> u16 {
+        self.fields().len
+    }
+
+    /// Where a device finds the first byte of the first segment.
+    #[inline(always)]
+    pub fn iova(&self) -> u64 {
+        let record = self.fields();
+        record.iova + u64::from(record.offset)
+    }
+
+    /// What is known and asked of the packet.
+    #[inline(always)]
+    pub fn flags(&self) -> PacketFlags {
+        PacketFlags::from_bits_retain(self.fields().flags)
+    }
+
+    /// Replace the flags. [`PacketFlags::CHAINED`] stays as it is.
+    #[inline]
+    pub fn set_flags(&mut self, flags: PacketFlags) {
+        let chained = self.flags() & PacketFlags::CHAINED;
+        self.fields_mut().flags = ((flags - PacketFlags::CHAINED) | chained).bits();
+    }
+
+    /// The VLAN tag control information that was stripped or is to be inserted; see the flags.
+    #[inline]
+    pub fn vlan_tci(&self) -> u16 {
+        self.fields().vlan_tci
+    }
+
+    /// Set the VLAN tag control information; [`PacketFlags::TX_VLAN_INSERT`] has it sent.
+    #[inline]
+    pub fn set_vlan_tci(&mut self, tci: u16) {
+        self.fields_mut().vlan_tci = tci;
+    }
+
+    /// The RSS hash, if the card computed one.
+    #[inline]
+    pub fn rss_hash(&self) -> Option<u32> {
+        self.flags().contains(PacketFlags::RX_RSS_HASH).then(|| self.fields().hash)
+    }
+
+    /// Set the RSS hash; [`PacketFlags::RX_RSS_HASH`] makes it valid.
+    #[inline]
+    pub fn set_rss_hash(&mut self, hash: u32) {
+        self.fields_mut().hash = hash;
+    }
+
+    /// Lengths of the layer-2 and layer-3 headers in bytes, which checksum offload needs.
+    #[inline]
+    pub fn header_lens(&self) -> (u16, u16) {
+        (self.fields().l2_len, self.fields().l3_len)
+    }
+
+    /// Set the lengths of the layer-2 and layer-3 headers in bytes.
+    #[inline]
+    pub fn set_header_lens(&mut self, l2: u16, l3: u16) {
+        let record = self.fields_mut();
+        (record.l2_len, record.l3_len) = (l2, l3);
+    }
+
+    /// The first segment's bytes. `None` where the CPU cannot read them.
+    #[inline(always)]
+    pub fn as_slice(&self) -> Option<&[u8]> {
+        let record = self.fields();
+        let addr = NonNull::new(record.addr)?;
+        // SAFETY: offset + len lie within the fragment (checked wherever they are set), the fragment is mapped for as
+        // long as it is held, initialised (memory of a segment is zeroed by the kernel), and its device is done with it.
+        Some(unsafe {
+            std::slice::from_raw_parts(addr.as_ptr().add(usize::from(record.offset)), usize::from(record.len))
+        })
+    }
+
+    /// The first segment's bytes, to be changed. `None` where the CPU cannot reach them.
+    #[inline(always)]
+    pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        let record = self.fields();
+        let addr = NonNull::new(record.addr)?;
+        // SAFETY: as for `as_slice`, and `&mut self` makes it the only reference.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(
+                addr.as_ptr().add(usize::from(record.offset)),
+                usize::from(record.len),
+            )
+        })
+    }
+
+    /// The packet's segments, first to last.
+    pub fn segments(&self) -> Segments<'_> {
+        Segments { next: Some(self) }
+    }
+
+    /// Number of segments.
+    pub fn segment_count(&self) -> usize {
+        match self.flags().contains(PacketFlags::CHAINED) {
+            true => usize::from(self.fields().segments),
+            false => 1,
+        }
+    }
+
+    /// Bytes free before the data.
+    #[inline]
+    pub fn headroom(&self) -> usize {
+        usize::from(self.fields().offset)
+    }
+
+    /// Bytes free after the first segment's data.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        let record = self.fields();
+        record.size as usize - usize::from(record.offset) - usize::from(record.len)
+    }
+
+    /// Grow the packet by `count` bytes at its front. Their content is whatever was there before.
+    pub fn prepend(&mut self, count: usize) -> Result<(), Error> {
+        let room = self.headroom();
+        if count > room {
+            return Err(Error::NoRoom { asked: count, room });
+        }
+        let record = self.fields_mut();
+        record.offset -= count as u16;
+        record.len += count as u16;
+        record.packet_len += count as u32;
+        Ok(())
+    }
+
+    /// Drop `count` bytes from the front of the first segment.
+    pub fn trim_front(&mut self, count: usize) -> Result<(), Error> {
+        let room = usize::from(self.data_len());
+        if count > room {
+            return Err(Error::NoRoom { asked: count, room });
+        }
+        let record = self.fields_mut();
+        record.offset += count as u16;
+        record.len -= count as u16;
+        record.packet_len -= count as u32;
+        Ok(())
+    }
+
+    /// Append `bytes` to a packet of one segment.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let room = match self.fields().next {
+            None if !self.fields().addr.is_null() => self.tailroom(),
+            _ => 0,
+        };
+        if bytes.len() > room {
+            return Err(Error::NoRoom { asked: bytes.len(), room });
+        }
+        let record = self.fields_mut();
+        let end = usize::from(record.len);
+        record.len += bytes.len() as u16;
+        record.packet_len += bytes.len() as u32;
+        if let Some(data) = self.as_mut_slice() {
+            data[end..].copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// Copy the whole packet, all segments, into `out`, which is cleared first. `None` if a segment is unreadable.
+    pub fn copy_to(&self, out: &mut Vec<u8>) -> Option<()> {
+        out.clear();
+        for segment in self.segments() {
+            out.extend_from_slice(segment.as_slice()?);
+        }
+        Some(())
+    }
+
+    fn next(&self) -> Option<&Packet> {
+        // SAFETY: `Packet` is a transparent pointer to a record, and the next segment belongs to this packet; the
+        // reference lives no longer than the packet's own.
+        unsafe { std::mem::transmute(self.fields().next.as_ref()) }
+    }
+}
+
+impl Drop for Packet {
+    #[inline]
+    fn drop(&mut self) {
+        magazine::release(self.0);
+    }
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Packet({} bytes, {} segments, {:?})", self.len(), self.segment_count(), self.flags())
+    }
+}
+
+/// The segments of a packet; each is lent as a [`Packet`] of which only its own data is meaningful.
+pub struct Segments<'a> {
+    next: Option<&'a Packet>,
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a Packet;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a Packet> {
+        let segment = self.next?;
+        self.next = segment.next();
+        Some(segment)
+    }
+}
+
+/// A packet that is being put together from segments, as a card delivers them.
+pub struct Chain {
+    head: Packet,
+    tail: NonNull<Record>,
+    segments: u16,
+}
+
+// SAFETY: `tail` points into the packet that `head` owns.
+unsafe impl Send for Chain {}
+
+impl Chain {
+    /// Most segments a packet can have.
+    pub const MAX_SEGMENTS: u16 = 256;
+
+    /// Start with the first segment, or go on with a chain that was finished before.
+    pub fn new(head: Packet) -> Chain {
+        let segments = head.segment_count() as u16;
+        let mut tail = head.record();
+        // SAFETY: the segments belong to `head`.
+        while let Some(next) = unsafe { tail.as_ref() }.next {
+            tail = next;
+        }
+        Chain { tail, head, segments }
+    }
+
+    /// Add a segment. Gives it back if the packet has [`Chain::MAX_SEGMENTS`] already or the segment is itself a chain.
+    pub fn push(&mut self, segment: Packet) -> Result<(), Packet> {
+        if self.segments == Chain::MAX_SEGMENTS || segment.flags().contains(PacketFlags::CHAINED) {
+            return Err(segment);
+        }
+        let len = segment.len() as u32;
+        let record = segment.into_record();
+        // SAFETY: `tail` is a segment of `head`, which is ours and not lent to anybody.
+        let tail = unsafe { self.tail.as_mut() };
+        tail.next = Some(record);
+        tail.kind |= CHAINED;
+        self.tail = record;
+        self.segments += 1;
+        let head = self.head.fields_mut();
+        head.packet_len += len;
+        head.segments = self.segments;
+        head.flags |= PacketFlags::CHAINED.bits();
+        Ok(())
+    }
+
+    /// Segments so far.
+    pub fn segments(&self) -> u16 {
+        self.segments
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.head.len()
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The packet as it is.
+    pub fn finish(self) -> Packet {
+        self.head
+    }
+}

@@ -1,0 +1,88 @@
+//! The record of a fragment: what is known of it, outside the memory a device can write.
+
+// Records are reached by raw pointer: they are shared between whoever owns the fragment now and the pool that owns it
+// when it is free, and ownership passes through rings of plain pointers.
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use memmap2::MmapMut;
+
+/// One cache line for each fragment.
+///
+/// What a receive path writes stands together, and a free path decides by one comparison of `kind` whether the fragment takes
+/// the fast way home.
+#[repr(C, align(64))]
+pub(crate) struct Record {
+    /// First byte of the fragment; null where the CPU cannot read it. Constant.
+    pub addr: *mut u8,
+    /// Where devices find that byte. Constant.
+    pub iova: u64,
+
+    /// Where the data begins, in bytes from `addr`.
+    pub offset: u16,
+    /// Bytes of data in this fragment.
+    pub len: u16,
+    /// The pool's number in the low half; the high half is zero unless the fragment needs care when freed ([`CHAINED`]).
+    pub kind: u32,
+
+    /// Bytes in the packet, all segments. Valid in the first segment.
+    pub packet_len: u32,
+    /// [`crate::PacketFlags`]. Valid in the first segment.
+    pub flags: u32,
+
+    /// The next segment. `None` in a free fragment.
+    pub next: Option<NonNull<Record>>,
+
+    /// RSS hash, valid with its flag.
+    pub hash: u32,
+    /// VLAN tag control information, valid with its flags.
+    pub vlan_tci: u16,
+    /// Segments in the packet. Valid in the first segment of a chained packet.
+    pub segments: u16,
+
+    /// Lengths of the layer-2 and layer-3 headers in bytes, for transmit offloads.
+    pub l2_len: u16,
+    pub l3_len: u16,
+
+    /// Bytes in the fragment. Constant.
+    pub size: u32,
+}
+
+/// Bit of [`Record::kind`]: more segments hang on this one.
+pub(crate) const CHAINED: u32 = 1 << 16;
+
+const _: () = assert!(size_of::<Record>() == 64);
+
+/// The records of one pool, an array in ordinary memory that no device can reach.
+pub(crate) struct Records {
+    memory: MmapMut,
+    count: usize,
+}
+
+impl Records {
+    pub(crate) fn bytes(count: usize) -> usize {
+        count * size_of::<Record>()
+    }
+
+    pub(crate) fn new(count: usize) -> std::io::Result<Records> {
+        let memory = MmapMut::map_anon(Records::bytes(count))?;
+        // Records of a large pool span many small pages; fewer TLB misses are worth asking for, not failing for.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Ok(Records { memory, count })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn get(&self, index: usize) -> NonNull<Record> {
+        assert!(index < self.count);
+        // SAFETY: the index is within the mapping, which is page aligned, zeroed (a valid Record) and not null.
+        unsafe { NonNull::new_unchecked(self.memory.as_ptr().cast::<Record>().cast_mut().add(index)) }
+    }
+
+    pub(crate) fn index_of(&self, record: NonNull<Record>) -> usize {
+        (record.as_ptr().addr() - self.memory.as_ptr().addr()) / size_of::<Record>()
+    }
+}

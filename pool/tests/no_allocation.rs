@@ -1,0 +1,56 @@
+//! A pool that has been made allocates no more: counted, in a process of its own.
+
+// A global allocator can only be implemented in unsafe code.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+use pagewire_pool::{Burst, PageSize, Pool, PoolConfig, flush_thread};
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn no_heap_allocation_after_a_pool_is_made() {
+    let space = AddressSpace::new(AddressSpaceOptions::default()).expect("no device, no trouble");
+    let config = PoolConfig { fragments: 1024, backing: PageSize::Size4K, ..PoolConfig::default() };
+    let mut pool = Pool::new(&config, &space).expect("a small pool");
+    let mut burst = Burst::new(256);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for round in 0..10_000 {
+        while burst.room() > round % 200 {
+            let Some(packet) = pool.alloc_packet() else { break };
+            burst.push(packet).expect("there is room");
+        }
+        if round % 3 == 0 {
+            burst.clear()
+        } else {
+            burst.drain().take(20).for_each(drop)
+        }
+        if round % 100 == 0 {
+            flush_thread();
+            pool.trim();
+        }
+    }
+    burst.clear();
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+}

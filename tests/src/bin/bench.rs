@@ -1,0 +1,250 @@
+//! `tests/bench-guest` and `tests/bench-null`: `pagewire l2fwd` beside DPDK's testpmd, in one run.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use pagewire_tests::{Guest, GuestOptions, Kernel, Nic, Traffic, Transfer};
+use serde_json::Value;
+
+#[derive(Parser)]
+#[command(name = "tests/bench")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Two e1000e cards in a guest: frames a second, and instructions a packet
+    Guest {
+        /// Kernel of the guest. `own` disturbs the count least
+        #[arg(long, value_enum, default_value = "own")]
+        kernel: Kernel,
+        /// Frames each way in a measurement of the rate
+        #[arg(long, default_value_t = 300_000)]
+        frames: u64,
+        /// Measurements of each rate, of which the best counts: the others had company
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// Two null devices on this machine: cycles a packet
+    Null {
+        /// Measurements of each, of which the best counts: the others had company
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 2)]
+        seconds: u64,
+    },
+}
+
+const MODES: [&str; 2] = ["io", "mac"];
+const BURSTS: [u32; 3] = [32, 8, 1];
+
+fn main() -> Result<()> {
+    let dpdk = script("fetch", &["dpdk"])?.pop().context("tests/lab/fetch printed nothing")?.join("dpdk");
+    match Cli::parse().what {
+        What::Guest { kernel, frames, rounds } => {
+            rates(&dpdk, kernel, frames, rounds)?;
+            counts(&dpdk, kernel)
+        }
+        What::Null { rounds, seconds } => null(&dpdk, rounds, seconds),
+    }
+}
+
+/// Frames a second through a guest, at most 255 under way in each direction.
+fn rates(dpdk: &Path, kernel: Kernel, frames: u64, rounds: usize) -> Result<()> {
+    println!("frames a second, 64 bytes with checksum, both directions together, best of {rounds} (all)");
+    let nics = vec![Nic::wired("e1000e"), Nic::wired("e1000e")];
+    let mut guest = boot(dpdk, GuestOptions { nics, kernel, ..GuestOptions::default() })?;
+    for mode in MODES {
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            for (forwarder, rates) in FORWARDERS.iter().zip(&mut rates) {
+                let job = guest.start(&format!("exec {}", (forwarder.guest)(mode, 32)))?;
+                guest.wait_for(&job, forwarder.ready, Duration::from_secs(60))?;
+                let report =
+                    Transfer::both_ways(Traffic::Uniform { length: 60 }, frames).run(&mut guest.wires)?;
+                report.lossless().with_context(|| forwarder.name)?;
+                rates.push(report.rate());
+                guest.signal(&job, "INT")?;
+                guest.wait(&job, Duration::from_secs(60))?;
+            }
+        }
+        row(mode, 32, rates.map(descending), 0);
+    }
+    Ok(())
+}
+
+/// Instructions a packet: both cards on one hub, a burst for each under way, time is a count of instructions.
+fn counts(dpdk: &Path, kernel: Kernel) -> Result<()> {
+    /// Cycles of the time stamp counter an instruction, in a guest that counts.
+    const CYCLES: f64 = 16.0;
+    println!("instructions a packet, mean over the polls that found packets, the kernel's ticks included");
+    let nics = vec![Nic::on_hub("e1000e"), Nic::on_hub("e1000e")];
+    let options =
+        GuestOptions { nics, hub_wire: true, kernel, count_instructions: true, ..GuestOptions::default() };
+    let cases: Vec<_> = MODES.iter().flat_map(|mode| BURSTS.map(|burst| (*mode, burst))).collect();
+    let mut figures = [Vec::new(), Vec::new()];
+    for (forwarder, figures) in FORWARDERS.iter().zip(&mut figures) {
+        let mut guest = boot(dpdk, options.clone())?;
+        for &(mode, burst) in &cases {
+            guest.plug_hub_wire(true)?;
+            let job = guest.start(&format!("exec {} 2>&1", (forwarder.guest)(mode, burst)))?;
+            // In the guest's seconds, of which many pass while it waits for its disk.
+            guest.wait_for(&job, forwarder.ready, Duration::from_secs(300))?;
+            // Links that were brought up may go down and up once more.
+            guest.check("sleep 2")?;
+            let mut frame = Vec::new();
+            for number in 0..burst {
+                Traffic::Uniform { length: 60 }.frame(0, number.into(), &mut frame)?;
+                guest.wires[0].send(&frame)?;
+            }
+            thread::sleep(Duration::from_millis(200));
+            guest.plug_hub_wire(false)?;
+            // One command for all of it: what the guest does for us is counted too.
+            guest.check(&format!("sleep 10; kill -INT -$(cat {}); sleep 3", job.pid_file()))?;
+            let output = guest.wait(&job, Duration::from_secs(60))?.text;
+            let cycles =
+                (forwarder.cycles)(&output).with_context(|| format!("{}:\n{output}", forwarder.name))?;
+            figures.push(vec![cycles / CYCLES]);
+        }
+    }
+    let [ours, theirs] = figures;
+    for ((mode, burst), figures) in cases.into_iter().zip(ours.into_iter().zip(theirs)) {
+        row(mode, burst, figures.into(), 1);
+    }
+    Ok(())
+}
+
+/// Cycles a packet between two devices that are not there.
+fn null(dpdk: &Path, rounds: usize, seconds: u64) -> Result<()> {
+    println!("cycles a packet between null devices, best of {rounds} (all)");
+    let pagewire = script("image", &["debian"])?.pop().context("tests/lab/image printed nothing")?;
+    let testpmd = testpmd(
+        dpdk,
+        &["net_null", "bus_vdev"],
+        "--in-memory --no-pci -m 32 --vdev net_null0 --vdev net_null1",
+    );
+    for mode in ["io", "macswap"] {
+        for burst in BURSTS {
+            let mut figures = [Vec::new(), Vec::new()];
+            for _ in 0..rounds {
+                let dpdk =
+                    format!("timeout --signal=INT {seconds} {testpmd} --forward-mode={mode} --burst={burst}");
+                let ours = format!(
+                    "{} l2fwd --port null: --port null: --mode {mode} --burst {burst} --cores 1 --json \
+                     --stats-period 0 --record-core-cycles --duration {seconds}",
+                    pagewire.display()
+                );
+                for ((forwarder, command), figures) in FORWARDERS.iter().zip([ours, dpdk]).zip(&mut figures) {
+                    let output = Command::new("sh").args(["-c", &command]).stdin(Stdio::null()).output()?;
+                    let text = String::from_utf8_lossy(&output.stdout);
+                    let cycles = (forwarder.cycles)(&text).with_context(|| {
+                        format!("{command}\n{text}\n{}", String::from_utf8_lossy(&output.stderr))
+                    })?;
+                    figures.push(cycles);
+                }
+            }
+            row(mode, burst, figures.map(ascending), 1);
+        }
+    }
+    Ok(())
+}
+
+/// A program to measure.
+struct Forwarder {
+    name: &'static str,
+    /// How it is started in the guest, by mode and burst.
+    guest: fn(&str, u32) -> String,
+    /// What it prints when it forwards.
+    ready: &'static str,
+    /// Its cycles a packet over all polls that found some, from what it printed.
+    cycles: fn(&str) -> Option<f64>,
+}
+
+const FORWARDERS: [Forwarder; 2] = [
+    Forwarder {
+        name: "pagewire",
+        guest: |mode, burst| {
+            let (a, b) = (Guest::address(0), Guest::address(1));
+            format!(
+                "pagewire l2fwd --port {a} --port {b} --mode {mode} --burst {burst} -T 0 --record-core-cycles --json"
+            )
+        },
+        ready: "port 1 .*link up",
+        cycles: |output| {
+            let last: Value = serde_json::from_str(output.lines().last()?).ok()?;
+            last["cycles_per_packet"][0]["mean"].as_f64()
+        },
+    },
+    Forwarder {
+        name: "DPDK testpmd",
+        guest: |mode, burst| {
+            let (a, b) = (Guest::address(0), Guest::address(1));
+            let testpmd =
+                testpmd(Path::new("/mnt"), &["net_e1000", "bus_pci"], &format!("--in-memory -a {a} -a {b}"));
+            format!("{testpmd} --forward-mode={mode} --burst={burst}")
+        },
+        ready: "NIC statistics",
+        cycles: |output| {
+            let (_, figure) = output.rsplit_once("CPU cycles/packet=")?;
+            figure.split(' ').next()?.parse().ok()
+        },
+    },
+];
+
+/// testpmd out of an unpacked Debian, with that Debian's loader and only those drivers.
+fn testpmd(root: &Path, drivers: &[&str], devices: &str) -> String {
+    let root = root.display();
+    let libraries = format!("{root}/usr/lib/x86_64-linux-gnu");
+    let drivers: String =
+        drivers.iter().map(|driver| format!(" -d {libraries}/dpdk/pmds-23.0/librte_{driver}.so")).collect();
+    format!(
+        "{root}/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path {libraries}:{root}/lib/x86_64-linux-gnu \
+         {root}/usr/bin/dpdk-testpmd -l 0,1{drivers} -d {libraries}/dpdk/pmds-23.0/librte_mempool_ring.so \
+         {devices} -- --total-num-mbufs=2048 --record-core-cycles --stats-period=5"
+    )
+}
+
+/// A guest with DPDK mounted and its cards on vfio-pci.
+fn boot(dpdk: &Path, options: GuestOptions) -> Result<Guest> {
+    let mut guest = Guest::boot(GuestOptions { folder: Some(dpdk.to_owned()), ..options })?;
+    guest.check("mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144 folder /mnt")?;
+    guest.check(&format!("pagewire dev bind {} {}", Guest::address(0), Guest::address(1)))?;
+    Ok(guest)
+}
+
+fn ascending(mut figures: Vec<f64>) -> Vec<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures
+}
+
+fn descending(figures: Vec<f64>) -> Vec<f64> {
+    ascending(figures).into_iter().rev().collect()
+}
+
+/// One line of a table; each program's figures begin with its best.
+fn row(mode: &str, burst: u32, figures: [Vec<f64>; 2], decimals: usize) {
+    print!("  {mode:8} burst {burst:2}");
+    for (forwarder, figures) in FORWARDERS.iter().zip(&figures) {
+        print!("   {} {:.decimals$}", forwarder.name, figures[0]);
+        if figures.len() > 1 {
+            let all: Vec<_> = figures.iter().map(|figure| format!("{figure:.decimals$}")).collect();
+            print!(" ({})", all.join(" "));
+        }
+    }
+    println!("   ratio {:.2}", figures[0][0] / figures[1][0]);
+}
+
+/// Runs a script of `tests/lab` and returns the paths it prints.
+fn script(name: &str, args: &[&str]) -> Result<Vec<PathBuf>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab").join(name);
+    let output = Command::new(&script).args(args).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "{} failed", script.display());
+    Ok(String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect())
+}
