@@ -66,6 +66,8 @@ pub(super) struct Request {
     pub(super) payload: usize,
     /// A legacy descriptor's checksum: where it starts, where it goes.
     pub(super) legacy: Option<(usize, usize)>,
+    /// Its last four bytes are its check sequence: the card is not to make one.
+    pub(super) has_fcs: bool,
 }
 
 /// Put the checksums that are asked for into a packet.
@@ -262,6 +264,7 @@ mod tests {
             transport: true,
             payload,
             legacy: None,
+            has_fcs: false,
         };
         (p, request)
     }

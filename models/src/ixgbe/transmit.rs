@@ -1,6 +1,7 @@
 //! Transmit: descriptors into frames on the wire (82599 datasheet 7.2).
 
 use super::Card;
+use super::checksum;
 use super::interrupts::PCI_EXCEPTION;
 use super::offload::{self, Context, Request};
 use super::registers::Registers;
@@ -18,8 +19,10 @@ const HEAD_WRITE_BACK: u32 = 1 << 0;
 const WRITE_BACK_LOW: u32 = 0x38;
 const WRITE_BACK_HIGH: u32 = 0x3c;
 
-// Command bits, in the descriptor's second word.
+// Bits of the descriptor's second word, most of them commands.
+const LENGTH: u64 = 0xffff;
 const END: u64 = 1 << 24;
+const INSERT_FCS: u64 = 1 << 25;
 const INSERT_CHECKSUM: u64 = 1 << 26;
 const REPORT: u64 = 1 << 27;
 const EXTENDED: u64 = 1 << 29;
@@ -206,6 +209,8 @@ fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: D
             return;
         }
         KIND_DATA if extended => {}
+        // A null descriptor, between packets: it reports, and has no data (7.2.3.2.2).
+        _ if !extended && word & (LENGTH | END) == END && q.request.is_none() => return,
         kind if extended => {
             card.bus.malformed(format_args!(
                 "transmit queue {queue}: descriptor type {} does not exist",
@@ -217,6 +222,7 @@ fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: D
     }
     if q.request.is_none() {
         let context = q.contexts[(word >> 36 & 1) as usize];
+        let has_fcs = word & INSERT_FCS == 0;
         q.request = Some(if extended {
             Request {
                 context,
@@ -226,6 +232,7 @@ fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: D
                 transport: word >> 41 & 1 != 0,
                 payload: (word >> 46) as usize,
                 legacy: None,
+                has_fcs,
             }
         } else {
             let start_offset = ((word >> 40 & 0xff) as usize, (word >> 16 & 0xff) as usize);
@@ -237,10 +244,11 @@ fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: D
                 transport: false,
                 payload: 0,
                 legacy: (word & INSERT_CHECKSUM != 0).then_some(start_offset),
+                has_fcs,
             }
         });
     }
-    let length = (word & 0xffff) as usize;
+    let length = (word & LENGTH) as usize;
     let at = q.packet.len();
     let segment = q.request.is_some_and(|r| r.segment);
     let most = if segment { MAX_PACKET } else { MAX_FRAME };
@@ -270,8 +278,10 @@ struct Output<'o, 'a, 'b> {
 
 /// A packet is whole: do what was asked with it and send it.
 fn finish(packet: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>) {
-    if !request.segment {
-        if let Err(why) = offload::checksums(packet, request) {
+    if request.has_fcs || !request.segment {
+        let done =
+            if request.has_fcs { take_fcs(packet, request) } else { offload::checksums(packet, request) };
+        if let Err(why) = done {
             out.card.bus.malformed(format_args!("transmit queue {}: {why}", out.queue));
             return;
         }
@@ -289,6 +299,20 @@ fn finish(packet: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>)
         Err(why) => out.card.bus.malformed(format_args!("transmit queue {}: {why}", out.queue)),
     }
     *out.frame = frame;
+}
+
+/// Take a frame's own check sequence off, which the wire does not carry. A wrong one is one that nobody would receive.
+fn take_fcs(packet: &mut Vec<u8>, request: &Request) -> Result<(), &'static str> {
+    let changed = request.vlan.is_some() || request.legacy.is_some() || request.network || request.transport;
+    if changed || request.segment {
+        return Err("what changes a frame needs IFCS");
+    }
+    let (frame, fcs) = packet.split_last_chunk::<FCS>().ok_or("no IFCS, and no check sequence")?;
+    if *fcs != checksum::fcs(frame).to_le_bytes() {
+        return Err("no IFCS, and the last four bytes are not the check sequence");
+    }
+    packet.truncate(packet.len() - FCS);
+    Ok(())
 }
 
 /// Tag, pad, count and send a frame.

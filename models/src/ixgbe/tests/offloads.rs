@@ -110,6 +110,13 @@ fn legacy_descriptors_send_and_sum() {
     a.poll();
     b.poll();
     assert_eq!(b.next(0).unwrap().data, right);
+    // With a tag, and in two pieces.
+    let (at, tagged) = (TX_BUFFERS, 0x4200_0000 | 0x3123 << 48);
+    a.submit(0, &[[at, tagged | 50], [at + 50, 0x0b00_0000 | right.len() as u64 - 50]]);
+    a.poll();
+    b.poll();
+    let received = b.next(0).unwrap().data;
+    assert_eq!((&received[12..16], &received[16..40]), (&[0x81, 0, 0x31, 0x23][..], &right[12..36]));
     // And legacy receive descriptors.
     b.start_rx(0, 0x0000_0402);
     a.send(&right);
@@ -117,6 +124,48 @@ fn legacy_descriptors_send_and_sum() {
     let at = rx_ring(0);
     assert_eq!(b.machine.word(at), rx_buffer(0, 0));
     assert_eq!(b.machine.word(at + 8) & 0xff_0000_ffff, 0x73_0000_0000 | right.len() as u64);
+}
+
+#[test]
+fn null_descriptors_report_and_send_nothing() {
+    const NULL: u64 = 0x0900_0000;
+    let (mut rig, wire) = bench(1);
+    // Its address is nobody's: there is nothing to fetch.
+    let at = rig.submit(0, &[[0x10, NULL]]);
+    rig.poll();
+    assert_eq!(rig.machine.word(at + 8), NULL | 1 << 32);
+    assert_eq!((rig.get(TDH), rig.get(TPT), rig.get(QPTC)), (1, 0, 0));
+    // Around packets, and without a report.
+    rig.machine.at(TX_BUFFERS, 60, true).unwrap().copy_from_slice(&frame(60));
+    let packet = [TX_BUFFERS, 0x2b30_0000 | 60 | 60 << 46];
+    let at = rig.submit(0, &[[0, 0x0100_0000], packet, [0, NULL], packet, [0, NULL]]);
+    rig.poll();
+    assert_eq!(wire.taken(), [frame(60), frame(60)]);
+    assert_eq!([4, 3, 2, 1, 0].map(|n| rig.machine.word(at - 16 * n + 8) >> 32 & 1), [0, 1, 1, 1, 1]);
+    let control = rig.card.control();
+    assert_eq!((control.malformed(), control.refused()), (0, 0));
+    // Inside a packet it is none, nor is an empty piece that does not end: both spoil the packet.
+    let first = [TX_BUFFERS, 60];
+    for descriptors in [[first, [0, NULL]], [[0, 0], [TX_BUFFERS, NULL | 60]]] {
+        let before = control.malformed();
+        rig.submit(0, &descriptors);
+        rig.poll();
+        assert_eq!((control.malformed(), wire.taken().len()), (before + 1, 0));
+    }
+}
+
+#[test]
+fn a_frame_without_ifcs_brings_its_check_sequence() {
+    let (mut rig, wire) = bench(1);
+    let mut whole = frame(60);
+    whole.extend(checksum::fcs(&frame(60)).to_le_bytes());
+    rig.machine.at(TX_BUFFERS, 64, true).unwrap().copy_from_slice(&whole);
+    rig.submit(0, &[[TX_BUFFERS, 0x0900_0000 | 64], [TX_BUFFERS, 0x2930_0000 | 64 | 64 << 46]]);
+    rig.poll();
+    assert_eq!(wire.taken(), [frame(60), frame(60)]);
+    rig.submit(0, &[[TX_BUFFERS, 0x0900_0000 | 60], [TX_BUFFERS, 0x4900_0000 | 64]]);
+    rig.poll();
+    assert_eq!((rig.card.control().malformed(), wire.taken().len()), (2, 0));
 }
 
 #[test]
