@@ -136,7 +136,12 @@ impl Receive {
             self.buffer.pop();
             busy = true;
         }
+        let patient = wire.patient();
+        let on = self.enabled != 0 && card.registers.get(RXCTRL) & RXEN != 0;
         for _ in 0..BUDGET {
+            if patient && !(on && self.buffer.is_empty()) {
+                break;
+            }
             let Some(arrival) = wire.receive(&mut frame) else { break };
             busy = true;
             if !self.admit(card, &frame, arrival) {

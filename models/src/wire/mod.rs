@@ -3,15 +3,19 @@
 mod frames;
 mod generator;
 mod pair;
+mod pcap;
 mod stream;
 
 pub use frames::Frames;
 pub use generator::{Generator, Report, STREAMS, StreamReport, Traffic};
 pub use pair::{Pair, pair};
+pub use pcap::{Pcap, PcapError, PcapOptions, PcapReport};
 pub use stream::Stream;
 
 /// The longest frame that a wire carries, without FCS.
 pub const MAX_FRAME: usize = 16 << 10;
+/// The shortest frame on Ethernet, without FCS: what software hands over shorter is padded.
+const MIN_FRAME: usize = 60;
 
 /// How a frame arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,12 @@ pub trait Wire: Send {
 
     /// The next frame, in place of what is in `frame`.
     fn receive(&mut self, frame: &mut Vec<u8>) -> Option<Arrival>;
+
+    /// Whether what is to be received waits until the card's receiver is on and has room, as frames in a file do; those on a
+    /// cable do not.
+    fn patient(&self) -> bool {
+        false
+    }
 
     /// Whether the other end is there.
     fn carrier(&mut self) -> bool {

@@ -3,12 +3,10 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use super::{Arrival, MAX_FRAME, Wire};
+use super::{Arrival, MAX_FRAME, MIN_FRAME, Wire};
 
 /// Bytes that wait to be sent before the wire is full.
 const ROOM: usize = 256 << 10;
-/// The shortest frame on Ethernet, without FCS: what software hands over shorter is padded.
-const MIN_FRAME: usize = 60;
 
 /// A wire over a stream socket.
 #[derive(Debug)]

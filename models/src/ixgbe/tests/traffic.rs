@@ -240,3 +240,34 @@ fn disabled_means_off() {
     rig.poll();
     assert!(wire.taken().is_empty());
 }
+
+#[test]
+fn frames_of_a_patient_wire_wait_for_the_receiver_and_for_room() {
+    const FRAMES: usize = 1000;
+    struct Patient(usize);
+    impl Wire for Patient {
+        fn send(&mut self, _: &[u8]) -> bool {
+            true
+        }
+
+        fn receive(&mut self, into: &mut Vec<u8>) -> Option<Arrival> {
+            *into = frame(60 + self.0);
+            self.0 += 1;
+            (self.0 <= FRAMES).then_some(Arrival::Good)
+        }
+
+        fn patient(&self) -> bool {
+            true
+        }
+    }
+    // Polled with its receiver off, then with a ring of 64 that nobody empties.
+    let mut rig = Rig::new(Box::new(Patient(0)));
+    rig.start(1);
+    rig.poll();
+    for n in 0..FRAMES {
+        assert_eq!(rig.next(0).map(|received| received.data.len()), Some(60 + n));
+        rig.poll();
+    }
+    assert!(rig.next(0).is_none());
+    assert_eq!((rig.get(RXMPC), rig.get(TPR)), (0, FRAMES as u32));
+}

@@ -1,0 +1,149 @@
+//! The frames of a capture file.
+
+use std::path::Path;
+
+use pcap_file::pcap::PcapParser;
+use pcap_file::pcapng::{Block, PcapNgParser};
+use pcap_file::{DataLink, PcapError as Parse};
+
+use super::{MAX_FRAME, PcapError};
+
+/// Destination, source, type: no frame is shorter.
+const HEADER: usize = 14;
+
+/// Frames one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Frames {
+    /// All frames of a file.
+    pub(super) fn read(path: &Path) -> Result<Self, PcapError> {
+        let bytes = std::fs::read(path).map_err(|cause| PcapError::Io { path: path.into(), cause })?;
+        Self::parse(&bytes).map_err(|(frames, Wrong { left, found, expected })| PcapError::Content {
+            path: path.into(),
+            at: (bytes.len() - left) as u64,
+            place: if left == bytes.len() { "the start".into() } else { format!("frame {}", frames + 1) },
+            found,
+            expected,
+        })
+    }
+
+    /// All frames, or how many there are before something that cannot be understood.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, (usize, Wrong)> {
+        let mut frames = Self::default();
+        let parsed = match bytes.first_chunk() {
+            Some([0x0a, 0x0d, 0x0d, 0x0a]) => frames.parse_ng(bytes),
+            _ => frames.parse_classic(bytes),
+        };
+        match parsed {
+            Ok(()) => Ok(frames),
+            Err(wrong) => Err((frames.len(), wrong)),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(super) fn get(&self, frame: usize) -> &[u8] {
+        let start = frame.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[frame]]
+    }
+
+    fn push(&mut self, data: &[u8], original: u32, left: usize) -> Result<(), Wrong> {
+        let found = match data.len() {
+            captured if captured < original as usize => {
+                return Err(Wrong {
+                    left,
+                    found: format!("{captured} of the frame's {original} bytes"),
+                    expected: "whole frames, as `tcpdump -s 0` captures them",
+                });
+            }
+            HEADER..=MAX_FRAME => {
+                self.bytes.extend_from_slice(data);
+                self.ends.push(self.bytes.len());
+                return Ok(());
+            }
+            captured => format!("a frame of {captured} bytes"),
+        };
+        Err(Wrong { left, found, expected: "14 to 16384" })
+    }
+
+    fn parse_classic(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
+        const FILE: &str = "a file header of pcap or pcapng";
+        let (mut rest, parser) = PcapParser::new(bytes).map_err(|error| match error {
+            Parse::InvalidField(_) => Wrong { left: bytes.len(), found: magic(bytes), expected: FILE },
+            error => wrong(bytes, &error, FILE),
+        })?;
+        ethernet(parser.header().datalink, bytes.len())?;
+        while !rest.is_empty() {
+            // Raw: time stamps, and what else only the capture's maker could put right, are of no interest.
+            let (behind, packet) =
+                parser.next_raw_packet(rest).map_err(|error| wrong(rest, &error, "a record, whole"))?;
+            self.push(&packet.data, packet.orig_len, rest.len())?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn parse_ng(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
+        const BLOCK: &str = "a block of pcapng, whole";
+        let (mut rest, mut parser) = PcapNgParser::new(bytes).map_err(|error| wrong(bytes, &error, BLOCK))?;
+        while !rest.is_empty() {
+            let (behind, block) = parser.next_block(rest).map_err(|error| wrong(rest, &error, BLOCK))?;
+            let (interface, data, original) = match block {
+                Block::EnhancedPacket(packet) => (packet.interface_id, packet.data, packet.original_len),
+                Block::Packet(packet) => (packet.interface_id.into(), packet.data, packet.original_len),
+                // Padded, and of the first interface.
+                Block::SimplePacket(packet) => (0, packet.data, packet.original_len),
+                _ => {
+                    rest = behind;
+                    continue;
+                }
+            };
+            let Some(interface) = parser.interfaces().get(interface as usize) else {
+                let found = format!("a frame of interface {interface}");
+                return Err(Wrong {
+                    left: rest.len(),
+                    found,
+                    expected: "an interface that the file describes",
+                });
+            };
+            ethernet(interface.linktype, rest.len())?;
+            let whole = data.len().min(original as usize);
+            self.push(&data[..whole], original, rest.len())?;
+            rest = behind;
+        }
+        Ok(())
+    }
+}
+
+/// What cannot be understood, with so many bytes left.
+pub(super) struct Wrong {
+    left: usize,
+    found: String,
+    expected: &'static str,
+}
+
+fn wrong(rest: &[u8], error: &Parse, expected: &'static str) -> Wrong {
+    let found = match error {
+        Parse::IncompleteBuffer => format!("the file ends after {} bytes of it", rest.len()),
+        error => error.to_string(),
+    };
+    Wrong { left: rest.len(), found, expected }
+}
+
+fn magic(bytes: &[u8]) -> String {
+    bytes.iter().take(4).fold("a file that starts with".into(), |text, byte| format!("{text} {byte:02x}"))
+}
+
+fn ethernet(link: DataLink, left: usize) -> Result<(), Wrong> {
+    if link == DataLink::ETHERNET {
+        return Ok(());
+    }
+    let found = format!("link type {} ({link:?})", u32::from(link));
+    Err(Wrong { left, found, expected: "1, Ethernet" })
+}
