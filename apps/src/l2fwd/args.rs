@@ -91,7 +91,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Count the cycles of each round that moved packets, and report their most frequent and mean number per packet
+    /// Count the cycles of each round that moved packets, and report their median and mean number per packet
     #[arg(long)]
     pub(crate) record_core_cycles: bool,
 

@@ -247,8 +247,8 @@ impl Report {
         for cycles in &self.cycles_per_packet {
             let _ = writeln!(
                 text,
-                "  cycles per packet: {:.1} in the most frequent round of {}, {:.1} on average over {} rounds",
-                cycles.mode, cycles.burst, cycles.mean, cycles.rounds
+                "  cycles per packet: {:.1} in the middle, {:.1} on average over {} rounds, most of {}",
+                cycles.median, cycles.mean, cycles.rounds, cycles.burst
             );
         }
         if let Some(fragments) = self.fragments {
