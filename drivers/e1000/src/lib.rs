@@ -17,38 +17,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Where things are: [`registers`](self) the register table, `device.rs` reset and who may free memory when, `port.rs` the
-//! initialisation in the datasheet's order (section 4.6), `rx.rs` and `tx.rs` the two hot paths, `filters.rs` addresses,
-//! `statistics.rs` the counters. Section numbers are those of the *Intel 82574 GbE Controller Family Datasheet*, revision 3.4.
+//! Where things are: `registers.rs` the register table, `reset.rs` reset and PHY, `card.rs` the initialisation in the datasheet's
+//! order (section 4.6) and filters, `descriptor.rs` what the card reads and writes, `statistics.rs` the counters. Rings and the
+//! port itself are [`pagewire_ethdev::nic`]'s. Section numbers are those of the *Intel 82574 GbE Controller Family Datasheet*,
+//! revision 3.4.
 
+mod card;
 mod descriptor;
-mod device;
-mod filters;
-mod port;
 mod registers;
-mod rx;
+mod reset;
 mod statistics;
 #[cfg(test)]
 mod testing;
-mod tx;
 
-pub use port::E1000;
-pub use rx::E1000Rx;
-pub use tx::E1000Tx;
+use pagewire_ethdev::nic::{DeviceId, Nic, NicRx, NicTx};
+
+pub use card::I82574;
+pub use descriptor::{ExtendedRx, ExtendedTx};
+
+/// An 82574L port.
+pub type E1000 = Nic<I82574>;
+/// Its receive queue.
+pub type E1000Rx = NicRx<ExtendedRx>;
+/// Its transmit queue.
+pub type E1000Tx = NicTx<ExtendedTx>;
 
 /// The driver's name.
 pub const DRIVER: &str = "net_e1000_em";
-
-/// A device the driver knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceId {
-    /// PCI vendor.
-    pub vendor: u16,
-    /// PCI device.
-    pub device: u16,
-    /// What it is.
-    pub name: &'static str,
-}
 
 /// Devices the driver knows.
 pub const DEVICES: &[DeviceId] = &[DeviceId { vendor: 0x8086, device: 0x10d3, name: "Intel 82574L" }];

@@ -1,23 +1,6 @@
 //! The card's registers: only those the driver uses, one line each, with the section of the 82574 datasheet.
 
-use pagewire_pci::{Bar, Doorbell};
-
-/// A register, or the first of an array of them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Register {
-    pub(crate) name: &'static str,
-    pub(crate) offset: usize,
-}
-
-/// How a register behaves; stated in the table for the reader, and used where it matters (`RC`).
-macro_rules! registers {
-    ($($name:ident $offset:literal $([$stride:literal x $count:literal])? $access:ident $section:literal $what:literal;)*) => {
-        $(
-            #[doc = concat!($what, " (", stringify!($access), ", section ", $section, ")." $(, " Array: stride ", $stride, ", count ", $count, ".")?)]
-            pub(crate) const $name: Register = Register { name: stringify!($name), offset: $offset };
-        )*
-    };
-}
+use pagewire_ethdev::registers;
 
 // RW read and write, RO read only, WO write only, RC cleared by reading, W1C cleared by writing ones.
 // name    offset   array     mode  section     what it is
@@ -180,40 +163,3 @@ pub(crate) mod txdctl {
 
 /// GCR: section 4.6.2 has software set this bit; without it PCIe completions can be lost.
 pub(crate) const GCR_BIT_22: u32 = 1 << 22;
-
-/// BAR 0, by register.
-#[derive(Clone)]
-pub(crate) struct Registers(Bar);
-
-impl Registers {
-    pub(crate) fn new(bar: Bar) -> Registers {
-        Registers(bar)
-    }
-
-    pub(crate) fn read(&self, register: Register) -> u32 {
-        self.0.read32(register.offset)
-    }
-
-    pub(crate) fn write(&self, register: Register, value: u32) {
-        self.0.write32(register.offset, value);
-    }
-
-    /// Change some bits of a register.
-    pub(crate) fn modify(&self, register: Register, clear: u32, set: u32) {
-        self.write(register, self.read(register) & !clear | set);
-    }
-
-    /// Read one of an array of registers `stride` bytes apart.
-    pub(crate) fn read_at(&self, register: Register, stride: usize, index: usize) -> u32 {
-        self.0.read32(register.offset + stride * index)
-    }
-
-    /// Write one of an array of registers `stride` bytes apart.
-    pub(crate) fn write_at(&self, register: Register, stride: usize, index: usize, value: u32) {
-        self.0.write32(register.offset + stride * index, value);
-    }
-
-    pub(crate) fn doorbell(&self, register: Register) -> Result<Doorbell, pagewire_pci::Error> {
-        self.0.doorbell(register.offset)
-    }
-}

@@ -3,15 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pagewire_ethdev::{Burst, Chain, Error, Packet, Pool, Port, PortConfig, RxOffloads, TxOffloads};
-use pagewire_pci::mock::{self, Card, Registers};
-use pagewire_pci::{AddressSpace, AddressSpaceOptions};
-use pagewire_pool::{PageSize, PoolConfig};
+use pagewire_ethdev::nic::testing::Bench;
+use pagewire_pci::mock::{Card, Registers};
 
+use crate::I82574;
 use crate::registers::*;
-use crate::rx::E1000Rx;
-use crate::tx::E1000Tx;
-use crate::{DEVICES, E1000};
 
 /// How the card misbehaves: any of these.
 pub(crate) mod fault {
@@ -76,94 +72,12 @@ impl Card for Faults {
     }
 }
 
-/// A card of memory that is not opened by the driver yet.
-pub(crate) struct Bench {
-    pub(crate) space: AddressSpace,
-    pub(crate) registers: Registers,
-    pub(crate) faults: Faults,
-    function: Option<pagewire_pci::Function>,
-}
-
-impl Bench {
-    pub(crate) fn new() -> Bench {
-        let options =
-            AddressSpaceOptions { dma_page_size: PageSize::Size4K, ..AddressSpaceOptions::default() };
-        let space = AddressSpace::new(options).unwrap();
-        let faults = Faults::default();
-        let ids = (DEVICES[0].vendor, DEVICES[0].device);
-        // The pages of the rings' registers, whose tails are doorbells.
-        let (function, registers) = mock::open(&space, ids, 0x2000..0x4000, faults.clone()).unwrap();
-        registers.set(RAL.offset as u64, 0x0000_0002);
-        registers.set(RAH.offset as u64, RAH_AV | 0x0100);
-        Bench { space, registers, faults, function: Some(function) }
-    }
-
-    pub(crate) fn open(&mut self) -> Result<E1000, Error> {
-        E1000::with_function(&self.space, self.function.take().expect("opened once"))
-    }
-
-    pub(crate) fn pool(&self, fragments: usize) -> Pool {
-        let config = PoolConfig { fragments, backing: PageSize::Size4K, ..PoolConfig::default() };
-        Pool::new(&config, &self.space).unwrap()
-    }
-
-    /// A port with every offload and rings of 64, started for an MTU of 9,000.
-    pub(crate) fn start(&mut self, fragments: usize) -> (E1000, E1000Rx, E1000Tx) {
-        let mut port = self.open().unwrap();
-        let (mut rx, mut tx) = port.start(self.config(fragments)).unwrap();
-        (port, rx.remove(0), tx.remove(0))
-    }
-
-    pub(crate) fn config(&self, fragments: usize) -> PortConfig {
-        let mut config = PortConfig::single_queue(self.pool(fragments));
-        (config.rx[0].descriptors, config.tx[0].descriptors) = (64, 64);
-        config.mtu = 9000;
-        config.rx_offloads = RxOffloads::all();
-        config.tx_offloads = TxOffloads::all();
-        config
-    }
-}
-
-/// A packet of segments of these lengths.
-pub(crate) fn packet(pool: &mut Pool, lengths: &[usize]) -> Packet {
-    let mut segments = lengths.iter().map(|&len| {
-        let mut packet = pool.alloc_packet().expect("a pool that is large enough");
-        packet.extend_from_slice(&vec![0; len]).unwrap();
-        packet
-    });
-    let mut chain = Chain::new(segments.next().expect("a segment"));
-    segments.for_each(|segment| chain.push(segment).expect("few segments"));
-    chain.finish()
-}
-
-/// A burst of one.
-pub(crate) fn burst(packet: Packet) -> Burst {
-    let mut burst = Burst::new(1);
-    burst.push(packet).expect("an empty burst has room");
-    burst
-}
-
-/// SplitMix64: the same sequence for the same seed.
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// Seeded by the time, or by PAGEWIRE_SEED to see a failure again; says which.
-    pub(crate) fn new() -> Random {
-        let now = || std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
-        let seed = std::env::var("PAGEWIRE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
-        println!("PAGEWIRE_SEED={seed}");
-        Random(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let n = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ n >> 31
-    }
-
-    /// Below `limit`.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
+/// A card of memory with the faults it is told to have.
+pub(crate) fn bench() -> (Bench<I82574>, Faults) {
+    let faults = Faults::default();
+    // The pages of the rings' registers, whose tails are doorbells.
+    let bench = Bench::new(0x2000..0x4000, faults.clone());
+    bench.registers.set(RAL.offset as u64, 0x0000_0002);
+    bench.registers.set(RAH.offset as u64, RAH_AV | 0x0100);
+    (bench, faults)
 }

@@ -33,6 +33,7 @@
 mod error;
 mod link;
 mod mac;
+pub mod nic;
 mod port;
 mod ring;
 mod stats;

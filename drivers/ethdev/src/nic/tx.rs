@@ -1,63 +1,133 @@
 //! The transmit path.
 
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use pagewire_ethdev::{
-    Burst, DescriptorRing, Drain, Error, Packet, PacketFlags, QueueCounters, TxOffloads, TxQueue,
-    release_bulk,
-};
 use pagewire_pci::Doorbell;
+use pagewire_pool::{Burst, Drain, Packet, PacketFlags, release_bulk};
 
-use crate::descriptor::tx::{self, Context, L4};
-use crate::device::Device;
-use crate::registers::TDT;
+use super::device::Device;
+use crate::error::Error;
+use crate::port::{TxOffloads, TxQueue};
+use crate::ring::DescriptorRing;
+use crate::stats::QueueCounters;
 
 /// Descriptors between two status reports: one write-back by the card, one look by us, one bulk return to the pool.
 const REPORT_EVERY: u32 = 32;
-/// Shortest frame that the card takes, without the frame check sequence (it pads from there to 60).
-const SHORTEST: usize = 17;
+/// Bytes of an 802.1Q tag.
 const VLAN_TAG: usize = 4;
 /// Shortest IPv4 header.
 const IPV4_HEADER: u16 = 20;
 
-/// The card's transmit queue.
-pub struct E1000Tx {
+/// A transmit descriptor of two words. In a data descriptor the first is the buffer's address.
+pub trait TxFormat: Send + 'static {
+    /// Bit of the second word: the card is done with the descriptor, if it was asked to report.
+    const DONE: u64;
+    /// Bit of the second word: last of its packet.
+    const END: u64;
+    /// Bit of the second word: report, that is set [`DONE`](TxFormat::DONE).
+    const REPORT: u64;
+    /// Shortest frame that the card takes, without the frame check sequence.
+    const SHORTEST: usize;
+    /// Bytes that one descriptor can send.
+    const MAX_DATA: usize;
+
+    /// The second word of a data descriptor of `len` bytes, of a packet of `packet` bytes in all.
+    fn data(len: u16, packet: usize) -> u64;
+
+    /// What the card must be told to do this for a packet. `None` if it cannot be told.
+    fn encode(request: &Request) -> Option<Encoded>;
+
+    /// A descriptor that sends nothing and reports. `context`: the last that was written.
+    fn report(context: Option<[u64; 2]>) -> [u64; 2];
+}
+
+/// What a packet asks the card to do. Header lengths are within the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Bytes of the layer-2 header.
+    pub l2_len: u16,
+    /// Bytes of the layer-3 header.
+    pub l3_len: u16,
+    /// Fill in the IPv4 header checksum.
+    pub ip_csum: bool,
+    /// Fill in this layer-4 protocol's checksum.
+    pub l4: L4,
+    /// Insert a tag.
+    pub vlan: Option<u16>,
+}
+
+/// Layer-4 protocol whose checksum is filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum L4 {
+    /// None.
+    None,
+    /// TCP: 16 bytes into its header.
+    Tcp,
+    /// UDP: 6 bytes into its header.
+    Udp,
+}
+
+impl L4 {
+    /// Bytes of the header up to and with the checksum.
+    fn header_len(self) -> usize {
+        match self {
+            L4::None => 0,
+            L4::Tcp => 18,
+            L4::Udp => 8,
+        }
+    }
+}
+
+/// A [`Request`] in the card's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Bits of the second word of each data descriptor.
+    pub options: u64,
+    /// The context descriptor it relies on, if any: written unless it is the one written last.
+    pub context: Option<[u64; 2]>,
+}
+
+/// A transmit queue of a card with descriptors of format `F`.
+pub struct NicTx<F: TxFormat> {
     /// Present until dropped.
-    ring: Option<Box<TxRing>>,
+    ring: Option<Box<TxRing<F>>>,
     device: Arc<Device>,
 }
 
 /// Everything the card may read, and how far it has come. Positions count on without end; rings take them modulo their length.
-pub(crate) struct TxRing {
+pub(super) struct TxRing<F> {
     /// Each packet is kept at its last descriptor.
-    pub(crate) descriptors: DescriptorRing<Option<Packet>>,
+    pub(super) descriptors: DescriptorRing<Option<Packet>>,
     /// Next descriptor to write.
-    tail: u32,
+    pub(super) tail: u32,
     /// Oldest descriptor not yet known to be done.
-    clean: u32,
+    pub(super) clean: u32,
     /// Descriptors since the last that reports its status.
     unreported: u32,
     /// Descriptors that report, oldest first.
-    reports: VecDeque<u32>,
+    pub(super) reports: VecDeque<u32>,
     report_every: u32,
     /// Longest frame the link takes, without the frame check sequence.
     longest: usize,
     offloads: TxOffloads,
-    /// What the card has been told of the packets that follow.
-    context: Option<Context>,
+    /// The context descriptor written last.
+    context: Option<[u64; 2]>,
     doorbell: Doorbell,
     counters: Arc<QueueCounters>,
+    format: PhantomData<F>,
 }
 
-impl TxRing {
-    pub(crate) fn new(
+impl<F: TxFormat> TxRing<F> {
+    pub(super) fn new(
         device: &Device,
         descriptors: u32,
         longest: usize,
         offloads: TxOffloads,
+        doorbell: Doorbell,
         counters: Arc<QueueCounters>,
-    ) -> Result<TxRing, Error> {
+    ) -> Result<TxRing<F>, Error> {
         Ok(TxRing {
             descriptors: DescriptorRing::new(&device.space, (0..descriptors).map(|_| None).collect())?,
             tail: 0,
@@ -68,8 +138,9 @@ impl TxRing {
             longest,
             offloads,
             context: None,
-            doorbell: device.registers.doorbell(TDT)?,
+            doorbell,
             counters,
+            format: PhantomData,
         })
     }
 
@@ -83,7 +154,7 @@ impl TxRing {
     #[inline(always)]
     fn clean_reported(&mut self) {
         while let Some(&report) = self.reports.front() {
-            if self.descriptors.view().read::<1>(report) & tx::DD == 0 {
+            if self.descriptors.view().read::<1>(report) & F::DONE == 0 {
                 break;
             }
             self.reports.pop_front();
@@ -137,7 +208,7 @@ impl TxRing {
             if sent < quiet || sent == room {
                 return bytes;
             }
-            let (sent, run) = self.send_run(queue, 1, tx::RS);
+            let (sent, run) = self.send_run(queue, 1, F::REPORT);
             bytes += run;
             if sent == 0 {
                 return bytes;
@@ -150,8 +221,7 @@ impl TxRing {
     /// Send up to `count` plain packets, for which there is room. Returns how many were plain, and their bytes.
     #[inline(always)]
     fn send_run(&mut self, queue: &mut Drain<'_>, count: u32, option: u64) -> (u32, u64) {
-        let (shortest, spread) = (SHORTEST, self.longest - SHORTEST);
-        let command = tx::DATA | tx::EOP | tx::IFCS | option;
+        let (shortest, spread) = (F::SHORTEST, self.longest - F::SHORTEST);
         let start = self.tail;
         let (mut tail, end, mut bytes) = (start, start.wrapping_add(count), 0);
         let mut ring = self.descriptors.view();
@@ -161,7 +231,7 @@ impl TxRing {
             if len.wrapping_sub(shortest) > spread || packet.flags().intersects(PacketFlags::TX_SLOW) {
                 break;
             }
-            ring.write(tail, [packet.iova(), len as u64 | command]);
+            ring.write(tail, [packet.iova(), F::data(len as u16, len) | F::END | option]);
             bytes += len as u64;
             let Some(packet) = queue.next() else { break };
             ring.put(tail, packet);
@@ -187,17 +257,17 @@ impl TxRing {
             return Some(0);
         };
         if let Some(context) = plan.context {
-            self.write(context.words());
+            self.write(context);
             self.context = Some(context);
         }
-        let last = packet.segment_count() - 1;
+        let (last, bytes) = (packet.segment_count() - 1, packet.len());
         for (number, segment) in packet.segments().enumerate() {
-            let mut command = u64::from(segment.data_len()) | plan.options | tx::DATA | tx::IFCS;
+            let mut command = F::data(segment.data_len(), bytes) | plan.options;
             if number == last {
-                command |= tx::EOP;
+                command |= F::END;
                 // Its count is one more once it is written.
                 if self.unreported + 1 >= self.report_every {
-                    command |= tx::RS;
+                    command |= F::REPORT;
                     self.reports.push_back(self.tail);
                 }
             }
@@ -206,13 +276,12 @@ impl TxRing {
         if self.reports.back() == Some(&self.tail.wrapping_sub(1)) {
             self.unreported = 0;
         }
-        let bytes = packet.len() as u64;
         self.descriptors.view().put(self.tail.wrapping_sub(1), packet);
-        Some(bytes)
+        Some(bytes as u64)
     }
 
-    /// Have the card report that it is done with all it has been given, if nothing in the ring makes it do so: by a context
-    /// descriptor that changes nothing.
+    /// Have the card report that it is done with all it has been given, if nothing in the ring makes it do so: by a
+    /// descriptor that sends nothing.
     ///
     /// The head register does not tell: "reading [it] to determine which buffers have been used […] is not reliable"
     /// (*PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual*, 13.4.39). There is room for one
@@ -223,9 +292,8 @@ impl TxRing {
         if self.unreported == 0 || self.free() == 0 {
             return;
         }
-        let [offsets, command] = self.context.get_or_insert(Context::NONE).words();
         self.reports.push_back(self.tail);
-        self.write([offsets, command | tx::RS]);
+        self.write(F::report(self.context));
         self.unreported = 0;
         self.ring_doorbell();
     }
@@ -244,83 +312,73 @@ impl TxRing {
     /// What a packet needs. `None`: it cannot be sent at all.
     fn plan(&self, packet: &Packet) -> Option<Plan> {
         let (len, flags) = (packet.len(), packet.flags());
-        let tag = if flags.contains(PacketFlags::TX_VLAN_INSERT) { VLAN_TAG } else { 0 };
-        if len < SHORTEST || len + tag > self.longest {
+        let vlan = flags.contains(PacketFlags::TX_VLAN_INSERT).then(|| packet.vlan_tci());
+        let tag = if vlan.is_some() { VLAN_TAG } else { 0 };
+        if len < F::SHORTEST || len + tag > self.longest {
             return None;
         }
         let segments = packet.segments().try_fold(0, |count, segment| {
             let data = usize::from(segment.data_len());
-            (data > 0 && data <= tx::MAX_DATA).then_some(count + 1)
+            (data > 0 && data <= F::MAX_DATA).then_some(count + 1)
         })?;
-        let mut options = 0;
-        let mut needs = if segments > 1 { TxOffloads::MULTI_SEGS } else { TxOffloads::empty() };
-        if flags.contains(PacketFlags::TX_VLAN_INSERT) {
-            needs |= TxOffloads::VLAN_INSERT;
-            options |= tx::VLE | tx::vlan(packet.vlan_tci());
-        }
-        let mut l4 = L4::None;
-        if flags.contains(PacketFlags::TX_IP_CSUM) {
-            needs |= TxOffloads::IP_CSUM;
-            options |= tx::IXSM;
-        }
-        if flags.contains(PacketFlags::TX_TCP_CSUM) {
-            (needs, l4) = (needs | TxOffloads::TCP_CSUM, L4::Tcp);
+        let ip_csum = flags.contains(PacketFlags::TX_IP_CSUM);
+        let l4 = if flags.contains(PacketFlags::TX_TCP_CSUM) {
+            L4::Tcp
         } else if flags.contains(PacketFlags::TX_UDP_CSUM) {
-            (needs, l4) = (needs | TxOffloads::UDP_CSUM, L4::Udp);
-        }
-        if l4 != L4::None {
-            options |= tx::TXSM;
-        }
-        if !self.offloads.contains(needs) {
+            L4::Udp
+        } else {
+            L4::None
+        };
+        let needs = [
+            (segments > 1, TxOffloads::MULTI_SEGS),
+            (vlan.is_some(), TxOffloads::VLAN_INSERT),
+            (ip_csum, TxOffloads::IP_CSUM),
+            (l4 == L4::Tcp, TxOffloads::TCP_CSUM),
+            (l4 == L4::Udp, TxOffloads::UDP_CSUM),
+        ];
+        if needs.into_iter().any(|(needed, offload)| needed && !self.offloads.contains(offload)) {
             return None;
         }
-        let mut context = None;
-        if options & (tx::IXSM | tx::TXSM) != 0 {
-            let (l2_len, l3_len) = packet.header_lens();
-            let wanted =
-                Context { l2_len: u8::try_from(l2_len).ok()?, l3_len: u8::try_from(l3_len).ok()?, l4 };
-            // The checksums must lie within the packet: the card does not check.
-            let ip_len = if options & tx::IXSM != 0 { IPV4_HEADER } else { 0 };
-            if !wanted.is_encodable()
-                || l3_len < ip_len
-                || usize::from(l2_len + l3_len) + l4.header_len() > len
-            {
-                return None;
-            }
-            context = (self.context != Some(wanted)).then_some(wanted);
+        let (l2_len, l3_len) = packet.header_lens();
+        // The checksums must lie within the packet: the card does not check.
+        let headers = usize::from(l2_len) + usize::from(l3_len) + l4.header_len();
+        let has_checksum = ip_csum || l4 != L4::None;
+        if has_checksum && (headers > len || ip_csum && l3_len < IPV4_HEADER) {
+            return None;
         }
+        let asked = has_checksum || vlan.is_some();
+        let encoded = match asked {
+            true => F::encode(&Request { l2_len, l3_len, ip_csum, l4, vlan })?,
+            false => Encoded { options: 0, context: None },
+        };
+        let context = encoded.context.filter(|context| self.context != Some(*context));
         let descriptors = segments + u32::from(context.is_some());
-        (descriptors < self.descriptors.len()).then_some(Plan { descriptors, context, options })
+        let plan = Plan { descriptors, context, options: encoded.options };
+        (descriptors < self.descriptors.len()).then_some(plan)
     }
 }
 
 /// How a packet is to be written.
 struct Plan {
     descriptors: u32,
-    /// To be written first, unless the card has it already.
-    context: Option<Context>,
+    /// To be written first.
+    context: Option<[u64; 2]>,
     /// Bits of word 1 in each data descriptor.
     options: u64,
 }
 
-impl L4 {
-    /// Bytes of the header up to and with the checksum.
-    fn header_len(self) -> usize {
-        match self {
-            L4::None => 0,
-            L4::Tcp => 18,
-            L4::Udp => 8,
-        }
+impl<F: TxFormat> NicTx<F> {
+    pub(super) fn new(ring: TxRing<F>, device: Arc<Device>) -> NicTx<F> {
+        NicTx { ring: Some(Box::new(ring)), device }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ring(&mut self) -> &mut TxRing<F> {
+        self.ring.as_mut().expect("a live queue has its ring")
     }
 }
 
-impl E1000Tx {
-    pub(crate) fn new(ring: TxRing, device: Arc<Device>) -> E1000Tx {
-        E1000Tx { ring: Some(Box::new(ring)), device }
-    }
-}
-
-impl TxQueue for E1000Tx {
+impl<F: TxFormat> TxQueue for NicTx<F> {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         let Some(ring) = &mut self.ring else { return 0 };
         ring.clean_reported();
@@ -354,7 +412,7 @@ impl TxQueue for E1000Tx {
     }
 }
 
-impl Drop for E1000Tx {
+impl<F: TxFormat> Drop for NicTx<F> {
     fn drop(&mut self) {
         self.device.retire(self.ring.take());
     }

@@ -1,26 +1,45 @@
 //! The receive path.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pagewire_ethdev::{
-    Burst, Chain, DescriptorRing, Error, Packet, PacketFlags, Pool, Posted, QueueCounters, RxQueue,
-};
 use pagewire_pci::Doorbell;
+use pagewire_pool::{Burst, Chain, Packet, PacketFlags, Pool, Posted};
 
-use crate::descriptor::rx;
-use crate::device::Device;
-use crate::registers::RDT;
+use super::device::Device;
+use crate::error::Error;
+use crate::port::{RxOffloads, RxQueue};
+use crate::ring::DescriptorRing;
+use crate::stats::QueueCounters;
 
 /// Descriptors refilled before the card is told: a doorbell costs more than the rest of a packet.
 const REFILL_BATCH: u32 = 32;
 /// Longest receive loop between two looks at the pool, within what its cache holds.
 const CHUNK: usize = 64;
 
-/// The card's receive queue.
-pub struct E1000Rx {
+/// A receive descriptor of two words. Posted, its first word is the buffer's address and its second is zero; the card writes both.
+///
+/// What is asked here is in the second word, but for [`describe`](RxFormat::describe).
+pub trait RxFormat: Send + 'static {
+    /// The card is done with the descriptor.
+    const DONE: u64;
+    /// It is the last of its frame.
+    const END: u64;
+    /// The frame is broken: bits that mean so in its last descriptor.
+    const BROKEN: u64;
+
+    /// Bytes the card wrote into the buffer, as it says.
+    fn len(word: u64) -> u16;
+
+    /// Put what the card found out about the packet into its metadata.
+    fn describe(words: [u64; 2], packet: &mut Packet);
+}
+
+/// A receive queue of a card with descriptors of format `F`.
+pub struct NicRx<F: RxFormat> {
     /// Present until dropped.
-    ring: Option<Box<RxRing>>,
+    ring: Option<Box<RxRing<F>>>,
     device: Arc<Device>,
 }
 
@@ -36,7 +55,7 @@ enum Assembly {
 
 /// What a frame may be at most. The card's own limit is that of the longest frame there is.
 #[derive(Clone, Copy)]
-pub(crate) struct RxLimits {
+pub(super) struct RxLimits {
     /// Bytes.
     frame: usize,
     /// Segments, each but the last of them full.
@@ -45,61 +64,60 @@ pub(crate) struct RxLimits {
 
 impl RxLimits {
     /// For frames of `frame` bytes in buffers of `buffer`.
-    pub(crate) fn new(frame: usize, buffer: usize) -> RxLimits {
+    pub(super) fn new(frame: usize, buffer: usize) -> RxLimits {
         RxLimits { frame, segments: frame.div_ceil(buffer) as u16 }
     }
 }
 
-/// What the queue counts.
+/// What a queue counts.
 #[derive(Default)]
-pub(crate) struct RxCounters {
-    pub(crate) queue: QueueCounters,
+pub(super) struct RxCounters {
+    pub(super) queue: QueueCounters,
     /// Those of the queue's errors that were nothing worse.
-    pub(crate) longer_than_mtu: AtomicU64,
+    pub(super) longer_than_mtu: AtomicU64,
 }
 
 /// Everything the card may write, and how far it has come.
-pub(crate) struct RxRing {
-    pub(crate) descriptors: DescriptorRing<Posted>,
+pub(super) struct RxRing<F> {
+    pub(super) descriptors: DescriptorRing<Posted>,
     /// Next descriptor to look at.
-    next: u32,
+    pub(super) next: u32,
     /// Descriptors refilled since the last doorbell.
     held: u32,
     refill_batch: u32,
     headroom: u16,
-    /// Most bytes of a plain packet: they fit into a fragment after the headroom, and are no more than the frame's limit.
+    /// Most bytes of a packet in one fragment: they fit after the headroom, and are no more than the frame's limit.
     longest: u16,
+    /// Whether anything is to be found out about packets.
+    describe: bool,
     doorbell: Doorbell,
     assembly: Assembly,
     limits: RxLimits,
     counters: Arc<RxCounters>,
     pool: Pool,
+    format: PhantomData<F>,
 }
 
-impl RxRing {
+impl<F: RxFormat> RxRing<F> {
     /// A ring full of posted fragments.
-    pub(crate) fn new(
+    pub(super) fn new(
         device: &Device,
         mut pool: Pool,
         descriptors: u32,
         limits: RxLimits,
+        offloads: RxOffloads,
+        doorbell: Doorbell,
         counters: Arc<RxCounters>,
-    ) -> Result<RxRing, Error> {
+    ) -> Result<RxRing<F>, Error> {
         let headroom = pool.headroom();
         // With fewer the longest frame would wait for ever for a fragment that it holds itself.
         let needed = u64::from(descriptors) + u64::from(limits.segments);
         let has = pool.stats().fragments;
         let fragments: Vec<Posted> = (0..descriptors).map_while(|_| pool.alloc()).collect();
         if has < needed || fragments.len() < descriptors as usize {
-            return Err(Error::Unsupported {
-                port: device.name.clone(),
-                what: "receive ring of",
-                asked: format!("{descriptors} descriptors"),
-                limit: format!(
-                    "a pool ({:?}) of {has} fragments for it, where {needed} are needed",
-                    pool.name()
-                ),
-            });
+            let limit =
+                format!("a pool ({:?}) of {has} fragments for it, where {needed} are needed", pool.name());
+            return Err(device.unsupported("receive ring of", format!("{descriptors} descriptors"), limit));
         }
         let mut ring = DescriptorRing::new(&device.space, fragments)?;
         let mut view = ring.view();
@@ -116,35 +134,40 @@ impl RxRing {
             longest: (pool.fragment_size() - usize::from(headroom))
                 .min(limits.frame)
                 .min(usize::from(u16::MAX)) as u16,
-            doorbell: device.registers.doorbell(RDT)?,
+            describe: !(offloads - RxOffloads::SCATTER).is_empty(),
+            doorbell,
             assembly: Assembly::Between,
             limits,
             counters,
             pool,
+            format: PhantomData,
         })
     }
 
     /// Hand the ring to the card, whose head is at 0.
     ///
     /// The tail stays one descriptor behind `next`: head equal to tail would mean an empty ring.
-    pub(crate) fn ring_doorbell(&mut self) {
+    pub(super) fn ring_doorbell(&mut self) {
         self.doorbell.ring(self.next.wrapping_sub(1) & (self.descriptors.len() - 1));
         self.held = 0;
     }
 
     /// Take what the card has finished, at most a chunk, and put fresh fragments in its place. Returns packets and bytes.
     ///
-    /// In runs of plain packets: whole ones in one fragment with nothing to translate. What ends a run is looked at alone.
+    /// In runs of whole packets in one fragment each. What ends a run is looked at alone.
     #[inline(always)]
     fn receive(&mut self, out: &mut Burst) -> (usize, u64) {
         let (mut packets, mut bytes) = (0, 0);
         let mut left = out.room().min(CHUNK);
         while left > 0 {
             if matches!(self.assembly, Assembly::Between) {
-                let (run, run_bytes) = self.receive_run(out, left);
+                let (run, run_bytes) = match self.describe {
+                    false => self.receive_run::<false>(out, left),
+                    true => self.receive_run::<true>(out, left),
+                };
                 (packets, bytes, left) = (packets + run, bytes + run_bytes, left - run);
             }
-            if left == 0 || self.descriptors.view().read::<1>(self.next) & rx::DD == 0 {
+            if left == 0 || self.descriptors.view().read::<1>(self.next) & F::DONE == 0 {
                 break;
             }
             match self.receive_other() {
@@ -160,27 +183,32 @@ impl RxRing {
         (packets, bytes)
     }
 
-    /// The hot loop: plain packets only, no calls.
+    /// The hot loop: whole packets only, no calls. Twice in the program, with and without metadata.
     #[inline(always)]
-    fn receive_run(&mut self, out: &mut Burst, count: usize) -> (usize, u64) {
-        const PLAIN: u64 = rx::DD | rx::EOP;
+    fn receive_run<const DESCRIBE: bool>(&mut self, out: &mut Burst, count: usize) -> (usize, u64) {
+        let whole = F::DONE | F::END;
         let (headroom, mut next, mut bytes) = (self.headroom, self.next, 0);
         let longest = self.longest;
         let mut fresh = self.pool.batch(count);
         let mut ring = self.descriptors.view();
         let packets = out.fill(&mut fresh, |fragment| {
             let status = ring.read::<1>(next);
-            let len = rx::len(status);
-            // A length beyond what is allowed is not plain either.
-            if status & (PLAIN | rx::BROKEN | rx::METADATA) != PLAIN || len > longest {
+            let len = F::len(status);
+            // A length beyond what is allowed is not for this loop either.
+            if status & (whole | F::BROKEN) != whole || len > longest {
                 return None;
             }
+            let first = if DESCRIBE { ring.read::<0>(next) } else { 0 };
             let fragment = fragment.take();
             ring.write(next, posted(&fragment, headroom));
             let done = std::mem::replace(ring.slot(next), fragment);
             next = next.wrapping_add(1);
             bytes += u64::from(len);
-            done.complete(headroom, len, PacketFlags::empty()).ok()
+            let mut packet = done.complete(headroom, len, PacketFlags::empty()).ok()?;
+            if DESCRIBE {
+                F::describe([first, status], &mut packet);
+            }
+            Some(packet)
         });
         self.next = next;
         (packets, bytes)
@@ -192,9 +220,10 @@ impl RxRing {
     fn receive_other(&mut self) -> Other {
         let mut ring = self.descriptors.view();
         let status = ring.read::<1>(self.next);
-        if status & rx::DD == 0 {
+        if status & F::DONE == 0 {
             return Other::None;
         }
+        let words = [ring.read::<0>(self.next), status];
         // The replacement first: without one the packet stays where it is.
         let Some(fragment) = self.pool.alloc() else {
             self.counters.queue.count_nombuf();
@@ -203,9 +232,14 @@ impl RxRing {
         ring.write(self.next, posted(&fragment, self.headroom));
         let done = std::mem::replace(ring.slot(self.next), fragment);
         self.next = self.next.wrapping_add(1);
-        match self.assembly.add(status, done, self.headroom, self.limits, &self.counters) {
+        match self.assembly.add::<F>(status, done, self.headroom, self.limits, &self.counters) {
             None => Other::Consumed,
-            Some(packet) => Other::Packet(packet),
+            Some(mut packet) => {
+                if self.describe {
+                    F::describe(words, &mut packet);
+                }
+                Other::Packet(packet)
+            }
         }
     }
 }
@@ -227,10 +261,10 @@ fn posted(fragment: &Posted, headroom: u16) -> [u64; 2] {
 }
 
 impl Assembly {
-    /// A fragment that is not a whole plain packet: part of a chain, with something to translate, or broken.
+    /// A fragment that is not a whole good packet: part of a chain, or broken.
     ///
     /// Returns the packet once its end is there.
-    fn add(
+    fn add<F: RxFormat>(
         &mut self,
         status: u64,
         done: Posted,
@@ -238,13 +272,13 @@ impl Assembly {
         limits: RxLimits,
         counters: &RxCounters,
     ) -> Option<Packet> {
-        let end = status & rx::EOP != 0;
+        let end = status & F::END != 0;
         let before = std::mem::replace(self, Assembly::Between);
         let segment = match before {
             Assembly::Skipping => None,
             // Only the last descriptor of a frame says whether it is broken; then all of it goes.
-            _ if status & rx::BROKEN != 0 => None,
-            _ => done.complete(headroom, rx::len(status), PacketFlags::empty()).ok(),
+            _ if status & F::BROKEN != 0 => None,
+            _ => done.complete(headroom, F::len(status), PacketFlags::empty()).ok(),
         };
         let chain = match (before, segment) {
             (Assembly::Between, Some(segment)) => Some(Chain::new(segment)),
@@ -268,13 +302,7 @@ impl Assembly {
             *self = Assembly::Partial(chain);
             return None;
         }
-        let mut packet = chain.finish();
-        let flags = rx::flags(status);
-        packet.set_flags(flags);
-        if flags.contains(PacketFlags::RX_VLAN_STRIPPED) {
-            packet.set_vlan_tci(rx::vlan_tci(status));
-        }
-        Some(packet)
+        Some(chain.finish())
     }
 
     /// Fragments of the frame so far.
@@ -286,13 +314,18 @@ impl Assembly {
     }
 }
 
-impl E1000Rx {
-    pub(crate) fn new(ring: RxRing, device: Arc<Device>) -> E1000Rx {
-        E1000Rx { ring: Some(Box::new(ring)), device }
+impl<F: RxFormat> NicRx<F> {
+    pub(super) fn new(ring: RxRing<F>, device: Arc<Device>) -> NicRx<F> {
+        NicRx { ring: Some(Box::new(ring)), device }
+    }
+
+    #[cfg(test)]
+    pub(super) fn ring(&mut self) -> &mut RxRing<F> {
+        self.ring.as_mut().expect("a live queue has its ring")
     }
 }
 
-impl RxQueue for E1000Rx {
+impl<F: RxFormat> RxQueue for NicRx<F> {
     fn rx_burst(&mut self, out: &mut Burst) -> usize {
         let Some(ring) = &mut self.ring else { return 0 };
         let before = ring.next;
@@ -318,7 +351,7 @@ impl RxQueue for E1000Rx {
     }
 }
 
-impl Drop for E1000Rx {
+impl<F: RxFormat> Drop for NicRx<F> {
     fn drop(&mut self) {
         self.device.retire(self.ring.take());
     }

@@ -1,24 +1,32 @@
 use std::time::{Duration, Instant};
 
-use pagewire_ethdev::RxQueue;
+use pagewire_ethdev::nic::Card;
+use pagewire_ethdev::{Port, RxQueue};
 
 use super::*;
-use crate::testing::{Bench, fault};
+use crate::testing::{bench as new_bench, fault};
 
 #[test]
 fn buffer_sizes_never_exceed_the_room() {
     for room in 0..70_000 {
-        for long in [false, true] {
-            match buffer_size(room, long) {
+        for frame in [LONGEST_STANDARD, LONGEST_STANDARD + 1] {
+            match I82574::receive_buffer(room, frame) {
                 None => assert!(room < 256),
-                Some((bytes, _)) => assert!(bytes <= room, "{bytes} bytes promised of {room}"),
+                Some(bytes) => assert!(bytes <= room, "{bytes} bytes promised of {room}"),
             }
         }
     }
-    assert_eq!(buffer_size(1792, false), Some((1522, rctl::BSIZE_2048)));
-    assert_eq!(buffer_size(2048, true), Some((2048, rctl::BSIZE_2048)));
-    assert_eq!(buffer_size(1792, true), Some((1024, rctl::BSIZE_1024)));
-    assert_eq!(buffer_size(3840, true), Some((3072, 3 << rctl::FLXBUF_SHIFT)));
+    for (room, frame, bytes, bits) in [
+        (1792, LONGEST_STANDARD, 1522, rctl::BSIZE_2048),
+        (2048, 9018, 2048, rctl::BSIZE_2048),
+        (1792, 9018, 1024, rctl::BSIZE_1024),
+        (3840, 9018, 3072, 3 << rctl::FLXBUF_SHIFT),
+        (700, 9018, 512, rctl::BSIZE_512),
+        (300, 60, 256, rctl::BSIZE_256),
+    ] {
+        assert_eq!(I82574::receive_buffer(room, frame), Some(bytes));
+        assert_eq!(buffer_bits(bytes), bits);
+    }
 }
 
 /// What a card that does not come out of reset is reported as.
@@ -39,30 +47,30 @@ fn check_timeout<T>(result: Result<T, Error>, expected: &str, since: Instant) {
 
 #[test]
 fn a_dead_card_is_an_error_in_bounded_time() {
-    for (faults, register) in DEAD {
-        for slow in [0, fault::SLOW] {
-            let mut bench = Bench::new();
-            bench.faults.set(faults | slow);
+    for (fault, register) in DEAD {
+        for slow in [0, crate::testing::fault::SLOW] {
+            let (mut bench, faults) = new_bench();
+            faults.set(fault | slow);
             let start = Instant::now();
             check_timeout(bench.open(), register, start);
             assert!(!bench.registers.is_bus_master());
 
-            let mut bench = Bench::new();
+            let (mut bench, faults) = new_bench();
             let mut port = bench.open().unwrap();
-            bench.faults.set(faults | slow);
+            faults.set(fault | slow);
             let start = Instant::now();
             check_timeout(port.start(bench.config(256)), register, start);
             assert!(!bench.registers.is_bus_master());
             // It can be tried again.
-            bench.faults.set(0);
+            faults.set(0);
             port.start(bench.config(256)).unwrap();
 
-            let mut bench = Bench::new();
+            let (mut bench, faults) = new_bench();
             let (mut port, mut rx, tx) = bench.start(256);
             let monitor = rx.pool().monitor();
             assert!(bench.registers.is_bus_master());
             drop((rx, tx));
-            bench.faults.set(faults | slow);
+            faults.set(fault | slow);
             let start = Instant::now();
             check_timeout(port.stop(), register, start);
             // Off all the same, and so the memory is free.
@@ -74,8 +82,8 @@ fn a_dead_card_is_an_error_in_bounded_time() {
 
 #[test]
 fn a_slow_card_works() {
-    let mut bench = Bench::new();
-    bench.faults.set(fault::SLOW);
+    let (mut bench, faults) = new_bench();
+    faults.set(fault::SLOW);
     let (mut port, rx, tx) = bench.start(256);
     drop((rx, tx));
     port.stop().unwrap();
@@ -84,7 +92,7 @@ fn a_slow_card_works() {
 /// A card that cannot be told to stop keeps the memory it was given for ever.
 #[test]
 fn a_card_that_is_pulled_out_keeps_its_memory() {
-    let mut bench = Bench::new();
+    let (mut bench, _) = new_bench();
     let (port, mut rx, tx) = bench.start(256);
     let monitor = rx.pool().monitor();
     bench.registers.pull_out();
@@ -97,7 +105,7 @@ fn a_card_that_is_pulled_out_keeps_its_memory() {
 fn an_address_that_is_none_is_refused() {
     for (low, high) in [(0, 0), (u32::MAX, u32::MAX), (2, 0x100), (0, RAH_AV), (0x0000_0001, RAH_AV | 0x100)]
     {
-        let mut bench = Bench::new();
+        let (mut bench, _) = new_bench();
         bench.registers.set(RAL.offset as u64, low);
         bench.registers.set(RAH.offset as u64, high);
         let error = bench.open().map(drop).unwrap_err();
@@ -108,16 +116,16 @@ fn an_address_that_is_none_is_refused() {
 
 #[test]
 fn counters_that_read_as_all_ones_do_not_count() {
-    let mut bench = Bench::new();
+    let (mut bench, faults) = new_bench();
     let (mut port, _rx, _tx) = bench.start(256);
     bench.registers.set(0x4010, 7);
     assert_eq!(port.stats().rx_missed, 7);
-    bench.faults.set(fault::ALL_ONES_STATISTICS);
+    faults.set(fault::ALL_ONES_STATISTICS);
     assert_eq!(port.stats().rx_missed, 7);
     for stat in port.xstats() {
         assert!(stat.value <= 7, "{stat:?}");
     }
-    bench.faults.set(fault::ALL_ONES);
+    faults.set(fault::ALL_ONES);
     assert_eq!(port.link(), Link::Down, "a card that is gone has no link");
     assert_eq!(port.stats().rx_missed, 7);
 }

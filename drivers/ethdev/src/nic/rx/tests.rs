@@ -1,20 +1,18 @@
-use pagewire_ethdev::Port;
-
+use super::super::testing::Random;
+use super::super::testing::plain::{RDT, Rx, bench};
 use super::*;
-use crate::testing::{Bench, Random};
+use crate::port::Port;
 
 /// What a card may write into a descriptor: anything. One in `frame` ends one.
 fn write_back(random: &mut Random, frame: u64) -> [u64; 2] {
-    const BROKEN_OR_TOLD: u64 = rx::BROKEN | rx::METADATA;
     let mut status = match random.below(32) {
         0 => random.next(),
-        1 => random.next() & BROKEN_OR_TOLD,
-        2..8 => random.next() & rx::METADATA,
+        1 => random.next() & Rx::BROKEN,
         _ => 0,
     };
     // Mostly done, so that there is something to look at.
-    status = status & !(rx::DD | rx::EOP) | if random.below(50) > 0 { rx::DD } else { 0 };
-    status |= if random.below(frame) == 0 { rx::EOP } else { 0 };
+    status = status & !(Rx::DONE | Rx::END) | if random.below(50) > 0 { Rx::DONE } else { 0 };
+    status |= if random.below(frame) == 0 { Rx::END } else { 0 };
     let len = match random.below(8) {
         0 => random.below(0x1_0000),
         1 => 0,
@@ -30,7 +28,7 @@ fn write_back(random: &mut Random, frame: u64) -> [u64; 2] {
 #[test]
 fn a_million_hostile_write_backs() {
     let mut random = Random::new();
-    let mut bench = Bench::new();
+    let mut bench = bench();
     // Barely more than the ring and the longest chain: whoever holds packets makes the queue wait.
     let (mut port, mut queue, tx) = bench.start(64 + 32);
     let monitor = queue.pool().monitor();
@@ -38,10 +36,10 @@ fn a_million_hostile_write_backs() {
     let (mut packets, mut chains, mut taken) = (0_u64, 0_u64, 0_u64);
     let mut out = Burst::new(32);
     while taken < 1_000_000 {
-        let next = |queue: &E1000Rx| queue.ring.as_ref().unwrap().next;
+        let next = |queue: &NicRx<Rx>| queue.ring.as_ref().unwrap().next;
         let start = next(&queue);
         {
-            let ring = queue.ring.as_mut().unwrap();
+            let ring = queue.ring();
             let frame = 1 + random.below(16);
             for step in 0..random.below(70) as u32 {
                 // In turn mostly, anywhere in the ring now and then.
@@ -82,9 +80,9 @@ fn a_million_hostile_write_backs() {
     assert!(long.value > 1_000 && long.value < stats.rx_errors, "{long:?}");
 
     // A whole ring of good frames takes what was left in it and in the frame under way with it. From then on every one counts.
-    let good = |queue: &mut E1000Rx, step: u32, len: u64| {
-        let ring = queue.ring.as_mut().unwrap();
-        ring.descriptors.view().write(ring.next.wrapping_add(step), [0, rx::DD | rx::EOP | len << 32]);
+    let good = |queue: &mut NicRx<Rx>, step: u32, len: u64| {
+        let ring = queue.ring();
+        ring.descriptors.view().write(ring.next.wrapping_add(step), [0, Rx::DONE | Rx::END | len << 32]);
     };
     (0..64).for_each(|step| good(&mut queue, step, 60));
     while queue.rx_burst(&mut out) > 0 {
@@ -104,18 +102,18 @@ fn a_million_hostile_write_backs() {
 /// The tail never reaches the descriptor that is looked at next, wherever the ring is.
 #[test]
 fn the_tail_stays_one_behind() {
-    let mut bench = Bench::new();
+    let mut bench = bench();
     let (_port, mut queue, _tx) = bench.start(1024);
     let mut out = Burst::new(256);
     for round in 0..1000 {
-        let ring = queue.ring.as_mut().unwrap();
-        let tail = bench.registers.get(crate::registers::RDT.offset as u64);
+        let ring = queue.ring();
+        let tail = bench.registers.get(RDT.offset as u64);
         // All that the card owns is done: from `next` to before the tail.
         let owned = tail.wrapping_sub(ring.next) & 63;
         assert!((64 - 1 - 15..64).contains(&owned), "round {round}: the card owns {owned} descriptors");
         for step in 0..owned {
             let index = ring.next.wrapping_add(step);
-            ring.descriptors.view().write(index, [0, rx::DD | rx::EOP | 60 << 32]);
+            ring.descriptors.view().write(index, [0, Rx::DONE | Rx::END | 60 << 32]);
         }
         assert_eq!(queue.rx_burst(&mut out), owned as usize);
         out.clear();

@@ -1,0 +1,144 @@
+//! What a family of cards implements.
+
+use super::device::Device;
+use super::filters::Filters;
+use super::rx::RxFormat;
+use super::statistics::Counter;
+use super::tx::TxFormat;
+use crate::error::Error;
+use crate::link::Link;
+use crate::mac::MacAddr;
+use crate::port::{Capabilities, PortConfig};
+
+/// A device that a driver knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceId {
+    /// PCI vendor.
+    pub vendor: u16,
+    /// PCI device.
+    pub device: u16,
+    /// What it is.
+    pub name: &'static str,
+}
+
+/// A receive queue for the card to be told of. All its descriptors are posted.
+#[derive(Clone, Copy, Debug)]
+pub struct RxSetup {
+    /// The queue's number.
+    pub queue: usize,
+    /// Where its first descriptor is.
+    pub iova: u64,
+    /// Bytes of its ring.
+    pub bytes: u32,
+    /// Bytes the card may write into each fragment: what [`Card::receive_buffer`] chose.
+    pub buffer: usize,
+}
+
+/// A transmit queue for the card to be told of.
+#[derive(Clone, Copy, Debug)]
+pub struct TxSetup {
+    /// The queue's number.
+    pub queue: usize,
+    /// Where its first descriptor is.
+    pub iova: u64,
+    /// Bytes of its ring.
+    pub bytes: u32,
+}
+
+/// A family of cards. See [`Nic`](super::Nic), which makes ports of it.
+///
+/// The card is reached through [`Device`] alone, and trusted in nothing: every wait has a limit ([`Device::wait`]).
+pub trait Card: Send + Sized + 'static {
+    /// Receive descriptors.
+    type Rx: RxFormat;
+    /// Transmit descriptors.
+    type Tx: TxFormat;
+
+    /// The driver's name, as DPDK would call it.
+    const DRIVER: &'static str;
+    /// The devices it knows.
+    const DEVICES: &'static [DeviceId];
+    /// What they are, for the message about one that it does not.
+    const EXPECTED: &'static str;
+    /// Bytes of BAR 0, in which every register lies.
+    const BAR_LEN: usize;
+    /// The same for a message.
+    const BAR_LEN_TEXT: &'static str;
+    /// What its ports can do.
+    const CAPABILITIES: Capabilities;
+    /// Its statistics registers.
+    const COUNTERS: &'static [Counter];
+    /// Names of the counters of frames dropped because there was no descriptor or no room.
+    const RX_MISSED: &'static [&'static str];
+    /// Names of the counters of frames received broken, each frame in one of them.
+    const RX_ERRORS: &'static [&'static str];
+    /// Names of the counters of frames that could not be sent.
+    const TX_ERRORS: &'static [&'static str];
+
+    /// Reset everything but the PCI configuration. Afterwards interrupts are off and the card does no DMA. Done at open, at
+    /// start and at stop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if the card does not come out of it.
+    fn reset(device: &Device) -> Result<(), Error>;
+
+    /// Find out what card this is, after the first reset, and its own address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] if it is not one that works.
+    fn open(device: &Device) -> Result<(Self, MacAddr), Error>;
+
+    /// After the reset of a start and before its queues: all that is not a queue's, the link included.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the card from working as configured.
+    fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error>;
+
+    /// Bytes that the card may be allowed to write into a buffer with `room` bytes, for frames of up to `frame` bytes with tag
+    /// and without frame check sequence. Never more than `room`; `None` if it is too small.
+    fn receive_buffer(room: usize, frame: usize) -> Option<usize>;
+
+    /// Hand a receive queue to the card, head and tail at 0. The tail is moved right after.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if the card does not take it.
+    fn start_receive(&mut self, device: &Device, filters: &Filters, setup: RxSetup) -> Result<(), Error>;
+
+    /// Hand a transmit queue to the card, head and tail at 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if the card does not take it.
+    fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error>;
+
+    /// The tail register of a receive queue.
+    fn receive_tail(queue: usize) -> (super::Register, usize);
+
+    /// The tail register of a transmit queue.
+    fn transmit_tail(queue: usize) -> (super::Register, usize);
+
+    /// Every queue has been handed over and its tail is moved: let frames in.
+    fn enable(&mut self, _device: &Device) {}
+
+    /// The link as it is now.
+    fn link(&mut self, device: &Device) -> Link;
+
+    /// Have link changes raise interrupt vector 0, whose MSI-X or MSI is set up.
+    fn enable_link_interrupt(&mut self, device: &Device);
+
+    /// A link interrupt is being looked at: a change from now on raises the next one.
+    fn acknowledge_link_interrupt(&mut self, device: &Device);
+
+    /// Write promiscuous and all-multicast.
+    fn write_modes(&self, device: &Device, filters: &Filters);
+
+    /// Write the unicast addresses.
+    fn write_addresses(&self, device: &Device, filters: &Filters);
+
+    /// Write the groups.
+    fn write_multicast(&self, device: &Device, filters: &Filters);
+}

@@ -1,0 +1,152 @@
+//! The open card as all parts of a driver share it: who may let go of memory, and when.
+
+use std::any::Any;
+use std::fmt::Display;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pagewire_pci::{AddressSpace, Function};
+
+use super::card::Card;
+use super::registers::{Register, Registers};
+use crate::error::Error;
+use crate::wait::poll_until;
+
+/// Memory that the card may still reach: rings, posted fragments, packets being sent.
+type Retired = Box<dyn Any + Send>;
+
+/// Shared by the port and its queues; the last of them to go stops the card.
+pub struct Device {
+    /// The port's name.
+    pub name: String,
+    /// BAR 0.
+    pub registers: Registers,
+    /// Where its memory is mapped.
+    pub space: AddressSpace,
+    /// The PCI function.
+    pub function: Function,
+    reset: fn(&Device) -> Result<(), Error>,
+    /// What dropped queues left behind. Freed once the card has been reset.
+    retired: Mutex<Vec<Retired>>,
+}
+
+impl Device {
+    pub(super) fn new<C: Card>(space: &AddressSpace, function: Function) -> Result<Device, Error> {
+        let (name, bar) = (function.info().name(), function.bar(0)?);
+        let len = bar.len();
+        let device = Device {
+            name,
+            registers: Registers::new(bar),
+            space: space.clone(),
+            function,
+            reset: C::reset,
+            retired: Mutex::default(),
+        };
+        // The length is the device's word; every register lies within this.
+        match len < C::BAR_LEN {
+            true => Err(device.error("the length of BAR 0", format!("{len:#x}"), C::BAR_LEN_TEXT)),
+            false => Ok(device),
+        }
+    }
+
+    /// [`Error::Device`]: the card holds what no working one holds.
+    pub fn error(&self, what: &'static str, found: impl Display, expected: &'static str) -> Error {
+        Error::Device { port: self.name.clone(), what, found: found.to_string(), expected }
+    }
+
+    /// [`Error::Unsupported`]: more was asked than there is.
+    pub fn unsupported(&self, what: &'static str, asked: impl Display, limit: impl Display) -> Error {
+        Error::Unsupported {
+            port: self.name.clone(),
+            what,
+            asked: asked.to_string(),
+            limit: limit.to_string(),
+        }
+    }
+
+    /// [`Card::reset`].
+    pub(super) fn reset(&self) -> Result<(), Error> {
+        (self.reset)(self)
+    }
+
+    /// A queue is gone: keep what the card may still read or write until the next reset.
+    ///
+    /// Its unit runs on meanwhile, and what is posted stays posted.
+    pub(super) fn retire(&self, left: impl Any + Send) {
+        self.retired().push(Box::new(left));
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<Retired>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stop the card for good, then let go of what its queues left behind.
+    ///
+    /// Bus mastering goes off whatever the card does, and after that it reaches no memory.
+    pub(super) fn stop(&self) -> Result<(), Error> {
+        let reset = self.reset();
+        let silenced = self.function.set_bus_master(false);
+        // Either is enough to keep the card from memory.
+        if reset.is_ok() || silenced.is_ok() {
+            self.retired().clear();
+        }
+        silenced?;
+        reset
+    }
+
+    /// Wait for a register, at most `millis`. All ones is what a card that is no longer there reads as, and is never `done`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] with what the register read last.
+    pub fn wait(
+        &self,
+        what: &'static str,
+        register: Register,
+        millis: u64,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<(), Error> {
+        self.wait_at(what, register, 0, millis, done)
+    }
+
+    /// [`wait`](Device::wait) for one of an array.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] with what the register read last.
+    pub fn wait_at(
+        &self,
+        what: &'static str,
+        register: Register,
+        index: usize,
+        millis: u64,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<(), Error> {
+        let mut value = 0;
+        let ended = poll_until(Duration::from_millis(millis), || {
+            value = self.registers.read_at(register, index);
+            value != u32::MAX && done(value)
+        });
+        if ended {
+            return Ok(());
+        }
+        let port = self.name.clone();
+        Err(Error::Timeout { port, what, millis: millis.into(), register: register.name, value })
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop() {
+            log::warn!("{error}");
+        }
+        let left = std::mem::take(&mut *self.retired());
+        if !left.is_empty() {
+            log::error!(
+                "{}: the card cannot be stopped; the memory it was given is never used again",
+                self.name
+            );
+            std::mem::forget(left);
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The port: states, checks, and the order of things.
+
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use pagewire_pci::{Address, AddressSpace, Function, Interrupt};
+
+use super::card::{Card, RxSetup, TxSetup};
+use super::device::Device;
+use super::filters::Filters;
+use super::rx::{NicRx, RxCounters, RxLimits, RxRing};
+use super::statistics::Statistics;
+use super::tx::{NicTx, TxRing};
+use crate::error::Error;
+use crate::link::Link;
+use crate::mac::MacAddr;
+use crate::port::{Port, PortConfig, PortInfo, Queues, RxOffloads, RxQueueConfig, TxQueueConfig};
+use crate::stats::{QueueCounters, QueueStats, Stats, XStat};
+
+/// Bytes of a frame besides its MTU: Ethernet header and one VLAN tag, without the frame check sequence.
+const FRAME_OVERHEAD: usize = 14 + 4;
+
+type NicQueues<C> = Queues<NicRx<<C as Card>::Rx>, NicTx<<C as Card>::Tx>>;
+
+/// A port of a card.
+pub struct Nic<C: Card> {
+    info: PortInfo,
+    device: Arc<Device>,
+    card: C,
+    filters: Filters,
+    statistics: Statistics,
+    started: bool,
+    link_interrupt: Option<Interrupt>,
+    /// By queue; they outlive the queues.
+    rx_counters: Vec<Arc<RxCounters>>,
+    tx_counters: Vec<Arc<QueueCounters>>,
+}
+
+impl<C: Card> Nic<C> {
+    /// Open the function at `address` in `space`; see [`with_function`](Nic::with_function).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AddressSpace::open`] and of [`with_function`](Nic::with_function).
+    pub fn open(space: &AddressSpace, address: Address) -> Result<Nic<C>, Error> {
+        Nic::with_function(space, space.open(address)?)
+    }
+
+    /// Take a function that was opened in `space`, check that it is one of [`Card::DEVICES`], and reset it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] if it is another device or holds no address of its own; [`Error::Timeout`] if it does not come out of
+    /// reset. The device is left as it was before, or stopped.
+    pub fn with_function(space: &AddressSpace, function: Function) -> Result<Nic<C>, Error> {
+        let info = function.info();
+        // Before anything is written to it: another device would take our registers for its own.
+        if !C::DEVICES.iter().any(|known| (known.vendor, known.device) == (info.vendor_id, info.device_id)) {
+            return Err(Error::Device {
+                port: info.name(),
+                what: "the device",
+                found: format!("{:04x}:{:04x}", info.vendor_id, info.device_id),
+                expected: C::EXPECTED,
+            });
+        }
+        let numa_node = info.numa_node;
+        let device = Arc::new(Device::new::<C>(space, function)?);
+        device.reset()?;
+        let (card, mac) = C::open(&device)?;
+        Ok(Nic {
+            info: PortInfo {
+                name: device.name.clone(),
+                driver: C::DRIVER,
+                mac,
+                numa_node,
+                capabilities: C::CAPABILITIES,
+            },
+            device,
+            card,
+            filters: Filters::new(mac),
+            statistics: Statistics::new(C::COUNTERS),
+            started: false,
+            link_interrupt: None,
+            rx_counters: Vec::new(),
+            tx_counters: Vec::new(),
+        })
+    }
+
+    fn check_started(&self, started: bool) -> Result<(), Error> {
+        if self.started == started {
+            return Ok(());
+        }
+        let what =
+            if started { "the port is not started" } else { "the port is started already; stop it first" };
+        Err(Error::State { port: self.info.name.clone(), what })
+    }
+
+    fn check_unicast(&self, mac: MacAddr) -> Result<(), Error> {
+        match mac.is_valid_unicast() {
+            true => Ok(()),
+            false => Err(self.device.unsupported("address", mac, "unicast addresses")),
+        }
+    }
+
+    /// Link changes by MSI-X, or MSI where that fails, or by asking.
+    fn enable_link_interrupt(&mut self) {
+        let function = &self.device.function;
+        let vectors = function.enable_msix(1).or_else(|_| function.enable_msi(1));
+        match vectors {
+            Ok(vectors) => {
+                self.link_interrupt = vectors.into_iter().next();
+                if self.link_interrupt.is_some() {
+                    self.card.enable_link_interrupt(&self.device);
+                }
+            }
+            Err(error) => log::warn!("{}: link changes are polled: no interrupt: {error}", self.info.name),
+        }
+    }
+
+    fn start_receive(
+        &mut self,
+        number: usize,
+        queue: RxQueueConfig,
+        config: &PortConfig,
+    ) -> Result<NicRx<C::Rx>, Error> {
+        let frame = usize::from(config.mtu) + FRAME_OVERHEAD;
+        let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
+        let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
+            self.device.unsupported("receive buffer of", format!("{room} bytes"), "larger ones")
+        })?;
+        if frame > buffer && !config.rx_offloads.contains(RxOffloads::SCATTER) {
+            let limit =
+                format!("receive buffers of {buffer} bytes, and RxOffloads::SCATTER is not asked for");
+            return Err(self.device.unsupported("MTU", config.mtu, limit));
+        }
+        if self.rx_counters.len() <= number {
+            self.rx_counters.push(Arc::default());
+        }
+        let (tail, index) = C::receive_tail(number);
+        let mut ring = RxRing::new(
+            &self.device,
+            queue.pool,
+            queue.descriptors,
+            RxLimits::new(frame, buffer),
+            config.rx_offloads,
+            self.device.registers.doorbell(tail, index)?,
+            self.rx_counters[number].clone(),
+        )?;
+        let (iova, bytes) = (ring.descriptors.iova(), ring.descriptors.bytes());
+        self.device.function.set_bus_master(true)?;
+        // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
+        let setup = RxSetup { queue: number, iova, bytes, buffer };
+        let handed = self.card.start_receive(&self.device, &self.filters, setup);
+        if handed.is_ok() {
+            ring.ring_doorbell();
+        }
+        let queue = NicRx::new(ring, self.device.clone());
+        handed.map(|()| queue)
+    }
+
+    fn start_transmit(
+        &mut self,
+        number: usize,
+        queue: TxQueueConfig,
+        config: &PortConfig,
+    ) -> Result<NicTx<C::Tx>, Error> {
+        if self.tx_counters.len() <= number {
+            self.tx_counters.push(Arc::default());
+        }
+        let (tail, index) = C::transmit_tail(number);
+        let ring = TxRing::new(
+            &self.device,
+            queue.descriptors,
+            usize::from(config.mtu) + FRAME_OVERHEAD,
+            config.tx_offloads,
+            self.device.registers.doorbell(tail, index)?,
+            self.tx_counters[number].clone(),
+        )?;
+        let setup = TxSetup { queue: number, iova: ring.descriptors.iova(), bytes: ring.descriptors.bytes() };
+        self.device.function.set_bus_master(true)?;
+        let queue = NicTx::new(ring, self.device.clone());
+        self.card.start_transmit(&self.device, setup)?;
+        Ok(queue)
+    }
+
+    fn try_start(&mut self, mut config: PortConfig) -> Result<NicQueues<C>, Error> {
+        self.device.reset()?;
+        self.filters.promiscuous = config.promiscuous;
+        self.card.configure(&self.device, &self.filters, &config)?;
+        self.statistics.clear(&self.device.registers);
+        let (rx, tx) = (mem::take(&mut config.rx), mem::take(&mut config.tx));
+        let rx = rx.into_iter().enumerate().map(|(number, queue)| self.start_receive(number, queue, &config));
+        let rx = rx.collect::<Result<Vec<_>, _>>()?;
+        let tx =
+            tx.into_iter().enumerate().map(|(number, queue)| self.start_transmit(number, queue, &config));
+        let tx = tx.collect::<Result<Vec<_>, _>>()?;
+        self.card.enable(&self.device);
+        self.enable_link_interrupt();
+        Ok((rx, tx))
+    }
+
+    fn update_statistics(&mut self) {
+        if self.started {
+            self.statistics.update(&self.device.registers);
+        }
+    }
+}
+
+impl<C: Card> Port for Nic<C> {
+    type Rx = NicRx<C::Rx>;
+    type Tx = NicTx<C::Tx>;
+
+    fn info(&self) -> &PortInfo {
+        &self.info
+    }
+
+    fn start(&mut self, config: PortConfig) -> Result<Queues<Self::Rx, Self::Tx>, Error> {
+        self.check_started(false)?;
+        config.check(&self.info)?;
+        let queues = self.try_start(config);
+        self.started = queues.is_ok();
+        if queues.is_err() {
+            // What failed is the error to report; the device is stopped as well as can be.
+            let _ = self.device.stop();
+        }
+        queues
+    }
+
+    fn stop(&mut self) -> Result<(), Error> {
+        self.check_started(true)?;
+        if Arc::strong_count(&self.device) > 1 {
+            let what = "its queues are still in use; drop them before stopping the port";
+            return Err(Error::State { port: self.info.name.clone(), what });
+        }
+        self.update_statistics();
+        self.started = false;
+        self.link_interrupt = None;
+        // The card is stopped whatever becomes of its interrupts.
+        let interrupts = self.device.function.disable_interrupts();
+        self.device.stop()?;
+        Ok(interrupts?)
+    }
+
+    fn link(&mut self) -> Link {
+        if let Some(interrupt) = &self.link_interrupt {
+            // Acknowledge first: a change after this raises the interrupt again.
+            let _ = interrupt.try_read();
+            self.card.acknowledge_link_interrupt(&self.device);
+        }
+        self.card.link(&self.device)
+    }
+
+    fn link_interrupt(&self) -> Option<BorrowedFd<'_>> {
+        self.link_interrupt.as_ref().map(|interrupt| interrupt.as_fd())
+    }
+
+    fn set_promiscuous(&mut self, on: bool) -> Result<(), Error> {
+        self.check_started(true)?;
+        self.filters.promiscuous = on;
+        self.card.write_modes(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn set_all_multicast(&mut self, on: bool) -> Result<(), Error> {
+        self.check_started(true)?;
+        self.filters.all_multicast = on;
+        self.card.write_modes(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn set_multicast(&mut self, groups: &[MacAddr]) -> Result<(), Error> {
+        self.check_started(true)?;
+        if let Some(group) = groups.iter().find(|group| !group.is_multicast()) {
+            let limit = "addresses whose first byte is odd";
+            return Err(self.device.unsupported("multicast address", group, limit));
+        }
+        let most = C::CAPABILITIES.multicast_addresses;
+        if groups.len() > most {
+            return Err(self.device.unsupported("number of multicast addresses", groups.len(), most));
+        }
+        self.filters.multicast = groups.to_vec();
+        self.card.write_multicast(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn set_mac(&mut self, mac: MacAddr) -> Result<(), Error> {
+        self.check_started(true)?;
+        self.check_unicast(mac)?;
+        (self.filters.mac, self.info.mac) = (mac, mac);
+        self.card.write_addresses(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn set_extra_unicast(&mut self, macs: &[MacAddr]) -> Result<(), Error> {
+        self.check_started(true)?;
+        macs.iter().try_for_each(|mac| self.check_unicast(*mac))?;
+        let most = C::CAPABILITIES.extra_unicast_addresses;
+        if macs.len() > most {
+            return Err(self.device.unsupported("number of extra addresses", macs.len(), most));
+        }
+        self.filters.extra_unicast = macs.to_vec();
+        self.card.write_addresses(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn stats(&mut self) -> Stats {
+        self.update_statistics();
+        let mut stats = Stats::from_queues(&self.rx_queue_stats(), &self.tx_queue_stats());
+        stats.rx_missed = self.statistics.sum(C::RX_MISSED);
+        stats.rx_errors += self.statistics.sum(C::RX_ERRORS);
+        stats.tx_errors += self.statistics.sum(C::TX_ERRORS);
+        stats
+    }
+
+    fn xstats(&mut self) -> Vec<XStat> {
+        self.update_statistics();
+        let long = self.rx_counters.iter().map(|queue| queue.longer_than_mtu.load(Ordering::Relaxed)).sum();
+        let mut stats: Vec<XStat> = self.statistics.xstats().collect();
+        stats.push(XStat { name: "rx_longer_than_mtu_packets".into(), value: long });
+        for (way, queues) in [("rx", self.rx_queue_stats()), ("tx", self.tx_queue_stats())] {
+            for (number, queue) in queues.into_iter().enumerate() {
+                let mut push =
+                    |what, value| stats.push(XStat { name: format!("{way}_q{number}_{what}"), value });
+                push("packets", queue.packets);
+                push("bytes", queue.bytes);
+                push("errors", queue.errors);
+                if way == "rx" {
+                    push("nombuf", queue.nombuf);
+                }
+            }
+        }
+        stats
+    }
+
+    fn rx_queue_stats(&self) -> Vec<QueueStats> {
+        self.rx_counters.iter().map(|queue| queue.queue.stats()).collect()
+    }
+
+    fn tx_queue_stats(&self) -> Vec<QueueStats> {
+        self.tx_counters.iter().map(|queue| queue.stats()).collect()
+    }
+}

@@ -1,0 +1,99 @@
+//! Statistics registers, which are cleared by reading, made into 64-bit counts.
+
+use super::registers::{Register, Registers};
+use crate::stats::XStat;
+
+/// A counter of a card.
+#[derive(Clone, Copy, Debug)]
+pub struct Counter {
+    /// Its name among the xstats.
+    pub name: &'static str,
+    /// Its register; of an array, the sum is counted.
+    pub low: Register,
+    /// Its upper 32 bits, read after the lower ones, which clears both.
+    pub high: Option<Register>,
+}
+
+/// Makes `COUNTERS`, a table of [`Counter`](crate::nic::Counter)s: name, register and its offset, and where its upper half lies or how
+/// long its array is.
+///
+/// ```
+/// pagewire_ethdev::counters! {
+///     "rx_crc_errors"     CRCERRS 0x4000;
+///     "rx_good_bytes"     GORC    0x4088 + 0x408c;
+///     "rx_missed_packets" RXMPC   0x3fa0 [4 x 8];
+/// }
+/// assert_eq!((COUNTERS.len(), COUNTERS[2].low.count), (3, 8));
+/// ```
+#[macro_export]
+macro_rules! counters {
+    ($($name:literal $register:ident $low:literal $(+ $high:literal)? $([$stride:literal x $count:literal])?;)*) => {
+        pub(crate) const COUNTERS: &[$crate::nic::Counter] = &[$({
+            #[allow(unused_mut, unused_assignments)]
+            let mut high = None;
+            $(high = Some($crate::nic::Register { name: stringify!($register), offset: $high, stride: 0, count: 1 });)?
+            $crate::nic::Counter {
+                name: $name,
+                low: $crate::nic::Register {
+                    name: stringify!($register),
+                    offset: $low,
+                    stride: 0 $(+ $stride)?,
+                    count: 1 $(* $count)?,
+                },
+                high,
+            }
+        }),*];
+    };
+}
+
+/// Counts since the port was opened.
+pub(super) struct Statistics {
+    counters: &'static [Counter],
+    totals: Vec<u64>,
+}
+
+impl Statistics {
+    pub(super) fn new(counters: &'static [Counter]) -> Statistics {
+        Statistics { counters, totals: vec![0; counters.len()] }
+    }
+
+    /// Read, and thereby clear, every register: what they hold from before is nobody's.
+    pub(super) fn clear(&self, registers: &Registers) {
+        for counter in self.counters {
+            counter.read(registers);
+        }
+    }
+
+    /// Add what the registers have counted since they were last read.
+    pub(super) fn update(&mut self, registers: &Registers) {
+        for (total, counter) in self.totals.iter_mut().zip(self.counters) {
+            *total = total.wrapping_add(counter.read(registers));
+        }
+    }
+
+    /// The sum of the counters with these names.
+    pub(super) fn sum(&self, names: &[&str]) -> u64 {
+        let named =
+            self.counters.iter().zip(&self.totals).filter(|(counter, _)| names.contains(&counter.name));
+        named.map(|(_, total)| total).sum()
+    }
+
+    pub(super) fn xstats(&self) -> impl Iterator<Item = XStat> {
+        self.counters
+            .iter()
+            .zip(&self.totals)
+            .map(|(counter, &value)| XStat { name: counter.name.into(), value })
+    }
+}
+
+impl Counter {
+    fn read(&self, registers: &Registers) -> u64 {
+        let read = |register, index| match registers.read_at(register, index) {
+            // A card that was pulled out reads as all ones, which no counter reaches in the time between two reads.
+            u32::MAX => 0,
+            value => u64::from(value),
+        };
+        let low: u64 = (0..self.low.count).map(|index| read(self.low, index)).sum();
+        low + self.high.map_or(0, |high| read(high, 0) << 32)
+    }
+}
