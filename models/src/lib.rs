@@ -2,6 +2,7 @@
 
 mod function;
 pub mod ixgbe;
+mod listener;
 pub mod server;
 pub mod wire;
 

@@ -236,6 +236,16 @@ fn a_socket_is_one_servers() {
     drop(Server::bind(&stale, ServerOptions::default()).unwrap());
     assert!(!stale.exists(), "a server takes its socket with it");
     std::fs::write(&stale, "a file").unwrap();
-    assert!(Server::bind(&stale, ServerOptions::default()).is_err(), "what is no socket stays");
-    assert_eq!(std::fs::read(&stale).unwrap(), b"a file");
+    let error = Server::bind(&stale, ServerOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("no socket") && error.contains(stale.to_str().unwrap()), "{error}");
+    assert_eq!(std::fs::read(&stale).unwrap(), b"a file", "what is no socket stays");
+    // A server whose path was taken from it leaves the new owner's socket alone.
+    let path = running.path.with_file_name("taken");
+    let first = Server::bind(&path, ServerOptions::default()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let second = Server::bind(&path, ServerOptions::default()).unwrap();
+    drop(first);
+    assert!(path.exists());
+    drop(second);
+    assert!(!path.exists());
 }

@@ -31,8 +31,7 @@ mod shared;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +44,7 @@ pub use self::machine::Counters;
 use self::interrupts::{eventfd, wait};
 use self::session::{End, Session};
 use crate::Function;
+use crate::listener::Listener;
 
 /// How a [`Server`] serves.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ pub enum ServerError {
     },
 }
 
-fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ServerError {
+pub(crate) fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> ServerError {
     let doing = doing.into();
     move |cause| ServerError::Io { doing, cause }
 }
@@ -111,8 +111,7 @@ impl Stopper {
 
 /// Serves a function on a UNIX socket. Dropping it removes the socket.
 pub struct Server {
-    path: PathBuf,
-    listener: UnixListener,
+    listener: Listener,
     options: ServerOptions,
     stopper: Stopper,
     counters: Arc<Counters>,
@@ -121,20 +120,10 @@ pub struct Server {
 impl Server {
     /// Makes the socket. One that a server left behind that has ended is replaced.
     pub fn bind(path: &Path, options: ServerOptions) -> Result<Server, ServerError> {
-        let listener = UnixListener::bind(path).or_else(|error| match error.kind() {
-            io::ErrorKind::AddrInUse if is_stale(path) => {
-                std::fs::remove_file(path).and_then(|()| UnixListener::bind(path))
-            }
-            _ => Err(error),
-        });
-        let listener = listener.map_err(|cause| match cause.kind() {
-            io::ErrorKind::AddrInUse => ServerError::InUse(path.into()),
-            _ => failed(format!("making the socket {}", path.display()))(cause),
-        })?;
-        listener.set_nonblocking(true).map_err(failed("making a socket that does not block"))?;
+        let listener = Listener::bind(path)?;
         let event = Arc::new(eventfd().map_err(failed("making an eventfd"))?);
         let stopper = Stopper { set: Arc::default(), event };
-        Ok(Server { path: path.into(), listener, options, stopper, counters: Arc::default() })
+        Ok(Server { listener, options, stopper, counters: Arc::default() })
     }
 
     /// What stops it.
@@ -149,17 +138,17 @@ impl Server {
 
     /// Serves a function to one client after the other, until it is stopped.
     pub fn run(&self, function: &mut dyn Function) -> Result<(), ServerError> {
-        let path = self.path.display();
+        let path = self.listener.path().display();
         while !self.stopper.is_set() {
             let socket = match self.listener.accept() {
-                Ok((socket, _)) => socket,
+                Ok(socket) => socket,
                 Err(error) => {
                     // One that was gone before it was accepted, or none; or no descriptor is left for it.
                     if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                         log::warn!("accepting a client at {path}: {error}");
                         std::thread::sleep(Duration::from_millis(10));
                     }
-                    self.stopper.wait(&self.listener, None).map_err(failed("waiting for a client"))?;
+                    self.stopper.wait(&self.listener.socket, None).map_err(failed("waiting for a client"))?;
                     continue;
                 }
             };
@@ -186,19 +175,4 @@ impl Server {
             Err(end) => end,
         }
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            log::debug!("removing {}: {error}", self.path.display());
-        }
-    }
-}
-
-/// Whether this is a socket that has nobody behind it.
-fn is_stale(path: &Path) -> bool {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
-    let answer = Channel::connect(path, Duration::from_millis(100));
-    is_socket && answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::{Arrival, MAX_FRAME, Wire};
+use super::{Arrival, MAX_FRAME, MIN_FRAME, Wire, single_writer_add};
 
-/// Shortest frame: headers, stream, number.
-const MIN_FRAME: usize = 60;
+// Behind the headers: stream, number, filling.
 const STREAM_AT: usize = 42;
 const NUMBER_AT: usize = 46;
 const FILL_AT: usize = 54;
@@ -117,10 +116,6 @@ pub struct Generator {
     waiting_since: Option<(Instant, u64)>,
     /// The next number of each flow of each stream that comes in here.
     expected: Vec<Vec<u64>>,
-}
-
-fn single_writer_add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Relaxed) + n, Relaxed);
 }
 
 impl Generator {

@@ -1,13 +1,17 @@
 //! What a card's port is plugged into.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 mod frames;
 mod generator;
+mod meter;
 mod pair;
 mod pcap;
 mod stream;
 
 pub use frames::Frames;
 pub use generator::{Generator, Report, STREAMS, StreamReport, Traffic};
+pub use meter::{Counts, Meter};
 pub use pair::{Pair, pair};
 pub use pcap::{Pcap, PcapError, PcapOptions, PcapReport};
 pub use stream::Stream;
@@ -16,6 +20,11 @@ pub use stream::Stream;
 pub const MAX_FRAME: usize = 16 << 10;
 /// The shortest frame on Ethernet, without FCS: what software hands over shorter is padded.
 const MIN_FRAME: usize = 60;
+
+/// Adds to a counter that nobody else adds to.
+fn single_writer_add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed) + n, Relaxed);
+}
 
 /// How a frame arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use super::{Arrival, MAX_FRAME, MIN_FRAME, Wire};
+use super::{Arrival, MAX_FRAME, MIN_FRAME, Wire, single_writer_add};
 use input::Frames;
 use output::Output;
 
@@ -67,7 +67,7 @@ pub struct PcapReport {
     pub taken: AtomicU64,
     /// The card has taken all there is.
     pub exhausted: AtomicBool,
-    /// Frames that the card sent and that are in the output's file or, for less than a second, on their way there.
+    /// Frames that the card sent and that are in the output's file.
     pub written: AtomicU64,
     /// Frames that the card sent and that could not be written. The error is logged once.
     pub unwritten: AtomicU64,
@@ -136,7 +136,7 @@ impl Wire for Pcap {
         frame.extend_from_slice(self.frames.get(self.next));
         frame.resize(frame.len().max(MIN_FRAME), 0);
         self.next += 1;
-        self.report.taken.fetch_add(1, Relaxed);
+        single_writer_add(&self.report.taken, 1);
         if self.next == self.frames.len() {
             self.next = 0;
             self.report.exhausted.store(self.left == 0, Relaxed);

@@ -2,16 +2,25 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{Arrival, MAX_FRAME, MIN_FRAME, Wire};
+use crate::listener::Listener;
+use crate::server::ServerError;
 
 /// Bytes that wait to be sent before the wire is full.
 const ROOM: usize = 256 << 10;
+
+/// Between two looks at whether somebody wants in.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A wire over a stream socket.
 #[derive(Debug)]
 pub struct Stream {
     socket: Option<UnixStream>,
+    listener: Option<Listener>,
+    looked: Option<Instant>,
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
     taken: usize,
@@ -21,7 +30,38 @@ impl Stream {
     /// Over a connected socket, which is made non-blocking.
     pub fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: Some(socket), outgoing: Vec::new(), incoming: Vec::new(), taken: 0 })
+        Ok(Self { socket: Some(socket), ..Self::unconnected() })
+    }
+
+    /// Over whoever connects to a socket of this path, one after the other. Without anybody there is no carrier. Dropping it
+    /// removes the socket.
+    pub fn listen(path: &Path) -> Result<Self, ServerError> {
+        Ok(Self { listener: Some(Listener::bind(path)?), ..Self::unconnected() })
+    }
+
+    fn unconnected() -> Self {
+        let (outgoing, incoming) = (Vec::new(), Vec::new());
+        Self { socket: None, listener: None, looked: None, outgoing, incoming, taken: 0 }
+    }
+
+    /// Lets the next one in, if somebody is there.
+    #[cold]
+    fn look(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        match listener.accept().and_then(|socket| socket.set_nonblocking(true).map(|()| socket)) {
+            Ok(socket) => {
+                // Nothing of the one before.
+                self.incoming.clear();
+                self.taken = 0;
+                self.socket = Some(socket);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => log::warn!("wire: accepting at {}: {error}", listener.path().display()),
+        }
     }
 
     fn lose(&mut self, why: &dyn std::fmt::Display) {
@@ -102,6 +142,9 @@ impl Wire for Stream {
     }
 
     fn carrier(&mut self) -> bool {
+        if self.socket.is_none() {
+            self.look();
+        }
         self.socket.is_some()
     }
 }
@@ -131,6 +174,39 @@ mod tests {
         drop(a);
         assert_eq!(b.receive(&mut frame), None);
         assert!(!b.carrier() && b.send(&[0; 60]));
+    }
+
+    #[test]
+    fn one_after_the_other_is_let_in() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("wire");
+        let mut wire = Stream::listen(&path).unwrap();
+        assert!(matches!(Stream::listen(&path), Err(ServerError::InUse(used)) if used == path));
+        let appears = |wire: &mut Stream| {
+            let end = Instant::now() + Duration::from_secs(10);
+            while !wire.carrier() {
+                assert!(Instant::now() < end, "somebody is there");
+            }
+        };
+        // The one that asked above is let in first, and is gone.
+        appears(&mut wire);
+        let mut frame = Vec::new();
+        assert_eq!(wire.receive(&mut frame), None);
+        assert!(wire.socket.is_none() && wire.send(&[0; 60]));
+        for n in [1, 2] {
+            let mut other = Stream::new(UnixStream::connect(&path).unwrap()).unwrap();
+            appears(&mut wire);
+            assert!(other.send(&[n; 60]) && other.send(&[n; 61]));
+            other.flush();
+            // The second frame is never taken.
+            assert!(wire.receive(&mut frame).is_some() && frame == [n; 60]);
+            drop(other);
+            wire.take(&mut frame);
+            assert_eq!(wire.receive(&mut frame), None);
+            assert!(wire.socket.is_none());
+        }
+        drop(wire);
+        assert!(!path.exists());
     }
 
     #[test]

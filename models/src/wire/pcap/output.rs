@@ -4,13 +4,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, Endianness, TsResolution};
 
-use super::{MAX_FRAME, PcapError, PcapReport};
+use super::{MAX_FRAME, PcapError, PcapReport, single_writer_add};
 
 /// Bytes that are written at once.
 const BATCH: usize = 256 << 10;
@@ -67,7 +66,7 @@ impl Output {
 
     pub(super) fn write(&mut self, frame: &[u8]) {
         if self.file.is_none() {
-            self.report.unwritten.fetch_add(1, Relaxed);
+            single_writer_add(&self.report.unwritten, 1);
             return;
         }
         let now = SystemTime::now();
@@ -79,7 +78,7 @@ impl Output {
             }
             // Too long for a wire, or after the year 2106.
             Err(error) => {
-                self.report.unwritten.fetch_add(1, Relaxed);
+                single_writer_add(&self.report.unwritten, 1);
                 log::debug!("{}: a frame of {} bytes: {error}", self.path.display(), frame.len());
             }
         }
@@ -101,9 +100,9 @@ impl Output {
     fn flush(&mut self) {
         let frames = self.batch.frames;
         match self.try_flush() {
-            Ok(()) => _ = self.report.written.fetch_add(frames, Relaxed),
+            Ok(()) => single_writer_add(&self.report.written, frames),
             Err(error) => {
-                self.report.unwritten.fetch_add(frames, Relaxed);
+                single_writer_add(&self.report.unwritten, frames);
                 // Whoever reads it finds whole records.
                 let cut = self.file.take().map(|file| file.set_len(self.length));
                 log::error!(
