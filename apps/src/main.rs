@@ -13,6 +13,7 @@ mod dev;
 mod hugepages;
 mod l2fwd;
 mod ports;
+mod run;
 mod tsc;
 
 use std::process::ExitCode;

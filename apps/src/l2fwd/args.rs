@@ -8,6 +8,7 @@ use pagewire_hugepages::PageSize;
 use pagewire_pci::Backend;
 
 use crate::ports::PortSpec;
+use crate::run::seconds;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -149,13 +150,6 @@ impl From<Vfio> for Backend {
             Vfio::Group => Backend::Group,
             Vfio::Iommufd => Backend::Iommufd,
         }
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("expected a number of seconds, such as 10 or 0.5".into()),
     }
 }
 

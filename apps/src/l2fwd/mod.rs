@@ -24,8 +24,8 @@ use args::PortMap;
 use lane::{CyclesPerPacket, Lane, LaneCounters};
 use report::{Fragments, Reporter};
 
-use crate::cores;
 use crate::ports::{self, PortSpec};
+use crate::{cores, run};
 
 /// How long to run if nobody said and no port is named.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
@@ -35,12 +35,7 @@ const SMALL_POOL: usize = 1536;
 const SPARE_FRAGMENTS: usize = 1024;
 
 pub(crate) fn run(mut args: Args) -> Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second signal kills, should stopping hang.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
+    let stop = run::stop_flag()?;
     if args.ports.is_empty() {
         args.ports = vec![PortSpec::Null(Null::PACKET_SIZE); 2];
         let duration = *args.duration.get_or_insert(DEFAULT_DURATION);

@@ -179,14 +179,8 @@ impl Report {
 
     /// Print it on standard output.
     pub(crate) fn print(&self, json: bool) -> anyhow::Result<()> {
-        use std::io::Write;
         let text = if json { serde_json::to_string(self)? + "\n" } else { self.table() };
-        let mut out = std::io::stdout().lock();
-        // A reader that left, such as `head`, is no reason to stop forwarding.
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(crate::run::print(&text)?)
     }
 
     fn table(&self) -> String {
