@@ -8,6 +8,7 @@ mod meter;
 mod pair;
 mod pcap;
 mod stream;
+mod tap;
 
 pub use frames::Frames;
 pub use generator::{Generator, Report, STREAMS, StreamReport, Traffic};
@@ -15,6 +16,7 @@ pub use meter::{Counts, Meter};
 pub use pair::{Pair, pair};
 pub use pcap::{Pcap, PcapError, PcapOptions, PcapReport};
 pub use stream::Stream;
+pub use tap::{Tap, TapError};
 
 /// The longest frame that a wire carries, without FCS.
 pub const MAX_FRAME: usize = 16 << 10;

@@ -128,15 +128,6 @@ impl Output {
     }
 }
 
-#[cfg(test)]
-impl Output {
-    /// The disk is full from now on.
-    pub(super) fn fill_up(&mut self) {
-        self.flush();
-        self.file = File::options().write(true).open("/dev/full").ok();
-    }
-}
-
 impl Drop for Output {
     fn drop(&mut self) {
         if self.batch.frames > 0 {
