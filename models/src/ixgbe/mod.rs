@@ -155,6 +155,11 @@ impl Ixgbe {
         self.eeprom.set_word(address, value);
     }
 
+    /// A byte of the module's identification, to make another module of it. Its checksum is not mended.
+    pub fn set_module_byte(&mut self, address: u8, value: u8) {
+        self.sfp.set_byte(address, value);
+    }
+
     fn mask_vectors(&mut self) {
         self.msix.fill(0);
         for entry in self.msix[..16 * self.config.vectors as usize].chunks_exact_mut(16) {

@@ -80,6 +80,11 @@ impl Sfp {
         }
     }
 
+    /// Change a byte of the identification.
+    pub(super) fn set_byte(&mut self, address: u8, value: u8) {
+        self.memory[0][address as usize] = value;
+    }
+
     /// What I2CCTL reads as: the levels of the two open-drain wires, and what the card drives.
     pub(super) fn read(&self) -> u32 {
         let mut value = 0;

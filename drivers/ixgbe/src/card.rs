@@ -1,0 +1,119 @@
+//! The 82599 as a [`Card`].
+
+use pagewire_ethdev::nic::{Card, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
+use pagewire_ethdev::{
+    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, RxOffloads, TxOffloads,
+};
+
+use crate::configure::{RSS_QUEUES, configure};
+use crate::descriptor::{RxAdvanced, TxAdvanced};
+use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
+use crate::link::{self, Cage};
+use crate::registers::{RDT, TDT};
+use crate::{DEVICES, DRIVER, eeprom, queues, reset, statistics};
+
+/// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
+const MAX_MTU: u16 = 9728 - 14 - 4;
+/// Transmit queues without DCB and virtualisation (section 7.2.1.2.1).
+const TX_QUEUES: u16 = 64;
+
+/// An 82599 with an SFP+ cage.
+pub struct Card82599 {
+    cage: Cage,
+    /// As configured by the last start.
+    several_queues: bool,
+    strip_vlan: bool,
+}
+
+impl Card for Card82599 {
+    type Rx = RxAdvanced;
+    type Tx = TxAdvanced;
+
+    const DRIVER: &'static str = DRIVER;
+    const DEVICES: &'static [DeviceId] = DEVICES;
+    const EXPECTED: &'static str = "an Intel 82599 with SFP+ cages (8086:10fb, 1507, 1529, 154a, 154d or 1557); \
+                                    its variants for backplanes, CX4, 10GBASE-T and QSFP+ are not supported";
+    const BAR_LEN: usize = 0x20000;
+    const BAR_LEN_TEXT: &'static str = "0x20000 or more";
+    const CAPABILITIES: Capabilities = Capabilities {
+        rx_queues: RSS_QUEUES,
+        tx_queues: TX_QUEUES,
+        rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
+        tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
+        rx_offloads: RxOffloads::all(),
+        tx_offloads: TxOffloads::all(),
+        max_mtu: MAX_MTU,
+        multicast_addresses: MULTICAST,
+        extra_unicast_addresses: EXTRA_UNICAST,
+    };
+    const COUNTERS: &'static [Counter] = statistics::COUNTERS;
+    const RX_MISSED: &'static [&'static str] = statistics::RX_MISSED;
+    const RX_ERRORS: &'static [&'static str] = statistics::RX_ERRORS;
+    const TX_ERRORS: &'static [&'static str] = &[];
+
+    fn reset(device: &Device) -> Result<(), Error> {
+        reset::reset(device)
+    }
+
+    fn open(device: &Device) -> Result<(Card82599, MacAddr), Error> {
+        eeprom::check(device)?;
+        let mac = eeprom::mac(device)?;
+        let cage = Cage::look(device);
+        Ok((Card82599 { cage, several_queues: false, strip_vlan: false }, mac))
+    }
+
+    fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error> {
+        self.cage.look_again(device);
+        self.several_queues = config.rx.len() > 1;
+        self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);
+        configure(device, filters, config, &self.cage.module)
+    }
+
+    fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
+        queues::receive_buffer(room, frame)
+    }
+
+    fn start_receive(&mut self, device: &Device, _filters: &Filters, setup: RxSetup) -> Result<(), Error> {
+        queues::start_receive(device, setup, self.several_queues, self.strip_vlan)
+    }
+
+    fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error> {
+        queues::start_transmit(device, setup)
+    }
+
+    fn receive_tail(queue: usize) -> (Register, usize) {
+        (RDT, queue)
+    }
+
+    fn transmit_tail(queue: usize) -> (Register, usize) {
+        (TDT, queue)
+    }
+
+    fn enable(&mut self, device: &Device) {
+        queues::enable_receive(device);
+    }
+
+    fn link(&mut self, device: &Device) -> Link {
+        self.cage.link(device)
+    }
+
+    fn enable_link_interrupt(&mut self, device: &Device) {
+        link::enable_interrupt(device);
+    }
+
+    fn acknowledge_link_interrupt(&mut self, device: &Device) {
+        link::acknowledge_interrupt(device);
+    }
+
+    fn write_modes(&self, device: &Device, filters: &Filters) {
+        filters::write_modes(device, filters);
+    }
+
+    fn write_addresses(&self, device: &Device, filters: &Filters) {
+        filters::write_addresses(device, filters);
+    }
+
+    fn write_multicast(&self, device: &Device, filters: &Filters) {
+        filters::write_multicast(device, filters);
+    }
+}

@@ -1,0 +1,112 @@
+//! What a start sets up besides queues, in the order of section 4.6.3: general, link, receive, transmit.
+
+use pagewire_ethdev::nic::{Device, Filters};
+use pagewire_ethdev::{Error, PortConfig};
+
+use crate::filters;
+use crate::link;
+use crate::registers::*;
+use crate::sfp::Module;
+
+/// Ethernet header and frame check sequence, which MAXFRS counts. It does not count a VLAN tag.
+const FRAME_OVERHEAD: u16 = 14 + 4;
+/// Longest frame, with frame check sequence, that needs no jumbo enable.
+const LONGEST_STANDARD: u16 = 1518;
+/// Receive queues that RSS can choose from: entries of the redirection table have four bits.
+pub(crate) const RSS_QUEUES: u16 = 16;
+/// Entries of the redirection table in a register.
+const RETA_PER_WORD: usize = 4;
+/// The hash key's repeating part: it makes both directions of a flow hash alike, so that they meet at one queue.
+const RSS_KEY: [u8; 4] = [0x6d, 0x5a, 0x6d, 0x5a];
+
+/// All that is not a queue's.
+///
+/// # Errors
+///
+/// Those of [`link::set_up`].
+pub(crate) fn configure(
+    device: &Device,
+    filters: &Filters,
+    config: &PortConfig,
+    module: &Module,
+) -> Result<(), Error> {
+    let registers = &device.registers;
+    registers.modify(CTRL, ctrl::GIO_MASTER_DISABLE, 0);
+    registers.modify(CTRL_EXT, 0, ctrl_ext::NS_DIS | ctrl_ext::DRV_LOAD);
+    flow_control_off(device);
+    link::set_up(device, module)?;
+    receive(device, filters, config);
+    transmit(device);
+    Ok(())
+}
+
+/// 4.6.3.2: no pause frames: a port that is too slow drops and counts. The upper thresholds are needed all the same.
+fn flow_control_off(device: &Device) {
+    let registers = &device.registers;
+    for register in [FCTTV, FCRTL, FCRTH, FCRTV, FCCFG] {
+        fill(device, register, 0);
+    }
+    registers.write_at(FCRTH, 0, FCRTH_OFF);
+    registers.write(MFLCN, MFLCN_DPF);
+}
+
+/// 4.6.7: filters and offloads of all queues.
+fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
+    let registers = &device.registers;
+    filters::write(device, filters);
+    registers.write(VLNCTRL, VLNCTRL_8021Q);
+    registers.write(RXCSUM, RXCSUM_PCSD);
+    registers.write(RFCTL, RFCTL_PLAIN);
+    registers.modify(
+        RDRXCTL,
+        rdrxctl::RSCFRSTSIZE,
+        rdrxctl::CRC_STRIP | rdrxctl::RSCACKC | rdrxctl::FCOE_WRFIX,
+    );
+    registers.modify(RSCDBU, 0, RSCDBU_RSCACKDIS);
+    // 4.6.11.3.4: no DCB, no virtualisation: one packet buffer.
+    fill(device, RXPBSIZE, 0);
+    registers.write_at(RXPBSIZE, 0, RXPBSIZE_ALL);
+    spread(device, config.rx.len());
+    let longest = config.mtu.saturating_add(FRAME_OVERHEAD);
+    let jumbo = if longest > LONGEST_STANDARD { hlreg0::JUMBOEN } else { 0 };
+    registers.write(MAXFRS, u32::from(longest) << MAXFRS_MFS_SHIFT);
+    registers.modify(
+        HLREG0,
+        hlreg0::JUMBOEN | hlreg0::LPBK,
+        hlreg0::TXCRCEN | hlreg0::RXCRCSTRP | hlreg0::TXPADEN | jumbo,
+    );
+}
+
+/// 7.1.2.8: RSS, when there is more than one queue to spread flows over.
+fn spread(device: &Device, queues: usize) {
+    let registers = &device.registers;
+    if queues < 2 {
+        registers.write(MRQC, 0);
+        return;
+    }
+    fill(device, RSSRK, u32::from_le_bytes(RSS_KEY));
+    for word in 0..RETA.count {
+        let entries: [u8; RETA_PER_WORD] =
+            std::array::from_fn(|byte| ((word * RETA_PER_WORD + byte) % queues) as u8);
+        registers.write_at(RETA, word, u32::from_le_bytes(entries));
+    }
+    registers.write(MRQC, MRQC_RSS);
+}
+
+/// 4.6.8 and 4.6.11.3.4: one packet buffer, no DCB, no virtualisation, while the arbiter stands still.
+fn transmit(device: &Device) {
+    let registers = &device.registers;
+    registers.modify(RTTDCS, 0, RTTDCS_ARBDIS);
+    registers.write(DTXMXSZRQ, DTXMXSZRQ_MAX);
+    fill(device, TXPBSIZE, 0);
+    fill(device, TXPBTHRESH, 0);
+    registers.write_at(TXPBSIZE, 0, TXPBSIZE_ALL);
+    registers.write_at(TXPBTHRESH, 0, TXPBTHRESH_ALL);
+    registers.write(MTQC, 0);
+    registers.modify(RTTDCS, RTTDCS_ARBDIS, 0);
+}
+
+/// Write the same to all of an array.
+pub(crate) fn fill(device: &Device, register: pagewire_ethdev::nic::Register, value: u32) {
+    (0..register.count).for_each(|index| device.registers.write_at(register, index, value));
+}

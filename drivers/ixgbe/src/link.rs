@@ -1,0 +1,179 @@
+//! The link: SFI to an SFP+ module (sections 3.7 and 4.6.4).
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use pagewire_ethdev::nic::Device;
+use pagewire_ethdev::{Error, Link};
+
+use crate::eeprom::{self, NONE};
+use crate::registers::*;
+use crate::semaphore::own;
+use crate::sfp::{self, Kind, Module};
+
+/// Where the EEPROM's list of set-ups by kind of module is.
+const SET_UP_POINTER: u16 = 0x2b;
+/// Kinds in that list and words of a set-up: more than any EEPROM has.
+const MOST_KINDS: u16 = 64;
+const MOST_WORDS: u16 = 1024;
+/// The firmware gets its chance between two times that we own the MAC's registers.
+const FIRMWARE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What is in the cage, as far as it has been looked at.
+pub(crate) struct Cage {
+    pub(crate) module: Module,
+    /// The pin that says that there is something, when it was looked at last.
+    pin: bool,
+}
+
+impl Cage {
+    /// Look what is in it.
+    pub(crate) fn look(device: &Device) -> Cage {
+        // The pin first: what changes while the module is being read is noticed the next time.
+        let pin = device.registers.read(ESDP) & esdp::MODULE != 0;
+        let module = sfp::identify(device);
+        sfp::report(device, &module);
+        Cage { module, pin }
+    }
+
+    /// Look again, and say something only if it is another.
+    pub(crate) fn look_again(&mut self, device: &Device) {
+        self.pin = device.registers.read(ESDP) & esdp::MODULE != 0;
+        let module = sfp::identify(device);
+        if module != self.module {
+            sfp::report(device, &module);
+            self.module = module;
+        }
+    }
+
+    /// The link as it is. A module that came or went since the last look is seen to first.
+    pub(crate) fn link(&mut self, device: &Device) -> Link {
+        let registers = &device.registers;
+        let pins = registers.read(ESDP);
+        // Without this bit the port is not started, or the card is gone.
+        let started = registers.read(CTRL_EXT) & ctrl_ext::DRV_LOAD != 0;
+        if pins == u32::MAX || !started {
+            return Link::Down;
+        }
+        if (pins & esdp::MODULE != 0) != self.pin {
+            self.look_again(device);
+            if let Err(error) = set_up(device, &self.module) {
+                log::warn!("{error}; the link may not come up");
+            }
+        }
+        if !self.module.is_present() {
+            return Link::Down;
+        }
+        // The first read may hold what was, the second does not.
+        registers.read(LINKS);
+        let links = registers.read(LINKS);
+        let mbps = [0, 100, 1000, 10_000][(links >> links::SPEED_SHIFT & 3) as usize];
+        match links {
+            u32::MAX => Link::Down,
+            _ if links & links::UP == 0 || mbps == 0 => Link::Down,
+            _ => Link::Up { mbps, full_duplex: true },
+        }
+    }
+}
+
+/// 4.6.4.2: what the module needs, link mode, restart; and light. Does not wait for the link.
+///
+/// # Errors
+///
+/// [`Error::Timeout`] if the link's state machine does not start, or the EEPROM or the semaphores do not answer.
+pub(crate) fn set_up(device: &Device, module: &Module) -> Result<(), Error> {
+    let registers = &device.registers;
+    if registers.read(MMNGC) & MMNGC_VETO != 0 {
+        log::warn!("{}: the management firmware keeps the link to itself; it stays as it is", device.name);
+        return Ok(());
+    }
+    let set_up = match module {
+        Module::Absent => Vec::new(),
+        _ => electrical_set_up(device, module.kind())?,
+    };
+    if !set_up.is_empty() {
+        let _owned = own(device, sync::MAC)?;
+        set_up.into_iter().for_each(|word| registers.write(CORECTL, word.into()));
+    }
+    sleep(FIRMWARE_PAUSE);
+    let dual_rate = matches!(module, Module::Identified(identity) if identity.dual_rate);
+    let rate = if dual_rate { esdp::RATE_SELECT | esdp::RATE_SELECT_OUT } else { 0 };
+    registers.modify(ESDP, esdp::TX_DISABLE, rate);
+    restart(device, module.kind())
+}
+
+/// What the EEPROM says is to be written to the analog core for this kind of module.
+fn electrical_set_up(device: &Device, kind: Kind) -> Result<Vec<u16>, Error> {
+    let second = device.registers.read(STATUS) >> status::LAN_ID_SHIFT & 1;
+    let number = kind.set_up() + second as u16;
+    let list = eeprom::read(device, SET_UP_POINTER)?;
+    let found = match list {
+        0 | NONE => None,
+        _ => find_set_up(device, list, number)?,
+    };
+    let Some(start) = found else {
+        log::warn!(
+            "{}: the EEPROM has no set-up number {number} for modules like this one ({kind}); going on without",
+            device.name
+        );
+        return Ok(Vec::new());
+    };
+    let mut words = Vec::new();
+    for offset in 1..=MOST_WORDS {
+        match eeprom::read(device, start.saturating_add(offset))? {
+            NONE => return Ok(words),
+            word => words.push(word),
+        }
+    }
+    Err(device.error("the set-up for the SFP+ module in the EEPROM", "without end", "1024 words at most"))
+}
+
+/// Where a set-up is: the list has pairs of number and pointer behind its own length.
+fn find_set_up(device: &Device, list: u16, number: u16) -> Result<Option<u16>, Error> {
+    for pair in 0..MOST_KINDS {
+        let at = list.saturating_add(1 + 2 * pair);
+        match eeprom::read(device, at)? {
+            NONE => break,
+            found if found == number => {
+                let start = eeprom::read(device, at.saturating_add(1))?;
+                return Ok((!matches!(start, 0 | NONE)).then_some(start));
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Choose the link mode and restart the link with it: 10 Gb/s without negotiation, or 1 Gb/s with.
+fn restart(device: &Device, kind: Kind) -> Result<(), Error> {
+    let registers = &device.registers;
+    let _owned = own(device, sync::MAC)?;
+    let serial = autoc2::PMA_10G_SERIAL | autoc2::LINK_DISABLE;
+    registers.modify(AUTOC2, serial, autoc2::PMA_10G_SFI);
+    let (mode, clear) = match kind {
+        Kind::Gigabit => (autoc::LMS_1G_AN, autoc::LMS | autoc::PMA_1G),
+        _ => (autoc::LMS_10G_SERIAL, autoc::LMS),
+    };
+    let mode = registers.read(AUTOC) & !clear | mode | autoc::RESTART;
+    // A change of the mode's highest bit restarts the analog pipeline; its state machine shows when.
+    registers.write(AUTOC, mode ^ autoc::LMS_2);
+    let started = device.wait("restarting the link", ANLP1, 100, |value| value & ANLP1_STATE != 0);
+    registers.write(AUTOC, mode);
+    started
+}
+
+/// 4.6.6: changes of the link and of the module raise vector 0, which is what every cause does without GPIE.Multiple_MSIX.
+pub(crate) fn enable_interrupt(device: &Device) {
+    let registers = &device.registers;
+    registers.write(IVAR_MISC, IVAR_MISC_OTHER_VECTOR_0);
+    registers.write(EIAC, 0);
+    registers.write(EIAM, 0);
+    registers.write(GPIE, GPIE_PIN_2);
+    registers.write(EICR, u32::MAX);
+    registers.write(EIMS, cause::LINK | cause::MODULE);
+}
+
+/// A change after this raises the next interrupt.
+pub(crate) fn acknowledge_interrupt(device: &Device) {
+    device.registers.write(EICR, cause::LINK | cause::MODULE);
+}

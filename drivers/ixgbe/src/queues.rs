@@ -1,0 +1,110 @@
+//! Queues as the card knows them (sections 4.6.7 and 4.6.8).
+
+use pagewire_ethdev::Error;
+use pagewire_ethdev::nic::{Device, RxSetup, TxSetup};
+
+use crate::registers::*;
+
+/// How long a queue may take to be enabled, and the receive path to run dry.
+const MILLIS: u64 = 100;
+/// Unit of SRRCTL's buffer size, and the most of them.
+const KIB: usize = 1024;
+const MOST_KIB: usize = 16;
+/// Longest frame without frame check sequence, with tag, that comes in without jumbo enable whatever MAXFRS says.
+const LONGEST_STANDARD: usize = 1518;
+
+/// Bytes that the card may be allowed to write into a buffer with `room` bytes.
+///
+/// It counts in KiB. Where a whole frame fits it may be promised the next KiB in full, for it writes no more than the frame.
+pub(crate) fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
+    let frame = frame.max(LONGEST_STANDARD);
+    match room {
+        _ if frame <= room && frame <= MOST_KIB * KIB => Some(frame),
+        KIB.. => Some(room / KIB * KIB).map(|bytes| bytes.min(MOST_KIB * KIB)),
+        _ => None,
+    }
+}
+
+/// 4.6.7, for each queue. `drop` if others must not wait for it.
+pub(crate) fn start_receive(
+    device: &Device,
+    setup: RxSetup,
+    drop: bool,
+    strip_vlan: bool,
+) -> Result<(), Error> {
+    let (registers, queue) = (&device.registers, setup.queue);
+    registers.modify_at(DCA_RXCTRL, queue, DCA_RXCTRL_CLEAR, 0);
+    registers.write_at(RDBAL, queue, setup.iova as u32);
+    registers.write_at(RDBAH, queue, (setup.iova >> 32) as u32);
+    registers.write_at(RDLEN, queue, setup.bytes);
+    registers.write_at(RDH, queue, 0);
+    registers.write_at(RDT, queue, 0);
+    let kib = setup.buffer.div_ceil(KIB).min(MOST_KIB) as u32;
+    let drop = if drop { srrctl::DROP_EN } else { 0 };
+    registers.write_at(SRRCTL, queue, kib | srrctl::BSIZEHEADER_256 | srrctl::ADVANCED | drop);
+    let strip = if strip_vlan { rxdctl::VME } else { 0 };
+    registers.write_at(RXDCTL, queue, rxdctl::ENABLE | strip);
+    device.wait_at("enabling a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE != 0)
+}
+
+/// 4.6.7, last step: let frames in, while none is half way through the security block.
+pub(crate) fn enable_receive(device: &Device) {
+    let registers = &device.registers;
+    registers.modify(SECRXCTRL, 0, SECRXCTRL_RX_DIS);
+    let dry = device.wait("emptying the receive path", SECRXSTAT, MILLIS, |value| value & SECRXSTAT_RDY != 0);
+    if let Err(error) = dry {
+        log::warn!("{error}; going on, as the kernel's driver does");
+    }
+    registers.modify(RXCTRL, 0, RXCTRL_RXEN);
+    registers.modify(SECRXCTRL, SECRXCTRL_RX_DIS, 0);
+}
+
+/// 4.6.8, for each queue. Its thresholds count descriptors; write-back has none, since not every descriptor is to be reported
+/// (7.2.3.4.2).
+pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Error> {
+    let (registers, queue) = (&device.registers, setup.queue);
+    // 4.6.11: no rate limit.
+    registers.write(RTTDQSEL, queue as u32);
+    registers.write(RTTBCNRC, 0);
+    registers.modify_at(DCA_TXCTRL, queue, DCA_TXCTRL_CLEAR, 0);
+    registers.write_at(TDBAL, queue, setup.iova as u32);
+    registers.write_at(TDBAH, queue, (setup.iova >> 32) as u32);
+    registers.write_at(TDLEN, queue, setup.bytes);
+    registers.write_at(TDH, queue, 0);
+    registers.write_at(TDT, queue, 0);
+    let thresholds = txdctl::PTHRESH_32 | txdctl::HTHRESH_1;
+    registers.write_at(TXDCTL, queue, thresholds);
+    registers.modify(DMATXCTL, 0, DMATXCTL_TE);
+    registers.write_at(TXDCTL, queue, thresholds | txdctl::ENABLE);
+    device.wait_at("enabling a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_never_promised_more_than_can_be_written_to_them() {
+        for (room, frame, expected) in [
+            // A standard frame fits, though 2,048 bytes would not.
+            (1920, 1518, Some(1518)),
+            (2048, 1518, Some(1518)),
+            // A short MTU does not keep longer frames off.
+            (1024, 86, Some(1024)),
+            (1517, 1518, Some(1024)),
+            // Jumbo frames, whole or in parts.
+            (16384, 9018, Some(9018)),
+            (9018, 9018, Some(9018)),
+            (9017, 9018, Some(8192)),
+            (1920, 9018, Some(1024)),
+            (65536, 9018, Some(9018)),
+            (20000, 30000, Some(16384)),
+            (1023, 1518, None),
+            (0, 0, None),
+        ] {
+            let buffer = receive_buffer(room, frame);
+            assert_eq!(buffer, expected, "{frame} bytes of frame into {room}");
+            assert!(buffer.is_none_or(|bytes| bytes <= room && bytes.div_ceil(KIB) <= MOST_KIB));
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The card's registers: only those the driver uses, one line each, with the section of the 82599 datasheet.
+//!
+//! Statistics registers are in `statistics.rs`.
+
+use pagewire_ethdev::registers;
+
+// RW read and write, RO read only, WO write only, W1C cleared by writing ones.
+// name      offset   array          mode  section         what it is
+registers! {
+    CTRL       0x00000                RW  "8.2.3.1.1"   "Device control";
+    STATUS     0x00008                RO  "8.2.3.1.2"   "Device status";
+    CTRL_EXT   0x00018                RW  "8.2.3.1.3"   "Extended device control";
+    ESDP       0x00020                RW  "8.2.3.1.4"   "Software-definable pins, which go to the module's cage";
+    I2CCTL     0x00028                RW  "8.2.3.1.5"   "The two wires to the module, bit by bit";
+
+    EEC        0x10010                RW  "8.2.3.2.1"   "EEPROM control";
+    EERD       0x10014                RW  "8.2.3.2.2"   "EEPROM read";
+
+    FCTTV      0x03200 [4 x 4]        RW  "8.2.3.3.2"   "Flow control transmit timer values";
+    FCRTL      0x03220 [4 x 8]        RW  "8.2.3.3.3"   "Flow control thresholds, low";
+    FCRTH      0x03260 [4 x 8]        RW  "8.2.3.3.4"   "Flow control thresholds, high";
+    FCRTV      0x032a0                RW  "8.2.3.3.5"   "Flow control refresh threshold";
+    FCCFG      0x03d00                RW  "8.2.3.3.7"   "Flow control configuration";
+
+    SWSM       0x10140                RW  "8.2.3.4.9"   "Semaphore over SW_FW_SYNC: bit 0 is taken by reading it as 0";
+    SW_FW_SYNC 0x10160                RW  "8.2.3.4.11"  "Who owns what: drivers' bits, firmware's five above";
+    GCR_EXT    0x11050                RW  "8.2.3.4.12"  "Extended PCIe control";
+
+    EICR       0x00800                W1C "8.2.3.5.1"   "Interrupt causes";
+    EIMS       0x00880                RW  "8.2.3.5.3"   "Interrupt mask, set";
+    EIMC       0x00888                WO  "8.2.3.5.4"   "Interrupt mask, clear";
+    EIAC       0x00810                RW  "8.2.3.5.5"   "Causes cleared automatically in MSI-X mode";
+    EIAM       0x00890                RW  "8.2.3.5.6"   "Causes masked automatically";
+    EIMC_EX    0x00ab0 [4 x 2]        WO  "8.2.3.5.9"   "Interrupt mask of vectors, clear";
+    IVAR_MISC  0x00a00                RW  "8.2.3.5.17"  "Which vector the causes that are no queue's raise";
+    GPIE       0x00898                RW  "8.2.3.5.18"  "General purpose interrupt enable";
+
+    FCTRL      0x05080                RW  "8.2.3.7.1"   "Receive filter control";
+    VLNCTRL    0x05088                RW  "8.2.3.7.2"   "VLAN control";
+    MCSTCTRL   0x05090                RW  "8.2.3.7.3"   "Multicast control";
+    RXCSUM     0x05000                RW  "8.2.3.7.5"   "Receive checksum control";
+    RFCTL      0x05008                RW  "8.2.3.7.6"   "Receive filter control: coalescing, NFS";
+    MTA        0x05200 [4 x 128]      RW  "8.2.3.7.7"   "Multicast table, a bit for each of 4,096 hashes";
+    RAL        0x0a200 [8 x 128]      RW  "8.2.3.7.8"   "Receive address, low";
+    RAH        0x0a204 [8 x 128]      RW  "8.2.3.7.9"   "Receive address, high, with its valid bit";
+    MPSAR      0x0a600 [4 x 256]      RW  "8.2.3.7.10"  "Pools of each receive address, 64 bits";
+    VFTA       0x0a000 [4 x 128]      RW  "8.2.3.7.11"  "VLAN filter table, a bit for each identifier";
+    MRQC       0x0ec80                RW  "8.2.3.7.12"  "How frames are spread over receive queues";
+    RETA       0x0eb00 [4 x 32]       RW  "8.2.3.7"     "RSS redirection table, four queues a word";
+    RSSRK      0x0eb80 [4 x 10]       RW  "8.2.3.7"     "RSS hash key";
+    FTQF       0x0e600 [4 x 128]      RW  "8.2.3.7.19"  "Five-tuple filters";
+
+    RDBAL      0x01000 [0x40 x 64]    RW  "8.2.3.8.1"   "Receive ring base, low";
+    RDBAH      0x01004 [0x40 x 64]    RW  "8.2.3.8.2"   "Receive ring base, high";
+    RDLEN      0x01008 [0x40 x 64]    RW  "8.2.3.8.3"   "Receive ring length in bytes";
+    RDH        0x01010 [0x40 x 64]    RW  "8.2.3.8.4"   "Receive ring head";
+    RDT        0x01018 [0x40 x 64]    RW  "8.2.3.8.5"   "Receive ring tail: the doorbell";
+    RXDCTL     0x01028 [0x40 x 64]    RW  "8.2.3.8.6"   "Receive descriptor control";
+    RXDCTL_64  0x0d028 [0x40 x 64]    RW  "8.2.3.8.6"   "The same of queues 64 to 127";
+    SRRCTL     0x01014 [0x40 x 64]    RW  "8.2.3.8.7"   "Receive buffer sizes and descriptor type";
+    RDRXCTL    0x02f00                RW  "8.2.3.8.8"   "Receive DMA control";
+    RXPBSIZE   0x03c00 [4 x 8]        RW  "8.2.3.8.9"   "Receive packet buffer sizes";
+    RXCTRL     0x03000                RW  "8.2.3.8.10"  "Receive control";
+    RSCDBU     0x03028                RW  "8.2.3.8.12"  "Receive coalescing data buffer control";
+
+    DTXMXSZRQ  0x08100                RW  "8.2.3.9.1"   "Bytes of transmit requests that may be pending";
+    DMATXCTL   0x04a80                RW  "8.2.3.9.2"   "Transmit DMA control";
+    TDBAL      0x06000 [0x40 x 128]   RW  "8.2.3.9.5"   "Transmit ring base, low";
+    TDBAH      0x06004 [0x40 x 128]   RW  "8.2.3.9.6"   "Transmit ring base, high";
+    TDLEN      0x06008 [0x40 x 128]   RW  "8.2.3.9.7"   "Transmit ring length in bytes";
+    TDH        0x06010 [0x40 x 128]   RW  "8.2.3.9.8"   "Transmit ring head";
+    TDT        0x06018 [0x40 x 128]   RW  "8.2.3.9.9"   "Transmit ring tail: the doorbell";
+    TXDCTL     0x06028 [0x40 x 128]   RW  "8.2.3.9.10"  "Transmit descriptor control";
+    TXPBSIZE   0x0cc00 [4 x 8]        RW  "8.2.3.9.13"  "Transmit packet buffer sizes";
+    MTQC       0x08120                RW  "8.2.3.9.15"  "Transmit queue arrangement";
+    TXPBTHRESH 0x04950 [4 x 8]        RW  "8.2.3.9.16"  "Transmit packet buffer thresholds";
+
+    RTTDCS     0x04900                RW  "8.2.3.10.2"  "Transmit descriptor arbiter";
+    RTTDQSEL   0x04904                RW  "8.2.3.10.13" "Queue that RTTBCNRC is of";
+    RTTBCNRC   0x04984                RW  "8.2.3.10.16" "Transmit rate limit";
+    DCA_RXCTRL 0x0100c [0x40 x 64]    RW  "8.2.3.11.1"  "Receive PCIe attributes";
+    DCA_TXCTRL 0x0600c [0x40 x 128]   RW  "8.2.3.11.2"  "Transmit PCIe attributes";
+    SECRXCTRL  0x08d00                RW  "8.2.3.12.5"  "Security block, receive";
+    SECRXSTAT  0x08d04                RO  "8.2.3.12.6"  "Security block, receive: status";
+
+    HLREG0     0x04240                RW  "8.2.3.22.8"  "MAC core control";
+    MAXFRS     0x04268                RW  "8.2.3.22.13" "Longest frame";
+    AUTOC      0x042a0                RW  "8.2.3.22.19" "Link mode";
+    LINKS      0x042a4                RO  "8.2.3.22.20" "Link status";
+    AUTOC2     0x042a8                RW  "8.2.3.22.22" "Link mode, second part";
+    ANLP1      0x042b0                RO  "8.2.3.22.23" "State of the link's state machine";
+    MMNGC      0x042d0                RO  "8.2.3.22"    "Management firmware's veto over the link";
+    CORECTL    0x14f00                RW  "8.2.3.22.32" "Analog core configuration";
+    MFLCN      0x04294                RW  "8.2.3.22.34" "Pause frames received";
+
+    PFVLVF     0x0f100 [4 x 64]       RW  "8.2.3.27.15" "VLANs of pools";
+    PFVLVFB    0x0f200 [4 x 128]      RW  "8.2.3.27.16" "Pools of those VLANs";
+    PFUTA      0x0f400 [4 x 128]      RW  "8.2.3.27.17" "Unicast table, a bit for each of 4,096 hashes";
+}
+
+/// CTRL: device control.
+pub(crate) mod ctrl {
+    pub(crate) const GIO_MASTER_DISABLE: u32 = 1 << 2;
+    pub(crate) const LINK_RESET: u32 = 1 << 3;
+    pub(crate) const RST: u32 = 1 << 26;
+}
+
+/// STATUS: device status.
+pub(crate) mod status {
+    pub(crate) const LAN_ID_SHIFT: u32 = 2;
+    pub(crate) const GIO_MASTER_ENABLE: u32 = 1 << 19;
+}
+
+/// CTRL_EXT: extended device control.
+pub(crate) mod ctrl_ext {
+    pub(crate) const NS_DIS: u32 = 1 << 16;
+    /// Tells the firmware that a driver looks after the link.
+    pub(crate) const DRV_LOAD: u32 = 1 << 28;
+}
+
+/// ESDP: the pins as the SFP+ reference design has them.
+pub(crate) mod esdp {
+    /// Pin 2: a module is in the cage.
+    pub(crate) const MODULE: u32 = 1 << 2;
+    /// Pin 3: the module's transmitter is off.
+    pub(crate) const TX_DISABLE: u32 = 1 << 3;
+    /// Pin 5: rate select, set for 10 Gb/s; and that it is an output.
+    pub(crate) const RATE_SELECT: u32 = 1 << 5;
+    pub(crate) const RATE_SELECT_OUT: u32 = 1 << 13;
+}
+
+/// I2CCTL: levels read and driven.
+pub(crate) mod i2cctl {
+    pub(crate) const CLK_IN: u32 = 1 << 0;
+    pub(crate) const CLK_OUT: u32 = 1 << 1;
+    pub(crate) const DATA_IN: u32 = 1 << 2;
+    pub(crate) const DATA_OUT: u32 = 1 << 3;
+}
+
+/// EEC: EEPROM control.
+pub(crate) mod eec {
+    pub(crate) const PRES: u32 = 1 << 8;
+    pub(crate) const AUTO_RD: u32 = 1 << 9;
+}
+
+/// EERD: EEPROM read. The word's address above these bits, its data in the upper half.
+pub(crate) mod eerd {
+    pub(crate) const START: u32 = 1 << 0;
+    pub(crate) const DONE: u32 = 1 << 1;
+    pub(crate) const ADDRESS_SHIFT: u32 = 2;
+    pub(crate) const DATA_SHIFT: u32 = 16;
+}
+
+/// SWSM: semaphore over SW_FW_SYNC.
+pub(crate) mod swsm {
+    pub(crate) const SMBI: u32 = 1 << 0;
+    pub(crate) const SWESMBI: u32 = 1 << 1;
+}
+
+/// SW_FW_SYNC: what may be owned; firmware's bit is so many above.
+pub(crate) mod sync {
+    pub(crate) const PHY_0: u32 = 1 << 1;
+    pub(crate) const PHY_1: u32 = 1 << 2;
+    pub(crate) const MAC: u32 = 1 << 3;
+    pub(crate) const FIRMWARE_SHIFT: u32 = 5;
+}
+
+/// GCR_EXT: flush what is buffered for PCIe.
+pub(crate) const GCR_EXT_BUFFERS_CLEAR: u32 = 1 << 30;
+
+/// EICR, EIMS, EIMC: interrupt causes.
+pub(crate) mod cause {
+    pub(crate) const LINK: u32 = 1 << 20;
+    /// Pin 2 has moved.
+    pub(crate) const MODULE: u32 = 1 << 26;
+}
+
+/// GPIE: pin 2 may interrupt. All else as a single vector needs it: 0.
+pub(crate) const GPIE_PIN_2: u32 = 1 << 2;
+/// IVAR_MISC: causes that are no queue's, TCP timer's excepted, raise vector 0.
+pub(crate) const IVAR_MISC_OTHER_VECTOR_0: u32 = 0x80 << 8;
+
+/// FCTRL: receive filter control.
+pub(crate) mod fctrl {
+    pub(crate) const MPE: u32 = 1 << 8;
+    pub(crate) const UPE: u32 = 1 << 9;
+    pub(crate) const BAM: u32 = 1 << 10;
+}
+
+/// VLNCTRL: the tag's EtherType, and no filtering.
+pub(crate) const VLNCTRL_8021Q: u32 = 0x8100;
+/// MCSTCTRL: use the multicast table, with hashes of bits 47:36.
+pub(crate) const MCSTCTRL_MFE: u32 = 1 << 2;
+/// RXCSUM: descriptors hold the RSS hash where they could hold a fragment's checksum.
+pub(crate) const RXCSUM_PCSD: u32 = 1 << 13;
+/// RFCTL: no receive coalescing, no NFS.
+pub(crate) const RFCTL_PLAIN: u32 = 0b111 << 5;
+/// RAH: the address takes part in filtering.
+pub(crate) const RAH_AV: u32 = 1 << 31;
+
+/// MRQC: RSS over the flows of TCP, UDP and IP, both versions.
+pub(crate) const MRQC_RSS: u32 = {
+    const TCP_IPV4: u32 = 1 << 16;
+    const IPV4: u32 = 1 << 17;
+    const IPV6: u32 = 1 << 20;
+    const TCP_IPV6: u32 = 1 << 21;
+    const UDP_IPV4: u32 = 1 << 22;
+    const UDP_IPV6: u32 = 1 << 23;
+    1 | TCP_IPV4 | IPV4 | IPV6 | TCP_IPV6 | UDP_IPV4 | UDP_IPV6
+};
+
+/// RXDCTL: receive descriptor control.
+pub(crate) mod rxdctl {
+    pub(crate) const ENABLE: u32 = 1 << 25;
+    /// Take VLAN tags out.
+    pub(crate) const VME: u32 = 1 << 30;
+}
+
+/// SRRCTL: receive buffers, their size in KiB in the lowest bits.
+pub(crate) mod srrctl {
+    /// The header buffer's size must not be 0 though there is none: 256 bytes.
+    pub(crate) const BSIZEHEADER_256: u32 = 4 << 8;
+    /// Advanced descriptors with one buffer each.
+    pub(crate) const ADVANCED: u32 = 1 << 25;
+    /// Frames for which there is no descriptor are dropped, rather than keep all queues waiting.
+    pub(crate) const DROP_EN: u32 = 1 << 28;
+}
+
+/// RDRXCTL: receive DMA control.
+pub(crate) mod rdrxctl {
+    pub(crate) const CRC_STRIP: u32 = 1 << 1;
+    pub(crate) const DMAIDONE: u32 = 1 << 3;
+    pub(crate) const RSCFRSTSIZE: u32 = 0x1f << 17;
+    pub(crate) const RSCACKC: u32 = 1 << 25;
+    pub(crate) const FCOE_WRFIX: u32 = 1 << 26;
+}
+
+/// RXCTRL: receive.
+pub(crate) const RXCTRL_RXEN: u32 = 1 << 0;
+/// RSCDBU: no coalescing of acknowledgements.
+pub(crate) const RSCDBU_RSCACKDIS: u32 = 1 << 7;
+/// RXPBSIZE: all 512 KiB.
+pub(crate) const RXPBSIZE_ALL: u32 = 512 << 10;
+/// FCRTH: what is to be there even with flow control off (section 4.6.3.2).
+pub(crate) const FCRTH_OFF: u32 = RXPBSIZE_ALL - 0x6000;
+/// TXPBSIZE: all 160 KiB.
+pub(crate) const TXPBSIZE_ALL: u32 = 160 << 10;
+/// TXPBTHRESH: the buffer in KiB less the 10 that the longest frame may need.
+pub(crate) const TXPBTHRESH_ALL: u32 = 160 - 10;
+/// DTXMXSZRQ without DCB: the most there is.
+pub(crate) const DTXMXSZRQ_MAX: u32 = 0xfff;
+/// DMATXCTL: transmit.
+pub(crate) const DMATXCTL_TE: u32 = 1 << 0;
+/// RTTDCS: the arbiter stands still.
+pub(crate) const RTTDCS_ARBDIS: u32 = 1 << 6;
+
+/// TXDCTL: transmit descriptor control.
+pub(crate) mod txdctl {
+    pub(crate) const PTHRESH_32: u32 = 32;
+    pub(crate) const HTHRESH_1: u32 = 1 << 8;
+    pub(crate) const ENABLE: u32 = 1 << 25;
+}
+
+/// DCA_RXCTRL: bit 12 has to be cleared (section 4.6.7), and relaxed ordering of writes is not for every root complex.
+pub(crate) const DCA_RXCTRL_CLEAR: u32 = 1 << 12 | 1 << 13 | 1 << 15;
+/// DCA_TXCTRL: relaxed ordering of write-backs.
+pub(crate) const DCA_TXCTRL_CLEAR: u32 = 1 << 11;
+/// SECRXCTRL: nothing passes.
+pub(crate) const SECRXCTRL_RX_DIS: u32 = 1 << 1;
+/// SECRXSTAT: and nothing is under way.
+pub(crate) const SECRXSTAT_RDY: u32 = 1 << 0;
+
+/// HLREG0: MAC core control.
+pub(crate) mod hlreg0 {
+    pub(crate) const TXCRCEN: u32 = 1 << 0;
+    pub(crate) const RXCRCSTRP: u32 = 1 << 1;
+    pub(crate) const JUMBOEN: u32 = 1 << 2;
+    pub(crate) const TXPADEN: u32 = 1 << 10;
+    pub(crate) const LPBK: u32 = 1 << 15;
+}
+
+/// MAXFRS: bytes in the upper half.
+pub(crate) const MAXFRS_MFS_SHIFT: u32 = 16;
+
+/// AUTOC: link mode.
+pub(crate) mod autoc {
+    pub(crate) const PMA_1G: u32 = 1 << 9;
+    pub(crate) const RESTART: u32 = 1 << 12;
+    pub(crate) const LMS: u32 = 7 << 13;
+    pub(crate) const LMS_1G_AN: u32 = 2 << 13;
+    pub(crate) const LMS_10G_SERIAL: u32 = 3 << 13;
+    /// Link mode's highest bit: toggling it restarts the analog pipeline.
+    pub(crate) const LMS_2: u32 = 4 << 13;
+}
+
+/// AUTOC2: serial interface, and switches that keep the link down.
+pub(crate) mod autoc2 {
+    pub(crate) const PMA_10G_SERIAL: u32 = 3 << 16;
+    pub(crate) const PMA_10G_SFI: u32 = 2 << 16;
+    pub(crate) const LINK_DISABLE: u32 = 7 << 28;
+}
+
+/// ANLP1: the state machine's state, 0 before it starts.
+pub(crate) const ANLP1_STATE: u32 = 0xf << 16;
+/// MMNGC: the link is not to be touched.
+pub(crate) const MMNGC_VETO: u32 = 1 << 0;
+
+/// LINKS: link status.
+pub(crate) mod links {
+    pub(crate) const SPEED_SHIFT: u32 = 28;
+    pub(crate) const UP: u32 = 1 << 30;
+}
+
+/// MFLCN: pause frames are not handed to software.
+pub(crate) const MFLCN_DPF: u32 = 1 << 1;

@@ -1,0 +1,268 @@
+//! An 82599 at a socket: the model, and what may be wrong with it.
+
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pagewire_ethdev::{Error, Pool, PortConfig};
+use pagewire_ixgbe::Ixgbe;
+use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model};
+use pagewire_models::server::{Server, ServerOptions, Stopper};
+use pagewire_models::wire::{Open, Wire};
+use pagewire_models::{Function, Host, Region, RegionInfo};
+use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+use pagewire_pool::{PageSize, PoolConfig};
+use tempfile::TempDir;
+
+/// What is wrong with the card: any of these.
+pub(crate) mod fault {
+    /// Registers read as all ones and take no writes.
+    pub(crate) const GONE: u32 = 1 << 0;
+    /// CTRL.RST does not clear.
+    pub(crate) const STAYS_IN_RESET: u32 = 1 << 1;
+    /// A reset that clears nothing of the receive ring.
+    pub(crate) const RESETS_NOTHING: u32 = 1 << 2;
+    /// DMA does not end when it is disabled.
+    pub(crate) const DMA_NEVER_ENDS: u32 = 1 << 3;
+    /// RDRXCTL.DMAIDONE does not come.
+    pub(crate) const NO_DMA: u32 = 1 << 4;
+    /// EEC.AUTO_RD does not come.
+    pub(crate) const NO_EEPROM: u32 = 1 << 5;
+    /// EERD is never done.
+    pub(crate) const EEPROM_SILENT: u32 = 1 << 6;
+    /// The firmware owns everything in SW_FW_SYNC.
+    pub(crate) const FIRMWARE_OWNS: u32 = 1 << 7;
+    /// Some driver never gave SWSM.SMBI back, until it is cleared.
+    pub(crate) const SMBI_HELD: u32 = 1 << 8;
+    /// The firmware never gives SWSM.SWESMBI.
+    pub(crate) const SWESMBI_HELD: u32 = 1 << 9;
+    /// The link's state machine stays in state 0.
+    pub(crate) const LINK_STUCK: u32 = 1 << 10;
+    /// RXDCTL and TXDCTL of queue 0 do not show ENABLE.
+    pub(crate) const QUEUES_STUCK: u32 = 1 << 11;
+    /// The receive path never runs dry.
+    pub(crate) const NEVER_DRY: u32 = 1 << 12;
+    /// The firmware's veto over the link.
+    pub(crate) const VETO: u32 = 1 << 13;
+}
+
+/// The model between us and its faults.
+pub(crate) struct Card {
+    pub(crate) model: Model,
+    pub(crate) device_id: u16,
+    faults: Arc<AtomicU32>,
+}
+
+impl Function for Card {
+    fn region(&self, region: Region) -> RegionInfo {
+        self.model.region(region)
+    }
+
+    fn vectors(&self) -> u16 {
+        self.model.vectors()
+    }
+
+    fn read(&mut self, region: Region, offset: u64, data: &mut [u8], host: &mut dyn Host) {
+        self.model.read(region, offset, data, host);
+        if region == Region::Config {
+            for (at, byte) in (2..4).zip(self.device_id.to_le_bytes()) {
+                if let Some(place) = usize::try_from(at - offset as i64).ok().and_then(|at| data.get_mut(at))
+                {
+                    *place = byte;
+                }
+            }
+        }
+        if let (Region::Bar(0), Ok(bytes)) = (region, <[u8; 4]>::try_from(&*data)) {
+            let value = self.spoil(offset, u32::from_le_bytes(bytes));
+            data.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    fn write(&mut self, region: Region, offset: u64, data: &[u8], host: &mut dyn Host) {
+        let faults = self.faults.load(Relaxed);
+        if region == Region::Bar(0) && faults & fault::GONE != 0 {
+            return;
+        }
+        if (region, offset) == (Region::Bar(0), 0x10140) && data[0] & 1 == 0 {
+            self.faults.fetch_and(!fault::SMBI_HELD, Relaxed);
+        }
+        self.model.write(region, offset, data, host);
+    }
+
+    fn reset(&mut self, host: &mut dyn Host) {
+        self.model.reset(host);
+    }
+
+    fn poll(&mut self, host: &mut dyn Host) -> bool {
+        self.model.poll(host)
+    }
+}
+
+impl Card {
+    fn spoil(&self, offset: u64, value: u32) -> u32 {
+        let faults = self.faults.load(Relaxed);
+        let has = |fault: u32| faults & fault != 0;
+        match offset {
+            _ if has(fault::GONE) => u32::MAX,
+            0x00000 if has(fault::STAYS_IN_RESET) => value | 1 << 26,
+            0x00008 if has(fault::DMA_NEVER_ENDS) => value | 1 << 19,
+            0x01008 if has(fault::RESETS_NOTHING) => 128,
+            0x01028 | 0x06028 if has(fault::QUEUES_STUCK) => value & !(1 << 25),
+            0x02f00 if has(fault::NO_DMA) => value & !(1 << 3),
+            0x042b0 if has(fault::LINK_STUCK) => 0,
+            0x042d0 if has(fault::VETO) => 1,
+            0x08d04 if has(fault::NEVER_DRY) => value & !1,
+            0x10010 if has(fault::NO_EEPROM) => value & !(1 << 9),
+            0x10014 if has(fault::EEPROM_SILENT) => value & !2,
+            0x10140 if has(fault::SMBI_HELD) => value | 1,
+            0x10140 if has(fault::SWESMBI_HELD) => value & !2,
+            0x10160 if has(fault::FIRMWARE_OWNS) => value | 0x1f << 5,
+            _ => value,
+        }
+    }
+}
+
+/// A card that is served until it is dropped. Everything it and its driver logged is there.
+pub(crate) struct Running {
+    pub(crate) path: PathBuf,
+    pub(crate) control: Arc<Control>,
+    pub(crate) faults: Arc<AtomicU32>,
+    stopper: Stopper,
+    thread: Option<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+/// Serve a card with an open cable, after `spoil` has had it.
+pub(crate) fn serve(mapped: bool, spoil: impl FnOnce(&mut Card)) -> Running {
+    serve_on(mapped, 1, Box::new(Open), spoil)
+}
+
+/// Serve card `number`, whose address ends so, on a wire.
+pub(crate) fn serve_on(
+    mapped: bool,
+    number: u8,
+    wire: Box<dyn Wire>,
+    spoil: impl FnOnce(&mut Card),
+) -> Running {
+    LazyLock::force(&LOG);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(format!("card-{number}"));
+    let config = Config { mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() };
+    let faults = Arc::<AtomicU32>::default();
+    let mut card = Card { model: Model::new(config, wire), device_id: 0x10fb, faults: faults.clone() };
+    spoil(&mut card);
+    let control = card.model.control();
+    let options = ServerOptions { mappable: mapped, timeout: Duration::from_secs(5) };
+    let server = Server::bind(&path, options).unwrap();
+    let stopper = server.stopper();
+    let thread = std::thread::spawn(move || server.run(&mut card).unwrap());
+    Running { path, control, faults, stopper, thread: Some(thread), _folder: folder }
+}
+
+impl Running {
+    /// Open the card's port in a space of its own.
+    pub(crate) fn open(&self) -> Result<(AddressSpace, Ixgbe), Error> {
+        let space = space();
+        let port = self.open_in(&space)?;
+        Ok((space, port))
+    }
+
+    /// Open the card's port.
+    pub(crate) fn open_in(&self, space: &AddressSpace) -> Result<Ixgbe, Error> {
+        Ixgbe::with_function(space, space.open_vfio_user(&self.path)?)
+    }
+
+    /// From now on, or `0` for a card that works again.
+    pub(crate) fn set_faults(&self, faults: u32) {
+        self.faults.store(faults, Relaxed);
+    }
+
+    /// The lines of the log that name this card.
+    pub(crate) fn log(&self) -> Vec<String> {
+        let name = self.path.display().to_string();
+        let lines = LOG.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter(|line| line.contains(&name)).cloned().collect()
+    }
+
+    /// Lines of the log that name this card and contain this.
+    pub(crate) fn logged(&self, what: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(what)).count()
+    }
+
+    /// The driver has touched no register that is none, no memory that is not its own, and asked for nothing impossible.
+    pub(crate) fn assert_clean(&self) {
+        let control = &self.control;
+        assert_eq!(
+            (control.unknown(), control.refused(), control.malformed()),
+            (0, 0, 0),
+            "{:?}",
+            self.log()
+        );
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stopper.stop();
+        let ended = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+/// All that is logged in this process.
+struct Log {
+    lines: Mutex<Vec<String>>,
+}
+
+static LOG: LazyLock<&'static Log> = LazyLock::new(|| {
+    let log: &'static Log = Box::leak(Box::new(Log { lines: Mutex::default() }));
+    log::set_logger(log).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    log
+});
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("{} {}", record.level(), record.args());
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn flush(&self) {}
+}
+
+pub(crate) fn space() -> AddressSpace {
+    let options = AddressSpaceOptions { dma_page_size: PageSize::Size4K, ..AddressSpaceOptions::default() };
+    AddressSpace::new(options).unwrap()
+}
+
+pub(crate) fn pool(space: &AddressSpace, fragments: usize) -> Pool {
+    let config = PoolConfig { fragments, backing: PageSize::Size4K, ..PoolConfig::default() };
+    Pool::new(&config, space).unwrap()
+}
+
+/// One queue pair with rings of 64.
+pub(crate) fn config(space: &AddressSpace) -> PortConfig {
+    let mut config = PortConfig::single_queue(pool(space, 512));
+    (config.rx[0].descriptors, config.tx[0].descriptors) = (64, 64);
+    config
+}
+
+/// Waits for something that the card's thread is about to do.
+pub(crate) fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !is() {
+        assert!(Instant::now() < end, "{what} within 10 s");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
