@@ -12,6 +12,7 @@ mod cores;
 mod dev;
 mod hugepages;
 mod l2fwd;
+mod model;
 mod ports;
 mod run;
 mod tsc;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Forward frames between ports at layer 2
     L2fwd(Box<l2fwd::Args>),
+    /// Serve modelled cards on sockets, for l2fwd and for guests
+    Model(Box<model::Args>),
     /// List network devices; bind them to vfio-pci and back
     Dev(dev::Args),
     /// Show, reserve and release huge pages
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::L2fwd(args) => l2fwd::run(*args),
+        Command::Model(args) => model::run(*args),
         Command::Dev(args) => dev::run(args),
         Command::Hugepages(args) => hugepages::run(args),
     };

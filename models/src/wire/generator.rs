@@ -97,11 +97,13 @@ pub struct Traffic {
     pub window: u64,
     /// UDP flows, told apart by their source port.
     pub flows: u16,
+    /// Frames wait until the card's receiver is on and has room. Else they are lost to a card that is not ready, as on a cable.
+    pub patient: bool,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { stream: 0, destination: [0xff; 6], length: MIN_FRAME, window: 256, flows: 1 }
+        Self { stream: 0, destination: [0xff; 6], length: MIN_FRAME, window: 256, flows: 1, patient: true }
     }
 }
 
@@ -239,6 +241,10 @@ impl Wire for Generator {
         self.next += 1;
         single_writer_add(&report.sent, 1);
         Some(Arrival::Good)
+    }
+
+    fn patient(&self) -> bool {
+        self.traffic.patient
     }
 }
 

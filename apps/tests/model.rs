@@ -1,0 +1,486 @@
+//! `pagewire model` as its user runs it, with the client that drivers use.
+
+// The rings of the driver here are memory that a card reads and writes: reached by pointer.
+#![allow(unsafe_code)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use pagewire_hugepages::PageSize;
+use pagewire_pci::{AddressSpace, AddressSpaceOptions, Bar, DmaBuffer, Function};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// `pagewire model 82599` in a folder of its own.
+struct Model {
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+impl Model {
+    fn command(folder: &Path, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pagewire"));
+        command.args(["model", "82599"]).args(arguments.split_whitespace()).current_dir(folder);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// One that is not started yet.
+    fn folder() -> Model {
+        Model { folder: TempDir::new().unwrap(), child: None }
+    }
+
+    /// Starts it, and waits until it serves: it says so.
+    fn start(&mut self, arguments: &str) -> String {
+        let mut child = Model::command(self.folder.path(), arguments).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.as_mut().unwrap());
+        let mut said = String::new();
+        while !said.contains("vfio-user-pci") {
+            assert_ne!(lines.read_line(&mut said).unwrap(), 0, "{arguments}: {said}");
+        }
+        self.child = Some(child);
+        said
+    }
+
+    fn started(arguments: &str) -> Model {
+        let mut model = Model::folder();
+        model.start(arguments);
+        model
+    }
+
+    /// All of a run that ends by itself.
+    fn output(&self, arguments: &str) -> Output {
+        Model::command(self.folder.path(), arguments).output().unwrap()
+    }
+
+    /// Why it does not start.
+    fn refusal(&self, arguments: &str) -> String {
+        let output = self.output(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments}: {said}");
+        said
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Sends a signal and waits for the end: how it ended, and what it printed.
+    fn end(&mut self, signal: &str) -> (ExitStatus, String) {
+        let mut child = self.child.take().unwrap();
+        let kill = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        let start = Instant::now();
+        let mut printed = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        let status = child.wait().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(5), "{signal}: {:?}", start.elapsed());
+        (status, printed)
+    }
+
+    /// The totals of one that prints JSON.
+    fn totals(&mut self) -> Value {
+        let (status, printed) = self.end("TERM");
+        assert!(status.success(), "{printed}");
+        let last: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+        assert_eq!(last["final"], true);
+        last
+    }
+
+    fn files(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.folder.path()).unwrap();
+        let mut names: Vec<_> = names.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn space() -> AddressSpace {
+    let options = AddressSpaceOptions { dma_page_size: PageSize::Size4K, ..AddressSpaceOptions::default() };
+    AddressSpace::new(options).unwrap()
+}
+
+/// Offsets of registers (82599 datasheet, 8.2.2).
+const CTRL: usize = 0x0;
+const FCTRL: usize = 0x5080;
+const RXCTRL: usize = 0x3000;
+const DMATXCTL: usize = 0x4a80;
+const RX_RING: usize = 0x1000;
+const TX_RING: usize = 0x6000;
+/// In a ring's registers.
+const BASE: usize = 0x00;
+const LENGTH: usize = 0x08;
+const SRRCTL: usize = 0x14;
+const TAIL: usize = 0x18;
+const CONTROL: usize = 0x28;
+const ENABLE: u32 = 1 << 25;
+
+/// As little of a driver as moves frames: one queue each way, a frame a descriptor.
+struct Driver {
+    /// Open for as long as there is a driver.
+    _function: Function,
+    bar: Bar,
+    memory: DmaBuffer,
+    received: usize,
+    sent: usize,
+}
+
+const RING: usize = 64;
+const BUFFER: usize = 2048;
+const TX_AT: usize = 0x1000;
+const BUFFERS_AT: usize = 0x2000;
+
+impl Driver {
+    fn start(socket: &Path) -> Driver {
+        let space = space();
+        let function = space.open_vfio_user(socket).unwrap();
+        let bar = function.bar(0).unwrap();
+        let memory = space.allocate_dma(BUFFERS_AT + 2 * RING * BUFFER, 4096).unwrap();
+        bar.write32(CTRL, 1 << 26);
+        function.set_bus_master(true).unwrap();
+        let driver = Driver { _function: function, bar, memory, received: 0, sent: 0 };
+        driver.bar.write32(FCTRL, 0x700);
+        for (ring, at) in [(RX_RING, 0), (TX_RING, TX_AT)] {
+            let iova = driver.memory.iova() + at as u64;
+            driver.bar.write32(ring + BASE, iova as u32);
+            driver.bar.write32(ring + BASE + 4, (iova >> 32) as u32);
+            driver.bar.write32(ring + LENGTH, 16 * RING as u32);
+        }
+        driver.bar.write32(RX_RING + SRRCTL, 0x0200_0402);
+        for n in 0..RING {
+            driver.post(n);
+        }
+        driver.bar.write32(RX_RING + CONTROL, ENABLE);
+        driver.bar.write32(TX_RING + CONTROL, ENABLE);
+        driver.bar.write32(RX_RING + TAIL, RING as u32 - 1);
+        driver.bar.write32(DMATXCTL, 1);
+        driver.bar.write32(RXCTRL, 1);
+        driver
+    }
+
+    fn word(&self, at: usize) -> *mut u64 {
+        assert!(at.is_multiple_of(8) && at + 8 <= self.memory.len());
+        // SAFETY: inside the memory.
+        unsafe { self.memory.as_ptr().as_ptr().add(at).cast() }
+    }
+
+    fn write(&self, at: usize, word: u64) {
+        // SAFETY: `word` gives an aligned place inside the memory, of which no reference exists.
+        unsafe { self.word(at).write_volatile(word) }
+    }
+
+    fn read(&self, at: usize) -> u64 {
+        // SAFETY: as in `write`.
+        unsafe { self.word(at).read_volatile() }
+    }
+
+    fn post(&self, n: usize) {
+        self.write(16 * n, self.memory.iova() + (BUFFERS_AT + n * BUFFER) as u64);
+        self.write(16 * n + 8, 0);
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        let n = self.received % RING;
+        let limit = Instant::now() + Duration::from_secs(10);
+        while self.read(16 * n + 8) & 1 == 0 {
+            assert!(Instant::now() < limit, "frame {} arrives", self.received);
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let len = (self.read(16 * n + 8) >> 32 & 0xffff) as usize;
+        let words =
+            (0..len.div_ceil(8)).map(|word| self.read(BUFFERS_AT + n * BUFFER + 8 * word).to_le_bytes());
+        let frame = words.flatten().take(len).collect();
+        self.post(n);
+        self.bar.write32(RX_RING + TAIL, n as u32);
+        self.received += 1;
+        frame
+    }
+
+    fn send(&mut self, frame: &[u8]) {
+        let n = self.sent % RING;
+        let at = BUFFERS_AT + (RING + n) * BUFFER;
+        for (word, bytes) in frame.chunks(8).enumerate() {
+            let mut whole = [0; 8];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            self.write(at + 8 * word, u64::from_le_bytes(whole));
+        }
+        let len = frame.len() as u64;
+        self.write(TX_AT + 16 * n, self.memory.iova() + at as u64);
+        self.write(TX_AT + 16 * n + 8, 0x2b30_0000 | len | len << 46);
+        self.sent += 1;
+        self.bar.write32(TX_RING + TAIL, (self.sent % RING) as u32);
+        let limit = Instant::now() + Duration::from_secs(10);
+        while self.read(TX_AT + 16 * n + 8) >> 32 & 1 == 0 {
+            assert!(Instant::now() < limit, "frame {} is sent", self.sent);
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
+/// Different lengths, addressed to everybody.
+fn frame(number: usize) -> Vec<u8> {
+    let mut frame = vec![number as u8; 60 + number * 37 % 1400];
+    frame[..6].fill(0xff);
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    frame
+}
+
+#[test]
+fn it_says_how_to_use_it_and_serves_one_client_after_the_other() {
+    let mut model = Model::folder();
+    let said = model.start("--socket a --mac 02:00:00:00:00:77 --json -T 0.1");
+    let path = model.path("a");
+    for part in [
+        "02:00:00:00:00:77, wire open, every access trapped",
+        &format!("pagewire l2fwd --port vfio-user:{}\n", path.display()),
+        "memory-backend-memfd,id=mem,size=1G,share=on",
+        &format!(
+            r#"-device '{{"bus":"rp0","driver":"vfio-user-pci","socket":{{"path":"{}","type":"unix"}}}}'"#,
+            path.display()
+        ),
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    for _ in 0..3 {
+        let function = space().open_vfio_user(&path).unwrap();
+        assert_eq!((function.info().vendor_id, function.info().device_id), (0x8086, 0x10fb));
+        let bar = function.bar(0).unwrap();
+        // STATUS: the link is up; RAL; a register that there is not.
+        assert_eq!((bar.read32(8) & 0x80, bar.read32(0xa200)), (0x80, 2));
+        bar.write32(0x1fffc, 5);
+    }
+    let totals = model.totals();
+    let card = &totals["cards"][0];
+    assert_eq!((&card["clients"], &card["dropped_clients"]), (&3.into(), &0.into()), "{totals}");
+    assert_eq!(
+        card["unknown_registers"],
+        serde_json::json!([{ "offset": 0x1fffc, "reads": 0, "writes": 3 }])
+    );
+    assert!(model.files().is_empty());
+}
+
+#[test]
+fn every_signal_ends_it_with_its_totals_and_leaves_nothing_behind() {
+    for signal in ["INT", "TERM"] {
+        let mut model = Model::started("--socket a --socket b --pair");
+        assert_eq!(model.files(), ["a", "b"]);
+        let function = space().open_vfio_user(&model.path("b")).unwrap();
+        let bar = function.bar(0).unwrap();
+        let (status, printed) = model.end(signal);
+        assert!(status.success(), "{signal}: {printed}");
+        assert!(printed.contains("total, "), "{printed}");
+        assert!(
+            printed.contains("wire to card 1; 0 bytes received") && printed.contains("wire to card 0; "),
+            "{printed}"
+        );
+        assert!(
+            printed.contains("0 refused DMA, 0 malformed descriptors, 0 accesses to unknown registers"),
+            "{printed}"
+        );
+        assert_eq!(bar.read32(8), u32::MAX, "a card that was pulled out");
+        assert!(model.files().is_empty());
+    }
+}
+
+#[test]
+fn a_duration_ends_it_and_reports_come_every_period() {
+    let model = Model::folder();
+    let output = model.output("--socket a --duration 0.5 -T 0.1");
+    assert!(output.status.success());
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.lines().filter(|line| line.contains("rx packets")).count() >= 3, "{printed}");
+    assert!(model.files().is_empty());
+}
+
+#[test]
+fn a_capture_is_received_and_what_is_sent_is_captured() {
+    let mut model = Model::folder();
+    let file = std::fs::File::create(model.path("in.pcap")).unwrap();
+    let mut writer = pcap_file::pcap::PcapWriter::new(file).unwrap();
+    for number in 0..200 {
+        let (time, frame) = (Duration::from_secs(1), frame(number));
+        writer.write_packet(&pcap_file::pcap::PcapPacket::new(time, frame.len() as u32, &frame)).unwrap();
+    }
+    drop(writer);
+    model.start("--socket a --wire pcap:in.pcap,out.pcap,repeat=2 --json");
+    // Nobody drives the card for a while: nothing is lost to that.
+    std::thread::sleep(Duration::from_millis(50));
+    let mut driver = Driver::start(&model.path("a"));
+    for number in 0..400 {
+        let received = driver.receive();
+        assert_eq!(received, frame(number % 200), "frame {number}");
+        driver.send(&received);
+    }
+    let totals = model.totals();
+    let card = &totals["cards"][0];
+    assert_eq!(
+        card["wire_counters"],
+        serde_json::json!({ "taken": 400, "exhausted": 1, "written": 400, "unwritten": 0 })
+    );
+    assert_eq!((&card["rx_packets"], &card["tx_packets"]), (&400.into(), &400.into()));
+    assert_eq!((&card["refused_dma"], &card["malformed_descriptors"]), (&0.into(), &0.into()));
+    let mut reader =
+        pcap_file::pcap::PcapReader::new(std::fs::File::open(model.path("out.pcap")).unwrap()).unwrap();
+    for number in 0..400 {
+        assert_eq!(reader.next_packet().unwrap().unwrap().data[..], frame(number % 200));
+    }
+    assert!(reader.next_packet().is_none());
+}
+
+#[test]
+fn generators_check_what_comes_back_at_the_other_card() {
+    let mut model = Model::started(
+        "--socket a --wire generate:60,8 --socket b --wire generate:1000,16,4 --mapped --json",
+    );
+    let mut drivers = ["a", "b"].map(|socket| Driver::start(&model.path(socket)));
+    for _ in 0..500 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let frame = drivers[from].receive();
+            drivers[to].send(&frame);
+        }
+    }
+    let totals = model.totals();
+    for (card, window) in [(0, 8), (1, 16)] {
+        let counters = &totals["cards"][card]["wire_counters"];
+        assert_eq!((&counters["back"], &counters["lost"]), (&500.into(), &0.into()), "{totals}");
+        assert_eq!(
+            (&counters["late"], &counters["corrupt"], &counters["foreign"]),
+            (&0.into(), &0.into(), &0.into())
+        );
+        assert!(counters["sent"].as_u64().unwrap() <= 500 + window, "{totals}");
+    }
+}
+
+#[test]
+fn frames_pass_between_a_pair_and_over_streams() {
+    let mut model = Model::folder();
+    let hub = UnixListener::bind(model.path("hub")).unwrap();
+    model.start(
+        "--socket a --wire pair --socket b --socket c --wire stream:hub --socket d --wire stream:waiting,listen",
+    );
+    let (hub, _) = hub.accept().unwrap();
+    let waiting = UnixStream::connect(model.path("waiting")).unwrap();
+    // Whoever connects to both ends of a cable is the cable.
+    for (from, to) in [(&hub, &waiting), (&waiting, &hub)] {
+        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+    }
+    for (from, to) in [("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")] {
+        let mut to = Driver::start(&model.path(to));
+        let mut from = Driver::start(&model.path(from));
+        for number in 0..100 {
+            from.send(&frame(number));
+            assert_eq!(to.receive(), frame(number));
+        }
+    }
+    // A cable that is pulled out is a link that is down, and one that is plugged in again is up.
+    let function = space().open_vfio_user(&model.path("d")).unwrap();
+    let bar = function.bar(0).unwrap();
+    let link = |up: bool| {
+        let limit = Instant::now() + Duration::from_secs(5);
+        while (bar.read32(8) & 0x80 != 0) != up {
+            assert!(Instant::now() < limit, "the link is {}", if up { "up" } else { "down" });
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    link(true);
+    waiting.shutdown(Shutdown::Both).unwrap();
+    link(false);
+    let _again = UnixStream::connect(model.path("waiting")).unwrap();
+    link(true);
+    drop((function, hub));
+    let (status, printed) = model.end("TERM");
+    assert!(status.success(), "{printed}");
+    assert_eq!(model.files(), ["hub"], "which is not its own");
+}
+
+#[test]
+fn a_socket_in_use_is_left_alone_and_a_stale_one_replaced() {
+    let mut model = Model::started("--socket a");
+    let function = space().open_vfio_user(&model.path("a")).unwrap();
+    std::fs::write(model.path("out.pcap"), "precious").unwrap();
+    let said = model.refusal("--socket b --socket a --wire pcap:,out.pcap");
+    assert!(said.contains("a is the socket of a server that runs; end that one first"), "{said}");
+    assert_eq!(std::fs::read(model.path("out.pcap")).unwrap(), b"precious");
+    assert_eq!(model.files(), ["a", "out.pcap"]);
+    assert_eq!(function.bar(0).unwrap().read32(8) & 0x80, 0x80, "the first one serves on");
+
+    let (status, _) = model.end("KILL");
+    assert!(!status.success() && model.path("a").exists());
+    for _ in 0..2 {
+        model.start("--socket a");
+        let function = space().open_vfio_user(&model.path("a")).unwrap();
+        assert_eq!(function.bar(0).unwrap().read32(8) & 0x80, 0x80);
+        model.end("KILL");
+    }
+    std::fs::remove_file(model.path("a")).unwrap();
+    std::fs::write(model.path("a"), "a file").unwrap();
+    let said = model.refusal("--socket a");
+    assert!(said.contains("no socket has this path"), "{said}");
+    assert_eq!(std::fs::read(model.path("a")).unwrap(), b"a file");
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    let model = Model::folder();
+    std::fs::write(model.path("text"), "this is no capture, is it?").unwrap();
+    for (arguments, expected) in [
+        ("", "--socket <PATH>"),
+        ("--socket a --socket a", "--socket a is there twice"),
+        ("--socket a --socket b --socket c --pair", "two cards at a time, but there are 3 --socket"),
+        ("--socket a --wire pair", "ends for 2 cards, but there are 1 --socket"),
+        ("--socket a --wire open --wire open", "ends for 2 cards, but there are 1"),
+        ("--socket a --wire nonsense", "expected open, pair, stream:PATH"),
+        ("--socket a --wire open --pair", "cannot be used with"),
+        ("--socket a --mapped --trapped", "cannot be used with"),
+        ("--socket a --mac 01:00:5e:00:00:01", "neither zero nor a group's"),
+        ("--socket a --mac 02:00", "is no Ethernet address"),
+        ("--socket a --mac 02::1", "is no Ethernet address"),
+        ("--socket a --duration x", "a number of seconds"),
+        ("--socket none/a", "making the socket none/a: No such file"),
+        ("--socket a --wire stream:none", "connecting to none: start what listens there first"),
+        ("--socket a --wire pcap:none", "the capture none: No such file"),
+        (
+            "--socket a --wire pcap:text",
+            "at byte 0 (the start): a file that starts with 74 68 69 73; expected a file header",
+        ),
+        ("--socket a --wire pcap:text,text", "the capture text, at byte 0"),
+        ("--socket a --wire tap:a/b", "is no name of an interface"),
+    ] {
+        let said = model.refusal(arguments);
+        assert!(said.contains(expected), "{arguments}: {said}");
+    }
+    assert_eq!(model.files(), ["text"], "and nothing is left");
+}
+
+#[test]
+fn an_ordinary_user_is_told_how_to_get_a_tap() {
+    // A copy where that user may read it.
+    let model = Model::folder();
+    let program = model.path("pagewire");
+    std::fs::copy(env!("CARGO_BIN_EXE_pagewire"), &program).unwrap();
+    std::fs::set_permissions(model.folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program);
+    command
+        .args(["model", "82599", "--socket", "a", "--wire", "tap:pagewire7"])
+        .current_dir(model.folder.path());
+    let output = command.output().expect("setpriv, of the package util-linux");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("ip tuntap add dev pagewire7 mode tap user"), "{said}");
+}
