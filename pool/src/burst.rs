@@ -3,6 +3,7 @@
 // Moves packets in and out of a buffer without the bookkeeping of `Vec::drain`, which costs as much as a packet.
 #![allow(unsafe_code)]
 
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr;
 
@@ -129,6 +130,35 @@ impl Drain<'_> {
     pub fn peek(&self) -> Option<&Packet> {
         // SAFETY: `next` is in the buffer, and not yet taken.
         (self.next != self.end).then(|| unsafe { &*self.next })
+    }
+}
+
+impl Drain<'_> {
+    /// Move packets into `slots`, one each in order, as long as `accept` says yes to the slot's number and the packet. Returns how
+    /// many. The slots are empty: what is in one is forgotten.
+    ///
+    /// The transmit loop of a driver.
+    #[inline(always)]
+    pub fn hand_over(
+        &mut self,
+        slots: &mut [Option<Packet>],
+        mut accept: impl FnMut(usize, &Packet) -> bool,
+    ) -> usize {
+        let count = slots.len().min(self.len());
+        for (number, slot) in slots[..count].iter_mut().enumerate() {
+            debug_assert!(slot.is_none(), "a slot is used before it was emptied");
+            // SAFETY: `next` is in the buffer, since there are `count`, and not yet taken. Advancing it makes the copy in the slot the
+            // only one; until then, should `accept` say no or panic, the copy is not dropped.
+            unsafe {
+                let packet = ManuallyDrop::new(self.next.read());
+                if !accept(number, &packet) {
+                    return number;
+                }
+                ptr::write(slot, Some(ManuallyDrop::into_inner(packet)));
+                self.next = self.next.add(1);
+            }
+        }
+        count
     }
 }
 

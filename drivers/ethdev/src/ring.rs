@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 
 use pagewire_pci::{AddressSpace, DmaBuffer};
+use pagewire_pool::{Batch, Burst, Drain, Packet, PacketFlags, Posted};
 
 use crate::error::Error;
 
@@ -124,6 +125,12 @@ impl<T> RingView<'_, T> {
         }
     }
 
+    /// Descriptors from `index` to the end of the ring.
+    #[inline(always)]
+    pub fn straight(&self, index: u32) -> usize {
+        self.mask + 1 - (index as usize & self.mask)
+    }
+
     /// The descriptor's slot.
     #[inline(always)]
     pub fn slot(&mut self, index: u32) -> &mut T {
@@ -132,13 +139,92 @@ impl<T> RingView<'_, T> {
     }
 }
 
-impl<T> RingView<'_, Option<T>> {
-    /// Put `value` into an empty slot.
+impl RingView<'_, Posted> {
+    /// The receive loop: from `index` on, take descriptors for as long as `accept` finds the length of a whole packet in their
+    /// second word, post a fragment of `fresh` in the place of each, and add the packets to `out`. Returns how many descriptors
+    /// there were: a packet that its fragment cannot hold ends the loop and is lost.
+    ///
+    /// Data lies `headroom` bytes into a fragment. With `DESCRIBE` the packet and both words go to `describe`. `fresh` has no
+    /// more fragments than there are descriptors [to the end of the ring](RingView::straight): the loop has no index to mask.
     #[inline(always)]
-    pub fn put(&mut self, index: u32, value: T) {
+    pub fn exchange<const DESCRIBE: bool>(
+        &mut self,
+        index: u32,
+        fresh: &mut Batch<'_>,
+        out: &mut Burst,
+        headroom: u16,
+        mut accept: impl FnMut(u64) -> Option<u16>,
+        mut describe: impl FnMut([u64; 2], &mut Packet),
+    ) -> usize {
+        assert!(fresh.len() <= self.straight(index), "more fragments than descriptors");
+        let (start, mut done) = (index as usize & self.mask, 0);
+        let headroom_bytes = u64::from(headroom);
+        out.fill(fresh, |fragment| {
+            // SAFETY: `fill` calls this no more often than `fresh` has fragments, so that `start + done` is in the ring.
+            let (descriptor, slot) = unsafe {
+                (self.words.as_ptr().add((start + done) * 2), self.slots.as_ptr().add(start + done))
+            };
+            // SAFETY: in bounds and aligned; the device may write it meanwhile, hence volatile.
+            let status = u64::from_le(unsafe { descriptor.add(1).read_volatile() });
+            let len = accept(status)?;
+            // What the device wrote before it is visible from here on.
+            fence(Ordering::Acquire);
+            // SAFETY: as above.
+            let first = if DESCRIBE { u64::from_le(unsafe { descriptor.read_volatile() }) } else { 0 };
+            let fragment = fragment.take();
+            let iova = fragment.iova() + headroom_bytes;
+            // SAFETY: as above. The slot is borrowed by the view.
+            let filled = unsafe {
+                descriptor.write_volatile(iova.to_le());
+                descriptor.add(1).write_volatile(0);
+                slot.replace(fragment)
+            };
+            done += 1;
+            let mut packet = filled.complete(headroom, len, PacketFlags::empty()).ok()?;
+            if DESCRIBE {
+                describe([first, status], &mut packet);
+            }
+            Some(packet)
+        });
+        done
+    }
+}
+
+impl RingView<'_, Option<Packet>> {
+    /// The transmit loop: from `index` on, write the descriptors that `encode` makes of packets from the front of `packets`, and
+    /// keep each packet in the slot of its descriptor, which is empty. Ends at the first that it makes none of, after `count`, and
+    /// [at the end of the ring](RingView::straight). Returns how many.
+    #[inline(always)]
+    pub fn send(
+        &mut self,
+        index: u32,
+        packets: &mut Drain<'_>,
+        count: usize,
+        mut encode: impl FnMut(&Packet) -> Option<[u64; 2]>,
+    ) -> usize {
+        let count = count.min(self.straight(index));
+        let start = index as usize & self.mask;
+        // SAFETY: start + count is within the ring, whose slots are borrowed by the view.
+        let (words, slots) = unsafe {
+            let slots = std::slice::from_raw_parts_mut(self.slots.as_ptr().add(start), count);
+            (self.words.as_ptr().add(start * 2), slots)
+        };
+        packets.hand_over(slots, |number, packet| {
+            let Some([first, second]) = encode(packet) else { return false };
+            // SAFETY: `number` is below the number of slots; the device may read it meanwhile, hence volatile.
+            unsafe {
+                words.add(number * 2).write_volatile(first.to_le());
+                words.add(number * 2 + 1).write_volatile(second.to_le());
+            }
+            true
+        })
+    }
+
+    /// Put a packet into an empty slot.
+    #[inline(always)]
+    pub fn put(&mut self, index: u32, packet: Packet) {
         let slot = self.slot(index);
         debug_assert!(slot.is_none(), "a slot is used before it was emptied");
-        // Were it not empty, its value would leak; a drop that never happens need not be compiled in.
-        std::mem::forget(slot.replace(value));
+        *slot = Some(packet);
     }
 }

@@ -152,12 +152,12 @@ impl<F: RxFormat> RxRing<F> {
         self.held = 0;
     }
 
-    /// Take what the card has finished, at most a chunk, and put fresh fragments in its place. Returns packets and bytes.
+    /// Take what the card has finished, at most a chunk, and put fresh fragments in its place. Returns the packets' bytes.
     ///
     /// In runs of whole packets in one fragment each. What ends a run is looked at alone.
     #[inline(always)]
-    fn receive(&mut self, out: &mut Burst) -> (usize, u64) {
-        let (mut packets, mut bytes) = (0, 0);
+    fn receive(&mut self, out: &mut Burst) -> u64 {
+        let mut bytes = 0;
         let mut left = out.room().min(CHUNK);
         while left > 0 {
             if matches!(self.assembly, Assembly::Between) {
@@ -165,53 +165,44 @@ impl<F: RxFormat> RxRing<F> {
                     false => self.receive_run::<false>(out, left),
                     true => self.receive_run::<true>(out, left),
                 };
-                (packets, bytes, left) = (packets + run, bytes + run_bytes, left - run);
+                (bytes, left) = (bytes + run_bytes, left - run);
             }
             if left == 0 || self.descriptors.view().read::<1>(self.next) & F::DONE == 0 {
                 break;
             }
             match self.receive_other() {
                 Other::None => break,
-                Other::Consumed => left -= 1,
+                Other::Consumed => {}
                 Other::Packet(packet) => {
                     bytes += packet.len() as u64;
-                    packets += usize::from(out.push(packet).is_ok());
-                    left -= 1;
+                    // There is room: `left` counts it.
+                    let _ = out.push(packet);
                 }
             }
+            left -= 1;
         }
-        (packets, bytes)
+        bytes
     }
 
-    /// The hot loop: whole packets only, no calls. Twice in the program, with and without metadata.
+    /// The hot loop: whole packets only, no calls, up to the end of the ring. Twice in the program, with and without metadata.
     #[inline(always)]
     fn receive_run<const DESCRIBE: bool>(&mut self, out: &mut Burst, count: usize) -> (usize, u64) {
         let whole = F::DONE | F::END;
-        let (headroom, mut next, mut bytes) = (self.headroom, self.next, 0);
-        let longest = self.longest;
-        let mut fresh = self.pool.batch(count);
+        let (longest, mut bytes) = (self.longest, 0);
         let mut ring = self.descriptors.view();
-        let packets = out.fill(&mut fresh, |fragment| {
-            let status = ring.read::<1>(next);
+        let mut fresh = self.pool.batch(count.min(ring.straight(self.next)));
+        let accept = |status| {
             let len = F::len(status);
             // A length beyond what is allowed is not for this loop either.
-            if status & (whole | F::BROKEN) != whole || len > longest {
-                return None;
-            }
-            let first = if DESCRIBE { ring.read::<0>(next) } else { 0 };
-            let fragment = fragment.take();
-            ring.write(next, posted(&fragment, headroom));
-            let done = std::mem::replace(ring.slot(next), fragment);
-            next = next.wrapping_add(1);
-            bytes += u64::from(len);
-            let mut packet = done.complete(headroom, len, PacketFlags::empty()).ok()?;
-            if DESCRIBE {
-                F::describe([first, status], &mut packet);
-            }
-            Some(packet)
-        });
-        self.next = next;
-        (packets, bytes)
+            let good = status & (whole | F::BROKEN) == whole && len <= longest;
+            good.then(|| {
+                bytes += u64::from(len);
+                len
+            })
+        };
+        let taken = ring.exchange::<DESCRIBE>(self.next, &mut fresh, out, self.headroom, accept, F::describe);
+        self.next = self.next.wrapping_add(taken as u32);
+        (taken, bytes)
     }
 
     /// The next descriptor, whatever it is.
@@ -328,9 +319,9 @@ impl<F: RxFormat> NicRx<F> {
 impl<F: RxFormat> RxQueue for NicRx<F> {
     fn rx_burst(&mut self, out: &mut Burst) -> usize {
         let Some(ring) = &mut self.ring else { return 0 };
-        let before = ring.next;
-        let (packets, bytes) = ring.receive(out);
-        let taken = ring.next.wrapping_sub(before);
+        let (next, len) = (ring.next, out.len());
+        let bytes = ring.receive(out);
+        let (taken, packets) = (ring.next.wrapping_sub(next), out.len() - len);
         if taken > 0 {
             ring.counters.queue.count(packets, bytes);
             ring.held += taken;

@@ -203,44 +203,43 @@ impl<F: TxFormat> TxRing<F> {
         loop {
             let quiet = (self.report_every - 1).saturating_sub(self.unreported);
             let room = queue.len().min(self.free() as usize) as u32;
-            let (sent, run) = self.send_run(queue, room.min(quiet), 0);
+            let straight = self.descriptors.view().straight(self.tail) as u32;
+            let wanted = room.min(quiet).min(straight);
+            let (sent, run) = self.send_run(queue, wanted, 0);
             bytes += run;
-            if sent < quiet || sent == room {
+            if sent < wanted || sent == room {
                 return bytes;
             }
-            let (sent, run) = self.send_run(queue, 1, F::REPORT);
-            bytes += run;
-            if sent == 0 {
-                return bytes;
+            if sent == quiet {
+                let (sent, run) = self.send_run(queue, 1, F::REPORT);
+                bytes += run;
+                if sent == 0 {
+                    return bytes;
+                }
+                self.reports.push_back(self.tail.wrapping_sub(1));
+                self.unreported = 0;
             }
-            self.reports.push_back(self.tail.wrapping_sub(1));
-            self.unreported = 0;
         }
     }
 
-    /// Send up to `count` plain packets, for which there is room. Returns how many were plain, and their bytes.
+    /// Send up to `count` plain packets, for which there is room, and none beyond the end of the ring. Returns how many, and their
+    /// bytes.
     #[inline(always)]
     fn send_run(&mut self, queue: &mut Drain<'_>, count: u32, option: u64) -> (u32, u64) {
-        let (shortest, spread) = (F::SHORTEST, self.longest - F::SHORTEST);
-        let start = self.tail;
-        let (mut tail, end, mut bytes) = (start, start.wrapping_add(count), 0);
-        let mut ring = self.descriptors.view();
-        while tail != end {
-            let Some(packet) = queue.peek() else { break };
-            let len = packet.len();
-            if len.wrapping_sub(shortest) > spread || packet.flags().intersects(PacketFlags::TX_SLOW) {
-                break;
-            }
-            ring.write(tail, [packet.iova(), F::data(len as u16, len) | F::END | option]);
-            bytes += len as u64;
-            let Some(packet) = queue.next() else { break };
-            ring.put(tail, packet);
-            tail = tail.wrapping_add(1);
-        }
-        let sent = tail.wrapping_sub(start);
-        self.tail = tail;
-        self.unreported += sent;
-        (sent, bytes)
+        let (shortest, spread) = (F::SHORTEST as u32, (self.longest - F::SHORTEST) as u32);
+        let mut bytes = 0;
+        let sent = self.descriptors.view().send(self.tail, queue, count as usize, |packet| {
+            let len = packet.len() as u32;
+            let plain =
+                len.wrapping_sub(shortest) <= spread && !packet.flags().intersects(PacketFlags::TX_SLOW);
+            plain.then(|| {
+                bytes += u64::from(len);
+                [packet.iova(), F::data(len as u16, len as usize) | F::END | option]
+            })
+        });
+        self.tail = self.tail.wrapping_add(sent as u32);
+        self.unreported += sent as u32;
+        (sent as u32, bytes)
     }
 
     /// Send the packet at the front, which is not plain. Returns its bytes, 0 if it is not one that can be sent and was
