@@ -119,9 +119,7 @@ impl nic::Card for I82574 {
         let registers = &device.registers;
         set_link_up(device);
         registers.modify(GCR, 0, GCR_BIT_22);
-        // Stripping and inserting tags are one bit of the card: who sends tags by offload receives without them.
-        let vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP)
-            || config.tx_offloads.contains(TxOffloads::VLAN_INSERT);
+        let vlan = I82574::finds_out(config).contains(RxOffloads::VLAN_STRIP);
         registers.modify(CTRL, ctrl::VME, if vlan { ctrl::VME } else { 0 });
         registers.write(VET, 0x8100);
         for register in [FCAL, FCAH, FCT, FCTTV, FCRTL, FCRTH] {
@@ -137,6 +135,15 @@ impl nic::Card for I82574 {
     }
 
     /// Without long packets the card stops at 1,522 bytes of frame, so that 2,048 may be promised where there are fewer.
+    /// Stripping and inserting tags are one bit of the card: who sends tags by offload receives without them.
+    fn finds_out(config: &PortConfig) -> RxOffloads {
+        let mut offloads = config.rx_offloads;
+        if config.tx_offloads.contains(TxOffloads::VLAN_INSERT) {
+            offloads |= RxOffloads::VLAN_STRIP;
+        }
+        offloads
+    }
+
     fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
         match room {
             2048.. if frame <= LONGEST_STANDARD => Some(2048),

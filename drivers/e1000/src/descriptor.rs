@@ -3,7 +3,7 @@
 //! Each is two little-endian 64-bit words.
 
 use pagewire_ethdev::nic::{Encoded, L4, Request, RxFormat, TxFormat};
-use pagewire_ethdev::{Packet, PacketFlags};
+use pagewire_ethdev::{Packet, PacketFlags, RxOffloads};
 
 /// Extended receive descriptor.
 pub struct ExtendedRx;
@@ -28,7 +28,7 @@ impl RxFormat for ExtendedRx {
 
     /// TCPE stands for UDP as well.
     #[inline(always)]
-    fn describe([_, word]: [u64; 2], packet: &mut Packet) {
+    fn describe([_, word]: [u64; 2], offloads: RxOffloads, packet: &mut Packet) {
         let mut flags = PacketFlags::empty();
         if word & IPCS != 0 {
             let bad = word & IPE != 0;
@@ -38,7 +38,7 @@ impl RxFormat for ExtendedRx {
             let bad = word & TCPE != 0;
             flags |= if bad { PacketFlags::RX_L4_CSUM_BAD } else { PacketFlags::RX_L4_CSUM_GOOD };
         }
-        if word & VP != 0 {
+        if word & VP != 0 && offloads.contains(RxOffloads::VLAN_STRIP) {
             flags |= PacketFlags::RX_VLAN_STRIPPED;
             packet.set_vlan_tci((word >> 48) as u16);
         }
@@ -65,6 +65,8 @@ impl TxFormat for ExtendedTx {
     /// It pads from there to 60.
     const SHORTEST: usize = 17;
     const MAX_DATA: usize = 0xffff;
+    /// The datasheet knows no limit.
+    const MAX_DESCRIPTORS: u32 = u32::MAX;
 
     #[inline(always)]
     fn data(len: u16, _: usize) -> u64 {

@@ -2,7 +2,7 @@
 //! 7.2.3.2.4). Each is two little-endian 64-bit words.
 
 use pagewire_ethdev::nic::{Encoded, L4, Request, RxFormat, TxFormat};
-use pagewire_ethdev::{Packet, PacketFlags};
+use pagewire_ethdev::{Packet, PacketFlags, RxOffloads};
 
 /// Advanced receive descriptor.
 pub struct RxAdvanced;
@@ -34,13 +34,13 @@ impl RxFormat for RxAdvanced {
     }
 
     #[inline(always)]
-    fn describe([kind, status]: [u64; 2], packet: &mut Packet) {
+    fn describe([kind, status]: [u64; 2], offloads: RxOffloads, packet: &mut Packet) {
         let mut flags = PacketFlags::empty();
-        if status & rx::IPCS != 0 {
+        if status & rx::IPCS != 0 && offloads.contains(RxOffloads::IP_CSUM) {
             let bad = status & rx::IPE != 0;
             flags |= if bad { PacketFlags::RX_IP_CSUM_BAD } else { PacketFlags::RX_IP_CSUM_GOOD };
         }
-        if status & rx::L4CS != 0 {
+        if status & rx::L4CS != 0 && offloads.contains(RxOffloads::L4_CSUM) {
             match status & rx::L4E != 0 {
                 false => flags |= PacketFlags::RX_L4_CSUM_GOOD,
                 // Of UDP it is not known: the card may take datagrams without checksum for bad ones (specification update).
@@ -48,7 +48,8 @@ impl RxFormat for RxAdvanced {
                 true => flags |= PacketFlags::RX_L4_CSUM_BAD,
             }
         }
-        if status & rx::VP != 0 {
+        // It says that there was a tag, taken out or not.
+        if status & rx::VP != 0 && offloads.contains(RxOffloads::VLAN_STRIP) {
             flags |= PacketFlags::RX_VLAN_STRIPPED;
             packet.set_vlan_tci((status >> 48) as u16);
         }
@@ -97,6 +98,8 @@ impl TxFormat for TxAdvanced {
     const SHORTEST: usize = 17;
     /// 15.5 KiB (section 7.2.3.2.2).
     const MAX_DATA: usize = 15872;
+    /// 40 less WTHRESH, which is 0, less 2 (section 7.2.1.1).
+    const MAX_DESCRIPTORS: u32 = 38;
 
     #[inline(always)]
     fn data(len: u16, packet: usize) -> u64 {

@@ -41,13 +41,17 @@ mod semaphore;
 mod sfp;
 mod statistics;
 
-use pagewire_ethdev::nic::{DeviceId, Nic};
+use pagewire_ethdev::nic::{DeviceId, Nic, NicRx, NicTx};
 
 pub use card::Card82599;
 pub use descriptor::{RxAdvanced, TxAdvanced};
 
 /// An 82599 port.
 pub type Ixgbe = Nic<Card82599>;
+/// Its receive queue.
+pub type IxgbeRx = NicRx<RxAdvanced>;
+/// Its transmit queue.
+pub type IxgbeTx = NicTx<TxAdvanced>;
 
 /// The driver's name.
 pub const DRIVER: &str = "net_ixgbe";

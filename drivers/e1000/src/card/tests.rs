@@ -129,3 +129,18 @@ fn counters_that_read_as_all_ones_do_not_count() {
     assert_eq!(port.link(), Link::Down, "a card that is gone has no link");
     assert_eq!(port.stats().rx_missed, 7);
 }
+
+#[test]
+fn tags_that_the_card_takes_out_unasked_are_found_out() {
+    let mut config = PortConfig {
+        rx: Vec::new(),
+        tx: Vec::new(),
+        mtu: 1500,
+        rx_offloads: RxOffloads::IP_CSUM,
+        tx_offloads: TxOffloads::MULTI_SEGS,
+        promiscuous: true,
+    };
+    assert_eq!(I82574::finds_out(&config), RxOffloads::IP_CSUM);
+    config.tx_offloads |= TxOffloads::VLAN_INSERT;
+    assert_eq!(I82574::finds_out(&config), RxOffloads::IP_CSUM | RxOffloads::VLAN_STRIP);
+}

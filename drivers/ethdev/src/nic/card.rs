@@ -8,7 +8,7 @@ use super::tx::TxFormat;
 use crate::error::Error;
 use crate::link::Link;
 use crate::mac::MacAddr;
-use crate::port::{Capabilities, PortConfig};
+use crate::port::{Capabilities, PortConfig, RxOffloads};
 
 /// A device that a driver knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,11 @@ pub trait Card: Send + Sized + 'static {
     ///
     /// What keeps the card from working as configured.
     fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error>;
+
+    /// What the card finds out about received packets when it is started so: what is asked for, and what it cannot but do.
+    fn finds_out(config: &PortConfig) -> RxOffloads {
+        config.rx_offloads
+    }
 
     /// Bytes that the card may be allowed to write into a buffer with `room` bytes, for frames of up to `frame` bytes with tag
     /// and without frame check sequence. Never more than `room`; `None` if it is too small.

@@ -144,7 +144,7 @@ impl<C: Card> Nic<C> {
             queue.pool,
             queue.descriptors,
             RxLimits::new(frame, buffer),
-            config.rx_offloads,
+            C::finds_out(config),
             self.device.registers.doorbell(tail, index)?,
             self.rx_counters[number].clone(),
         )?;

@@ -32,8 +32,9 @@ pub trait RxFormat: Send + 'static {
     /// Bytes the card wrote into the buffer, as it says.
     fn len(word: u64) -> u16;
 
-    /// Put what the card found out about the packet into its metadata.
-    fn describe(words: [u64; 2], packet: &mut Packet);
+    /// Put what the card found out about the packet into its metadata. `offloads`: what it was set up to find out
+    /// ([`Card::finds_out`](super::Card::finds_out)); cards say more than that, and not always what it seems.
+    fn describe(words: [u64; 2], offloads: RxOffloads, packet: &mut Packet);
 }
 
 /// A receive queue of a card with descriptors of format `F`.
@@ -88,8 +89,8 @@ pub(super) struct RxRing<F> {
     headroom: u16,
     /// Most bytes of a packet in one fragment: they fit after the headroom, and are no more than the frame's limit.
     longest: u16,
-    /// Whether anything is to be found out about packets.
-    describe: bool,
+    /// What is to be found out about packets.
+    offloads: RxOffloads,
     doorbell: Doorbell,
     assembly: Assembly,
     limits: RxLimits,
@@ -134,7 +135,7 @@ impl<F: RxFormat> RxRing<F> {
             longest: (pool.fragment_size() - usize::from(headroom))
                 .min(limits.frame)
                 .min(usize::from(u16::MAX)) as u16,
-            describe: !(offloads - RxOffloads::SCATTER).is_empty(),
+            offloads: offloads - RxOffloads::SCATTER,
             doorbell,
             assembly: Assembly::Between,
             limits,
@@ -161,9 +162,9 @@ impl<F: RxFormat> RxRing<F> {
         let mut left = out.room().min(CHUNK);
         while left > 0 {
             if matches!(self.assembly, Assembly::Between) {
-                let (run, run_bytes) = match self.describe {
-                    false => self.receive_run::<false>(out, left),
-                    true => self.receive_run::<true>(out, left),
+                let (run, run_bytes) = match self.offloads.is_empty() {
+                    true => self.receive_run::<false>(out, left),
+                    false => self.receive_run::<true>(out, left),
                 };
                 (bytes, left) = (bytes + run_bytes, left - run);
             }
@@ -188,7 +189,7 @@ impl<F: RxFormat> RxRing<F> {
     #[inline(always)]
     fn receive_run<const DESCRIBE: bool>(&mut self, out: &mut Burst, count: usize) -> (usize, u64) {
         let whole = F::DONE | F::END;
-        let (longest, mut bytes) = (self.longest, 0);
+        let (longest, offloads, mut bytes) = (self.longest, self.offloads, 0);
         let mut ring = self.descriptors.view();
         let mut fresh = self.pool.batch(count.min(ring.straight(self.next)));
         let accept = |status| {
@@ -200,7 +201,8 @@ impl<F: RxFormat> RxRing<F> {
                 len
             })
         };
-        let taken = ring.exchange::<DESCRIBE>(self.next, &mut fresh, out, self.headroom, accept, F::describe);
+        let describe = |words, packet: &mut Packet| F::describe(words, offloads, packet);
+        let taken = ring.exchange::<DESCRIBE>(self.next, &mut fresh, out, self.headroom, accept, describe);
         self.next = self.next.wrapping_add(taken as u32);
         (taken, bytes)
     }
@@ -226,8 +228,8 @@ impl<F: RxFormat> RxRing<F> {
         match self.assembly.add::<F>(status, done, self.headroom, self.limits, &self.counters) {
             None => Other::Consumed,
             Some(mut packet) => {
-                if self.describe {
-                    F::describe(words, &mut packet);
+                if !self.offloads.is_empty() {
+                    F::describe(words, self.offloads, &mut packet);
                 }
                 Other::Packet(packet)
             }

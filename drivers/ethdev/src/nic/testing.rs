@@ -146,7 +146,7 @@ pub(super) mod plain {
         fn len(word: u64) -> u16 {
             (word >> 32) as u16
         }
-        fn describe([first, _]: [u64; 2], packet: &mut Packet) {
+        fn describe([first, _]: [u64; 2], _: RxOffloads, packet: &mut Packet) {
             packet.set_rss_hash(first as u32);
         }
     }
@@ -158,6 +158,7 @@ pub(super) mod plain {
         const REPORT: u64 = 1 << 27;
         const SHORTEST: usize = 17;
         const MAX_DATA: usize = 0xffff;
+        const MAX_DESCRIPTORS: u32 = 40;
         fn data(len: u16, _: usize) -> u64 {
             len.into()
         }

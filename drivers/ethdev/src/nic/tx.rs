@@ -32,6 +32,8 @@ pub trait TxFormat: Send + 'static {
     const SHORTEST: usize;
     /// Bytes that one descriptor can send.
     const MAX_DATA: usize;
+    /// Descriptors that one packet can have, its context included, where the ring has more.
+    const MAX_DESCRIPTORS: u32;
 
     /// The second word of a data descriptor of `len` bytes, of a packet of `packet` bytes in all.
     fn data(len: u16, packet: usize) -> u64;
@@ -353,7 +355,7 @@ impl<F: TxFormat> TxRing<F> {
         let context = encoded.context.filter(|context| self.context != Some(*context));
         let descriptors = segments + u32::from(context.is_some());
         let plan = Plan { descriptors, context, options: encoded.options };
-        (descriptors < self.descriptors.len()).then_some(plan)
+        (descriptors < self.descriptors.len() && descriptors <= F::MAX_DESCRIPTORS).then_some(plan)
     }
 }
 
