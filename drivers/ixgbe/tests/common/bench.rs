@@ -1,0 +1,149 @@
+//! Two ports, two models, a cable.
+
+use pagewire_ethdev::{Burst, Chain, MacAddr, Packet, Pool, Port, PortConfig, RxQueue, TxQueue};
+use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
+use pagewire_models::wire::pair;
+use pagewire_pci::AddressSpace;
+
+use super::{Running, config, eventually, pool, serve_on, space};
+
+/// A started port.
+pub(crate) struct End {
+    pub(crate) rx: Vec<IxgbeRx>,
+    pub(crate) tx: Vec<IxgbeTx>,
+    pub(crate) port: Ixgbe,
+    pub(crate) running: Running,
+}
+
+/// Two cards at one cable, whose drivers share a space.
+pub(crate) struct Bench {
+    pub(crate) a: End,
+    pub(crate) b: End,
+    pub(crate) pool: Pool,
+    pub(crate) space: AddressSpace,
+}
+
+impl Bench {
+    pub(crate) fn new(mapped: bool, change: impl Fn(&AddressSpace, &mut PortConfig)) -> Bench {
+        let space = space();
+        let (one, two) = pair();
+        let end = |number, wire| {
+            let running = serve_on(mapped, number, Box::new(wire), |_| ());
+            let mut port = running.open_in(&space).unwrap();
+            let mut config = config(&space);
+            change(&space, &mut config);
+            let (rx, tx) = port.start(config).unwrap();
+            End { rx, tx, port, running }
+        };
+        let (mut a, mut b) = (end(1, one), end(2, two));
+        for end in [&mut a, &mut b] {
+            eventually("the link", || end.port.link().is_up());
+        }
+        Bench { a, b, pool: pool(&space, 1024), space }
+    }
+
+    /// Send from the first port's first queue; returns what the second got, by queue.
+    pub(crate) fn pass(&mut self, packets: Vec<Packet>, expected: usize) -> Vec<Vec<Packet>> {
+        send(&mut self.a.tx[0], packets);
+        receive(&mut self.b.rx, expected)
+    }
+
+    /// A packet of segments of these lengths.
+    pub(crate) fn packet(&mut self, data: &[u8], lengths: &[usize]) -> Packet {
+        let mut rest = data;
+        let mut segments = lengths.iter().map(|&len| {
+            let (now, later) = rest.split_at(len);
+            rest = later;
+            let mut packet = self.pool.alloc_packet().expect("a pool that is large enough");
+            packet.extend_from_slice(now).unwrap();
+            packet
+        });
+        let mut chain = Chain::new(segments.next().expect("a segment"));
+        segments.for_each(|segment| chain.push(segment).expect("few segments"));
+        chain.finish()
+    }
+
+    /// Packets of one segment each.
+    pub(crate) fn packets<'a>(&mut self, frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<Packet> {
+        frames.into_iter().map(|data| self.packet(data, &[data.len()])).collect()
+    }
+
+    /// One frame of one segment.
+    pub(crate) fn pass_frame(&mut self, data: &[u8]) -> Packet {
+        let packet = self.packet(data, &[data.len()]);
+        self.pass_one(packet)
+    }
+
+    /// One packet, which must come back as one.
+    pub(crate) fn pass_one(&mut self, packet: Packet) -> Packet {
+        self.pass(vec![packet], 1).into_iter().flatten().next().expect("one packet")
+    }
+
+    /// Everything stops, and nothing is left anywhere.
+    pub(crate) fn finish(self) {
+        let Bench { a, b, mut pool, .. } = self;
+        let mut monitors = Vec::new();
+        for End { mut rx, mut tx, mut port, running } in [a, b] {
+            for queue in &mut tx {
+                eventually("reports of all that was sent", || {
+                    queue.reclaim();
+                    queue.pending() == 0
+                });
+            }
+            monitors.extend(rx.iter_mut().map(|queue| queue.pool().monitor()));
+            drop((rx, tx));
+            port.stop().unwrap();
+            running.assert_clean();
+        }
+        pool.trim();
+        monitors.push(pool.monitor());
+        let inflight: Vec<u64> = monitors.iter().map(|pool| pool.stats().inflight()).collect();
+        assert!(inflight.iter().all(|&fragments| fragments == 0), "{inflight:?} fragments are out");
+    }
+}
+
+pub(crate) fn send(tx: &mut IxgbeTx, packets: Vec<Packet>) {
+    let mut burst = Burst::new(packets.len());
+    packets.into_iter().for_each(|packet| burst.push(packet).expect("room for all"));
+    eventually("room in the ring", || {
+        tx.tx_burst(&mut burst);
+        burst.is_empty()
+    });
+}
+
+pub(crate) fn receive(rx: &mut [IxgbeRx], expected: usize) -> Vec<Vec<Packet>> {
+    let mut got: Vec<Vec<Packet>> = rx.iter().map(|_| Vec::new()).collect();
+    let mut burst = Burst::new(32);
+    eventually("all packets", || {
+        for (queue, got) in rx.iter_mut().zip(&mut got) {
+            queue.rx_burst(&mut burst);
+            got.extend(burst.drain());
+        }
+        got.iter().map(Vec::len).sum::<usize>() >= expected
+    });
+    got
+}
+
+/// Nothing comes, for as long as something would take a hundred times over.
+pub(crate) fn assert_nothing(rx: &mut IxgbeRx) {
+    let mut burst = Burst::new(32);
+    for _ in 0..50 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert_eq!(rx.rx_burst(&mut burst), 0);
+    }
+}
+
+pub(crate) fn bytes(packet: &Packet) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet.copy_to(&mut bytes).expect("memory that can be read");
+    bytes
+}
+
+/// An Ethernet frame of so many bytes, each other than its neighbours.
+pub(crate) fn frame(destination: MacAddr, len: usize) -> Vec<u8> {
+    let mut frame: Vec<u8> = (0..len).map(|at| (at * 7 + at / 256) as u8).collect();
+    frame[..6].copy_from_slice(&destination.0);
+    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 0xee]);
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    frame
+}
