@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
             }
             let quiet = idle.get_or_insert_with(Instant::now).elapsed();
             if quiet < SPIN {
-                std::hint::spin_loop();
+                std::thread::yield_now();
             } else if let Err(error) = stopper.wait(&self.machine.channel, Some((quiet / 8).min(LONGEST_NAP)))
             {
                 return error.into();
