@@ -38,3 +38,21 @@ pub(crate) fn pin(cpu: usize) {
         log::warn!("CPU {cpu}: pinning a thread to it failed: {error}");
     }
 }
+
+/// For loops and modelled cards beside each other: CPUs for up to `lanes` loops, and others for up to `cards`, as far as
+/// there are any. Cards have more to do than loops, and each polls.
+pub(crate) fn beside(lanes: usize, cards: usize) -> Result<(Vec<usize>, Vec<usize>)> {
+    let mut rest = allowed()?;
+    let own = if rest.len() >= lanes + cards { lanes } else { 1 };
+    let for_lanes = rest.split_off(rest.len() - own.min(rest.len()));
+    let for_cards = match rest.len() {
+        0 => for_lanes.clone(),
+        count => rest.split_off(count.saturating_sub(cards)),
+    };
+    Ok((for_lanes, for_cards))
+}
+
+/// The CPUs that this process may run on and that are not among these.
+pub(crate) fn others(cpus: &[usize]) -> Result<Vec<usize>> {
+    Ok(allowed()?.into_iter().filter(|cpu| !cpus.contains(cpu)).collect())
+}

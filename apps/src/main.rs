@@ -1,11 +1,10 @@
 //! The `pagewire` command: forward frames between ports, and look after the devices and the memory that this needs.
 
-/// Say something on standard error; a reader that left is no reason to stop.
+/// Say something on standard error, or where a screen shows it.
 macro_rules! note {
-    ($($arguments:tt)*) => {{
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), $($arguments)*);
-    }};
+    ($($arguments:tt)*) => {
+        $crate::notes::say(format_args!($($arguments)*))
+    };
 }
 
 mod cores;
@@ -13,8 +12,10 @@ mod dev;
 mod hugepages;
 mod l2fwd;
 mod model;
+mod notes;
 mod ports;
 mod run;
+mod screen;
 mod tsc;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .format_timestamp(None)
+        .target(env_logger::Target::Pipe(Box::new(notes::Sink)))
         .init();
     let done = match Cli::parse().command {
         Command::L2fwd(args) => l2fwd::run(*args),

@@ -1,14 +1,38 @@
 //! From the port names of the command line to open ports.
 
-use anyhow::{Context, Result, bail};
-use pagewire_e1000::E1000;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use pagewire_e1000::I82574;
+use pagewire_ethdev::nic::{Card, DeviceId, Nic};
 use pagewire_ethdev::{AnyPort, Port};
-use pagewire_pci::{Address, AddressSpace, enumerate};
+use pagewire_ixgbe::Card82599;
+use pagewire_pci::vfio_user::transport::Broken;
+use pagewire_pci::vfio_user::{VfioUserCause, VfioUserError};
+use pagewire_pci::{Address, AddressSpace, Function, enumerate};
 use pagewire_pool::PoolConfig;
 use pagewire_virtual::{Null, Ring};
 
 /// What `--port` accepts, for help texts and errors.
-pub(crate) const FORMS: &str = "a PCI address (0000:01:00.0 or 01:00.0), null:, null:SIZE or ring:NAME";
+pub(crate) const FORMS: &str =
+    "a PCI address (0000:01:00.0 or 01:00.0), vfio-user:SOCKET, null:, null:SIZE or ring:NAME";
+
+/// A driver: the devices it knows, and how it takes one.
+struct Driver {
+    devices: &'static [DeviceId],
+    take: fn(&AddressSpace, Function) -> Result<AnyPort, pagewire_ethdev::Error>,
+}
+
+/// Every driver of functions.
+const DRIVERS: &[Driver] = &[driver::<I82574>(), driver::<Card82599>()];
+
+const fn driver<C: Card + 'static>() -> Driver {
+    Driver {
+        devices: C::DEVICES,
+        take: |space, function| Ok(Nic::<C>::with_function(space, function)?.into_any()),
+    }
+}
 
 /// Largest packet of a null port: what a half page holds after the headroom.
 const LARGEST_NULL: u16 = 2048 - PoolConfig::HEADROOM;
@@ -18,6 +42,8 @@ const LARGEST_NULL: u16 = 2048 - PoolConfig::HEADROOM;
 pub(crate) enum PortSpec {
     /// A function bound to vfio-pci.
     Pci(Address),
+    /// `vfio-user:SOCKET`: a function that another process serves there.
+    VfioUser(PathBuf),
     /// `null:` or `null:SIZE`, with the bytes of its packets.
     Null(u16),
     /// `ring:NAME`.
@@ -37,6 +63,13 @@ impl std::str::FromStr for PortSpec {
                 },
             };
         }
+        match text.strip_prefix("vfio-user:") {
+            Some("") => {
+                return Err("vfio-user: wants the path of a socket, such as vfio-user:/tmp/card".into());
+            }
+            Some(path) => return Ok(PortSpec::VfioUser(path.into())),
+            None => {}
+        }
         match text.strip_prefix("ring:") {
             Some("") => Err("ring: wants a name, such as ring:a; two ports of one name are joined".into()),
             Some(name) => Ok(PortSpec::Ring(name.into())),
@@ -46,17 +79,17 @@ impl std::str::FromStr for PortSpec {
 }
 
 impl PortSpec {
-    /// Whether the port is a device that needs an IOMMU.
+    /// Whether the port is a device of this machine's, which reaches memory through the IOMMU.
     pub(crate) fn is_hardware(&self) -> bool {
         matches!(self, PortSpec::Pci(_))
     }
 }
 
-/// Open every port, in order, with one address space for those that are hardware.
+/// Open every port, in order, with one address space for those that are functions.
 pub(crate) fn open(specs: &[PortSpec], space: &AddressSpace) -> Result<Vec<AnyPort>> {
     for (i, spec) in specs.iter().enumerate() {
-        if spec.is_hardware() && specs[..i].contains(spec) {
-            let first = specs.iter().position(|first| first == spec).unwrap_or(0);
+        let once = matches!(spec, PortSpec::Pci(_) | PortSpec::VfioUser(_));
+        if once && let Some(first) = specs[..i].iter().position(|first| first == spec) {
             bail!("port {i} is port {first} once more");
         }
         let ends = specs.iter().filter(|other| *other == spec).count();
@@ -71,30 +104,64 @@ pub(crate) fn open(specs: &[PortSpec], space: &AddressSpace) -> Result<Vec<AnyPo
         .iter()
         .map(|spec| match spec {
             PortSpec::Pci(address) => open_pci(*address, space).with_context(|| format!("port {address}")),
+            PortSpec::VfioUser(path) => {
+                open_vfio_user(path, space).with_context(|| format!("port vfio-user:{}", path.display()))
+            }
             PortSpec::Null(size) => Ok(Null::new(nulls.next().unwrap_or(0), *size).into_any()),
             PortSpec::Ring(name) => Ok(Ring::new(name).into_any()),
         })
         .collect()
 }
 
-/// Find the driver for a function by its identifiers, before it is touched.
+/// The driver is found first: a function that has none is left as it is.
 fn open_pci(address: Address, space: &AddressSpace) -> Result<AnyPort> {
     if let Some(info) = enumerate()?.into_iter().find(|function| function.address == address) {
-        let ids = (info.vendor_id, info.device_id);
-        if !pagewire_e1000::DEVICES.iter().any(|known| (known.vendor, known.device) == ids) {
-            bail!(
-                "no driver for {:04x}:{:04x}; pagewire drives {}",
-                ids.0,
-                ids.1,
-                pagewire_e1000::DEVICES
-                    .iter()
-                    .map(|known| format!("{:04x}:{:04x} ({})", known.vendor, known.device, known.name))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            );
-        }
+        driver_for(info.vendor_id, info.device_id)?;
     }
-    Ok(E1000::open(space, address)?.into_any())
+    take(space, space.open(address)?)
+}
+
+fn open_vfio_user(path: &Path, space: &AddressSpace) -> Result<AnyPort> {
+    match space.open_vfio_user(path) {
+        Ok(function) => take(space, function),
+        Err(pagewire_pci::Error::VfioUser(error)) => Err(explain(error, path)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What keeps people from a server before it has said anything, and what mends it.
+fn explain(error: VfioUserError, path: &Path) -> anyhow::Error {
+    let kind = match &error.cause {
+        VfioUserCause::Broken(Broken::Io(cause)) => cause.kind(),
+        _ => ErrorKind::Other,
+    };
+    let start = format!("`pagewire model 82599 --socket {}` starts a modelled card there", path.display());
+    match kind {
+        ErrorKind::NotFound => anyhow!("there is no such socket; {start}"),
+        ErrorKind::ConnectionRefused => anyhow!("nobody listens at it; {start}"),
+        ErrorKind::PermissionDenied => {
+            anyhow!("this user may not connect to it: become the user whose server it is")
+        }
+        _ => error.into(),
+    }
+}
+
+fn take(space: &AddressSpace, function: Function) -> Result<AnyPort> {
+    let info = function.info();
+    let driver = driver_for(info.vendor_id, info.device_id)?;
+    Ok((driver.take)(space, function)?)
+}
+
+fn driver_for(vendor: u16, device: u16) -> Result<&'static Driver> {
+    let knows = |driver: &&Driver| driver.devices.iter().any(|id| (id.vendor, id.device) == (vendor, device));
+    DRIVERS.iter().find(knows).with_context(|| {
+        let known: Vec<String> = DRIVERS
+            .iter()
+            .flat_map(|driver| driver.devices)
+            .map(|known| format!("{:04x}:{:04x} ({})", known.vendor, known.device, known.name))
+            .collect();
+        format!("no driver for {vendor:04x}:{device:04x}; pagewire drives {}", known.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -107,7 +174,8 @@ mod tests {
         assert_eq!("null:1500".parse(), Ok(PortSpec::Null(1500)));
         assert_eq!("ring:a".parse(), Ok(PortSpec::Ring("a".into())));
         assert_eq!("01:00.0".parse::<PortSpec>(), Ok(PortSpec::Pci("0000:01:00.0".parse().unwrap())));
-        for bad in ["", "null", "null:13", "null:x", "ring:", "eth0", "01:00", "0000:01:00.8"] {
+        assert_eq!("vfio-user:/a:b".parse(), Ok(PortSpec::VfioUser("/a:b".into())));
+        for bad in ["", "vfio-user:", "null", "null:13", "null:x", "ring:", "eth0", "01:00", "0000:01:00.8"] {
             assert!(bad.parse::<PortSpec>().is_err(), "{bad}");
         }
         assert!("eth0".parse::<PortSpec>().unwrap_err().contains("PCI address"));

@@ -1,19 +1,34 @@
 //! What commands share that run until they are told to stop.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
-/// A flag that SIGINT and SIGTERM set. The second of them kills, should stopping hang.
+use crate::screen;
+
+/// A flag that SIGINT and SIGTERM set, and SIGHUP if somebody is to see the end of it. The second of them kills, should
+/// stopping hang.
 pub(crate) fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())?;
-        signal_hook::flag::register(signal, stop.clone())?;
+    let set = stop.clone();
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if std::io::stdout().is_terminal() {
+        // A terminal that goes takes its user along. Elsewhere nohup(1) decides.
+        signals.add_signal(SIGHUP)?;
     }
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if set.swap(true, Ordering::Relaxed) {
+                screen::restore();
+                signal_hook::low_level::exit(128 + signal);
+            }
+        }
+    })?;
     Ok(stop)
 }
 

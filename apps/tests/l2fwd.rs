@@ -29,13 +29,73 @@ fn count(value: &Value, path: &str) -> u64 {
 }
 
 #[test]
-fn without_ports_it_forwards_between_two_null_ports_for_a_while_and_says_so() {
-    let output = output("l2fwd --duration 0.3 --stats-period 0.1");
+fn without_ports_it_forwards_between_two_modelled_cards_for_a_while_and_says_so() {
+    let output = output("l2fwd --duration 1 --stats-period 0.3");
     let (text, notes) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{notes}");
-    assert!(notes.contains("no --port given: forwarding between two null: ports"), "{notes}");
+    assert!(
+        notes.contains("no --port given: forwarding for 1 s between two models of the Intel 82599"),
+        "{notes}"
+    );
     assert!(text.lines().filter(|line| line.contains("rx packets")).count() >= 3, "{text}");
+    assert!(text.contains("(net_ixgbe)") && text.contains("frames sent"), "{text}");
     assert!(text.contains("0 out after close: nothing lost"), "{text}");
+}
+
+/// Every frame that the generators at modelled cards sent has come back, or its loss has a name.
+#[test]
+fn between_modelled_cards_totals_add_up_in_every_mode() {
+    for arguments in [
+        "--mode io --tx-size 60",
+        "--mode mac --tx-size 1514",
+        "--mode macswap --burst 1 --portmap 0:0,1:1",
+        "--mode mac --record-core-cycles",
+        // Far more than these rings hold.
+        "--mode mac --rx-ring 64 --tx-ring 64 --burst 64",
+        "--mode rxonly",
+        "--mode txonly",
+        "--pages 4K --rx-ring 128 --tx-ring 128",
+    ] {
+        let reports = reports(&format!("l2fwd {arguments} --json --duration 0.7 -T 0.2"));
+        let (last, periods) = reports.split_last().expect("a report");
+        assert!(periods.iter().all(|report| report["generator"]["unexplained"].is_null()));
+        let of = |name: &str| count(last, &format!("/generator/{name}"));
+        let port = |port: usize, path: &str| count(last, &format!("/ports/{port}/{path}"));
+        assert_eq!(last["generator"]["unexplained"], 0, "{arguments}: {last:#}");
+        assert_eq!(of("corrupt") + of("late"), 0, "{arguments}: {last:#}");
+        let drops: u64 = (0..2)
+            .flat_map(|number| {
+                ["rx_missed", "rx_errors", "tx_errors", "tx_full"]
+                    .map(|name| port(number, &format!("drops/{name}")))
+            })
+            .sum();
+        match arguments {
+            "--mode rxonly" => {
+                assert_eq!(of("received"), 0);
+                assert!(of("sent") > 100);
+                assert_eq!(of("sent"), port(0, "rx_packets") + port(1, "rx_packets") + drops);
+            }
+            "--mode txonly" => {
+                assert_eq!(of("sent"), 0);
+                assert!(of("foreign") > 100);
+                assert!(port(0, "tx_packets") + port(1, "tx_packets") >= of("foreign"));
+            }
+            _ => {
+                assert!(of("received") > 100, "{arguments}: {last:#}");
+                assert_eq!(of("sent"), of("received") + drops, "{arguments}: {last:#}");
+                assert_eq!(of("foreign"), 0);
+            }
+        }
+        for number in 0..2 {
+            assert_eq!(port(number, "queues/0/rx_packets"), port(number, "rx_packets"));
+            assert_eq!(
+                port(number, "queues/0/tx_packets"),
+                port(number, "tx_packets"),
+                "{arguments}: {last:#}"
+            );
+        }
+        assert_eq!(count(last, "/fragments/after_close"), 0);
+    }
 }
 
 #[test]

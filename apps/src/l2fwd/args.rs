@@ -12,7 +12,7 @@ use crate::run::seconds;
 
 const EXAMPLES: &str = "\
 Examples:
-  pagewire l2fwd                                              two null: ports, for 10 seconds
+  pagewire l2fwd                                              two modelled cards, for 10 seconds
   pagewire l2fwd --port 0000:01:00.0 --port 0000:02:00.0      forward between two cards until Ctrl-C
   pagewire l2fwd --port 01:00.0 --port 02:00.0 --mode io --json --duration 30
   pagewire l2fwd --port 01:00.0 --port 02:00.0 --mtu 9000     jumbo frames";
@@ -23,8 +23,8 @@ Examples:
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = EXAMPLES, verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// A port, once for each: a PCI address bound to vfio-pci (see `pagewire dev bind`), null:, null:SIZE or ring:NAME.
-    /// None at all: two null: ports
+    /// A port, once for each: a PCI address bound to vfio-pci (see `pagewire dev bind`), vfio-user:SOCKET (see `pagewire model`),
+    /// null:, null:SIZE or ring:NAME. None at all: two models of the 82599 in this process, with a traffic generator at each
     #[arg(long = "port", value_name = "ADDR")]
     pub(crate) ports: Vec<PortSpec>,
 
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
     pub(crate) fragments: Option<u32>,
 
-    /// Memory pages of the pools: 2M, 1G or 4K. By default 2M; virtual ports alone make do with 4K where there are none
+    /// Memory pages of the pools: 2M, 1G or 4K. By default 2M; without a real device 4K has to do where there are none
     #[arg(long, value_name = "SIZE")]
     pub(crate) pages: Option<PageSize>,
 
@@ -72,7 +72,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_promiscuous: bool,
 
-    /// Bytes of the frames that `--mode txonly` and `--tx-first` send, without frame check sequence
+    /// Bytes of the frames that `--mode txonly`, `--tx-first` and the generators at modelled cards send, without frame check
+    /// sequence
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(60..=1514))]
     pub(crate) tx_size: u16,
 
@@ -91,6 +92,10 @@ pub(crate) struct Args {
     /// Report as JSON: one object a period and a final one, one a line
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Print tables where there would be a live screen, on a terminal
+    #[arg(long)]
+    pub(crate) no_tui: bool,
 
     /// Count the cycles of each round that moved packets, and report their median and mean number per packet
     #[arg(long)]

@@ -33,6 +33,9 @@ pub(crate) struct Lane {
 pub(crate) struct LaneCounters {
     /// Packets dropped because the transmit ring was full.
     pub(crate) tx_full: AtomicU64,
+    /// Where cycles are recorded: how many, and the packets that took them.
+    pub(crate) cycles: AtomicU64,
+    pub(crate) recorded: AtomicU64,
 }
 
 /// Destination and source, as they stand at the front of a frame.
@@ -146,11 +149,13 @@ fn rest(lanes: &mut [Lane]) {
         lane.tx.reclaim();
     }
     pagewire_pool::flush_thread();
+    // Whoever makes the frames may have no other core.
+    std::thread::yield_now();
 }
 
 /// Packets of which the cycles are recorded together: enough that the work which a loop does once in several rounds, such as
 /// cleaning the transmit ring, has its share in each record.
-const GROUP: usize = 128;
+const GROUP: u64 = 128;
 
 /// How many cycles packets took.
 #[derive(Debug, Default)]
@@ -167,7 +172,7 @@ pub(crate) struct Cycles {
 #[derive(Debug, Default, Clone)]
 struct Group {
     cycles: u64,
-    packets: usize,
+    packets: u64,
 }
 
 /// Cycles per packet.
@@ -186,21 +191,23 @@ pub(crate) struct CyclesPerPacket {
 
 impl Cycles {
     /// A round of a lane that moved packets.
-    fn record(&mut self, group: &mut Group, packets: usize, cycles: u64) {
+    fn record(&mut self, group: &mut Group, packets: usize, cycles: u64, counters: &LaneCounters) {
         *self.rounds.entry(packets).or_insert(0) += 1;
         group.cycles += cycles;
-        group.packets += packets;
+        group.packets += packets as u64;
         if group.packets >= GROUP {
-            self.close(group);
+            self.close(group, counters);
         }
     }
 
-    fn close(&mut self, group: &mut Group) {
+    fn close(&mut self, group: &mut Group, counters: &LaneCounters) {
         let Group { cycles, packets } = std::mem::take(group);
-        if packets > 0 {
-            *self.groups.entry(cycles * 100 / packets as u64).or_insert(0) += 1;
+        if let Some(cost) = (cycles * 100).checked_div(packets) {
+            *self.groups.entry(cost).or_insert(0) += 1;
             self.cycles += cycles;
-            self.packets += packets as u64;
+            self.packets += packets;
+            counters.cycles.fetch_add(cycles, Ordering::Relaxed);
+            counters.recorded.fetch_add(packets, Ordering::Relaxed);
         }
     }
 
@@ -234,7 +241,7 @@ pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool) -> (Vec<Lan
             let moved = lane.poll();
             let took = tsc::read().wrapping_sub(start);
             if moved > 0 {
-                cycles.record(group, moved, took);
+                cycles.record(group, moved, took, &lane.counters);
                 idle = 0;
             }
         }
@@ -243,7 +250,7 @@ pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool) -> (Vec<Lan
         }
     }
     // Begun is not full, but may be all there is.
-    groups.iter_mut().for_each(|group| cycles.close(group));
+    lanes.iter().zip(&mut groups).for_each(|(lane, group)| cycles.close(group, &lane.counters));
     rest(&mut lanes);
     (lanes, cycles)
 }
@@ -272,12 +279,13 @@ mod tests {
 
     #[test]
     fn the_median_has_the_cleaning_in_it_and_no_ticks() {
-        let (mut cycles, mut group) = (Cycles::default(), Group::default());
+        let (mut cycles, mut group, counters) =
+            (Cycles::default(), Group::default(), LaneCounters::default());
         for round in 0..1600 {
             // Rounds of 8: every fourth cleans, and one in a hundred meets a tick.
             let took =
                 800 + if round % 4 == 3 { 160 } else { 0 } + if round % 100 == 50 { 90_000 } else { 0 };
-            cycles.record(&mut group, 8, took);
+            cycles.record(&mut group, 8, took, &counters);
         }
         let summary = cycles.summary().expect("rounds");
         assert_eq!((summary.burst, summary.rounds, summary.median), (8, 1600, 105.0));
@@ -286,10 +294,11 @@ mod tests {
 
     #[test]
     fn a_few_packets_are_a_group_too_and_none_are_nothing() {
-        let (mut cycles, mut group) = (Cycles::default(), Group::default());
+        let (mut cycles, mut group, counters) =
+            (Cycles::default(), Group::default(), LaneCounters::default());
         assert!(cycles.summary().is_none());
-        cycles.record(&mut group, 2, 300);
-        cycles.close(&mut group);
+        cycles.record(&mut group, 2, 300, &counters);
+        cycles.close(&mut group, &counters);
         assert_eq!(cycles.summary().map(|summary| summary.median), Some(150.0));
     }
 }

@@ -1,0 +1,120 @@
+//! Two cards to forward between where there are none: models of the 82599 in threads of this process, driven through their
+//! sockets as any other function, with a generator of traffic at the port of each.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use pagewire_models::ixgbe::{self, Ixgbe};
+use pagewire_models::server::{Server, ServerError, ServerOptions, Stopper};
+use pagewire_models::wire::{Generator, Report, Traffic};
+
+use super::Args;
+use crate::cores;
+use crate::ports::PortSpec;
+
+/// How many there are.
+pub(super) const CARDS: usize = 2;
+/// How long frames may take that are on their way when the generators stop.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// After this long without one, none comes any more.
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// The cards, served until it is dropped.
+pub(super) struct Embedded {
+    cards: Vec<(Stopper, JoinHandle<Result<(), ServerError>>)>,
+    report: Arc<Report>,
+    /// Where their sockets are, until they have been connected to.
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Embedded {
+    /// Serve them, each on one of `cpus`. The generators are quiet at first.
+    pub(super) fn start(args: &Args, cpus: &[usize]) -> Result<Embedded> {
+        let folder =
+            tempfile::Builder::new().prefix("pagewire-").tempdir().context("a folder for sockets")?;
+        let report = Arc::new(Report::default());
+        report.run(false);
+        let mut embedded = Embedded { cards: Vec::new(), report, folder: Some(folder) };
+        for (number, path) in embedded.sockets().into_iter().enumerate() {
+            let server = Server::bind(&path, ServerOptions::default())?;
+            let stopper = server.stopper();
+            let traffic = Traffic {
+                stream: number as u8,
+                length: args.tx_size.into(),
+                // What a ring holds can be under way without a loss.
+                window: (args.rx_ring.min(args.tx_ring) / 2).into(),
+                ..Traffic::default()
+            };
+            let generator = Generator::new(traffic, embedded.report.clone());
+            let mut config = ixgbe::Config { mapped: true, ..ixgbe::Config::default() };
+            config.mac[5] = number as u8;
+            let cpu = (!cpus.is_empty()).then(|| cpus[number % cpus.len()]);
+            let thread = thread::Builder::new().name(format!("82599-{number}")).spawn(move || {
+                cpu.inspect(|cpu| cores::pin(*cpu));
+                server.run(&mut Ixgbe::new(config, Box::new(generator)))
+            });
+            embedded.cards.push((stopper, thread.context("a thread for a modelled card")?));
+        }
+        Ok(embedded)
+    }
+
+    fn sockets(&self) -> Vec<std::path::PathBuf> {
+        let folder = self.folder.iter().map(tempfile::TempDir::path);
+        folder.flat_map(|folder| (0..CARDS).map(|number| folder.join(format!("82599-{number}")))).collect()
+    }
+
+    /// The ports that they are.
+    pub(super) fn ports(&self) -> Vec<PortSpec> {
+        self.sockets().into_iter().map(PortSpec::VfioUser).collect()
+    }
+
+    /// They have been connected to. Nobody else needs their sockets: a process that is killed leaves none behind.
+    pub(super) fn connected(&mut self) {
+        self.folder = None;
+    }
+
+    /// What the generators count.
+    pub(super) fn report(&self) -> Arc<Report> {
+        self.report.clone()
+    }
+
+    /// Let the generators send.
+    pub(super) fn send(&self) {
+        self.report.run(true);
+    }
+
+    /// Stop the generators, and wait until what they sent has come back, or comes no more.
+    pub(super) fn drain(&self) {
+        self.report.run(false);
+        let start = Instant::now();
+        let (mut seen, mut last) = (self.report.received(), start);
+        while self.report.received() + self.report.lost() < self.report.sent()
+            && start.elapsed() < PATIENCE
+            && last.elapsed() < SILENCE
+        {
+            thread::sleep(Duration::from_millis(1));
+            let now = self.report.received();
+            if now != seen {
+                (seen, last) = (now, Instant::now());
+            }
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        for (stopper, _) in &self.cards {
+            stopper.stop();
+        }
+        for (_, thread) in self.cards.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => log::error!("a modelled card: {error}"),
+                // Its message has been printed.
+                Err(_) => log::error!("a modelled card ended by a bug of its model"),
+            }
+        }
+    }
+}

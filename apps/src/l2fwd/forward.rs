@@ -1,0 +1,163 @@
+//! The lanes at work: on their cores, watched by this thread, until it is time to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use pagewire_ethdev::{AnyPort, Link};
+
+use super::args::{Args, Mode};
+use super::embedded::Embedded;
+use super::lane::{self, CyclesPerPacket, Lane};
+use super::live::View;
+use super::report::Reporter;
+use crate::cores;
+
+/// What comes back of it.
+pub(super) struct Forwarded {
+    pub(super) lanes: Vec<Lane>,
+    pub(super) cycles: Vec<CyclesPerPacket>,
+    pub(super) elapsed: Duration,
+}
+
+/// Run the lanes on their cores, report meanwhile, and collect what comes back.
+pub(super) fn forward(
+    args: &Args,
+    lanes: Vec<Lane>,
+    cpus: Vec<usize>,
+    ports: &mut [AnyPort],
+    reporter: &mut Reporter,
+    cards: Option<&Embedded>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Forwarded> {
+    let mut shares: Vec<Vec<Lane>> = cpus.iter().map(|_| Vec::new()).collect();
+    let cores = shares.len();
+    for (number, lane) in lanes.into_iter().enumerate() {
+        note!(
+            "core {}: port {} ({}) to port {} ({})",
+            cpus[number % cores],
+            lane.rx_port,
+            ports[lane.rx_port].info().name,
+            lane.tx_port,
+            ports[lane.tx_port].info().name,
+        );
+        shares[number % cores].push(lane);
+    }
+    let (record, first) = (args.record_core_cycles, args.tx_first);
+    let (mut workers, mut failed) = (Vec::new(), None);
+    for (cpu, mut share) in cpus.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
+        let stop = stop.clone();
+        let worker = thread::Builder::new().name(format!("lcore-{cpu}")).spawn(move || {
+            // A loop that ends early, by a bug, ends the others too.
+            let _stop = StopOnExit(stop.clone());
+            cores::pin(cpu);
+            share.iter_mut().for_each(|lane| lane.send_first(first));
+            match record {
+                false => (lane::run(share, &stop), None),
+                true => {
+                    let (lanes, cycles) = lane::run_recording(share, &stop);
+                    (lanes, cycles.summary())
+                }
+            }
+        });
+        match worker {
+            Ok(worker) => workers.push(worker),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    let start = Instant::now();
+    let watched = match failed {
+        None => {
+            if let Some(cards) = cards.filter(|_| args.mode() != Mode::Txonly) {
+                cards.send();
+            }
+            let watched = watch(args, ports, reporter, stop, start);
+            if let Some(cards) = cards {
+                cards.drain();
+            }
+            watched
+        }
+        Some(error) => Err(error).context("a thread for the run loop"),
+    };
+    // Every loop has ended, and its queues are back or gone, before anything else happens.
+    stop.store(true, Ordering::Relaxed);
+    let (mut lanes, mut cycles, mut panicked) = (Vec::new(), Vec::new(), None);
+    for worker in workers {
+        match worker.join() {
+            Ok((share, summary)) => {
+                lanes.extend(share);
+                cycles.extend(summary);
+            }
+            Err(panic) => panicked = Some(panic),
+        }
+    }
+    if let Some(panic) = panicked {
+        drop(lanes);
+        std::panic::resume_unwind(panic);
+    }
+    watched?;
+    lanes.sort_by_key(|lane| lane.rx_port);
+    Ok(Forwarded { lanes, cycles, elapsed: start.elapsed() })
+}
+
+struct StopOnExit(Arc<AtomicBool>);
+
+impl Drop for StopOnExit {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Report every period and at every change of a link, until it is time to stop.
+fn watch(
+    args: &Args,
+    ports: &mut [AnyPort],
+    reporter: &mut Reporter,
+    stop: &AtomicBool,
+    start: Instant,
+) -> Result<()> {
+    let mut view = View::open(args);
+    let mut links: Vec<Link> = ports.iter_mut().map(|port| port.link()).collect();
+    for (number, (port, link)) in ports.iter().zip(&links).enumerate() {
+        note!("port {number} ({}): link {link}", port.info().name);
+    }
+    let period = args.stats_period;
+    let mut next = period;
+    view.begin(|| reporter.report(ports, start.elapsed(), false))?;
+    while !stop.load(Ordering::Relaxed) && args.duration.is_none_or(|duration| start.elapsed() < duration) {
+        wait_for_link_change(ports);
+        for (number, (port, before)) in ports.iter_mut().zip(&mut links).enumerate() {
+            let link = port.link();
+            if link != *before {
+                note!("port {number} ({}): link {link}", port.info().name);
+                *before = link;
+            }
+        }
+        if !period.is_zero() && start.elapsed() >= next {
+            // From now on: a process that slept does not catch up with what it missed.
+            next = start.elapsed() + period;
+            view.show(reporter.report(ports, start.elapsed(), false))?;
+        }
+        if view.wants_to_quit()? {
+            stop.store(true, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Wait for a link interrupt, and not long: links without one are polled, and signals come at any time.
+fn wait_for_link_change(ports: &[AnyPort]) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut interrupts: Vec<_> = ports
+        .iter()
+        .filter_map(|port| port.link_interrupt())
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    // An error is a signal's: the caller looks for it.
+    let _ = poll(&mut interrupts, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
+}
