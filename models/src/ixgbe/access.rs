@@ -89,7 +89,13 @@ impl Ixgbe {
                 self.transmit.written(&self.registers, offset);
                 self.share(offset, host);
             }
-            Unit::Plain | Unit::Alias(..) => self.registers.write(register, offset, value),
+            Unit::Plain | Unit::Alias(..) => {
+                self.registers.write(register, offset, value);
+                // Receive is switched on when the queues are: what comes in from now on finds them enabled.
+                if self.config.mapped && offset == RXCTRL {
+                    self.scan(host);
+                }
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Doorbells in shared memory: the pages with the queues' registers, mapped by the driver.
 //!
 //! The driver may store to any register there without the card noticing. Tails are looked at in every poll, the rest of a
-//! queue's block now and then: when its control register is not what it was, the whole block is taken over. Statistics in
-//! these pages, which are cleared on reading, are right only by trapped reads.
+//! queue's block now and then, and when receive is switched on: when its control register is not what it was, the whole block
+//! is taken over. Statistics in these pages, which are cleared on reading, are right only by trapped reads.
 
 use super::Ixgbe;
 use super::ring::{CONTROL, HEAD, LEN, TAIL};
@@ -98,7 +98,8 @@ impl Ixgbe {
         }
     }
 
-    fn scan(&mut self, host: &mut dyn Host) {
+    /// Take over the blocks that have changed.
+    pub(super) fn scan(&mut self, host: &mut dyn Host) {
         for block in blocks() {
             let control = host.shared_read(BAR, (block + CONTROL) as u64);
             if control == self.registers.get(block + CONTROL) {

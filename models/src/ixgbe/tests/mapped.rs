@@ -44,6 +44,28 @@ fn queues_set_up_and_rung_in_shared_memory() {
 }
 
 #[test]
+fn what_comes_in_once_receive_is_on_finds_the_queue_enabled() {
+    let bench = Bench::default();
+    let mut rig = Rig::with(Box::new(bench.clone()), Config { mapped: true, ..Config::default() });
+    rig.set(FCTRL, 0x700);
+    // Past the look at all blocks that comes first.
+    for _ in 0..5 {
+        rig.card.poll(&mut rig.machine);
+    }
+    store(&mut rig, RDBAL, rx_ring(0) as u32);
+    store(&mut rig, RDBAL + 4, (rx_ring(0) >> 32) as u32);
+    store(&mut rig, RDBAL + 8, RING * 16);
+    store(&mut rig, SRRCTL, 0x0200_0402);
+    store(&mut rig, RXDCTL, ENABLE);
+    rig.machine.put(rx_ring(0), [rx_buffer(0, 0), 0]);
+    store(&mut rig, RDT, 1);
+    rig.set(RXCTRL, 1);
+    bench.give(&frame(77));
+    rig.card.poll(&mut rig.machine);
+    assert_eq!(rig.next(0).unwrap().data, frame(77));
+}
+
+#[test]
 fn trapped_accesses_work_as_well() {
     let (a, b) = pair();
     let config = Config { mapped: true, ..Config::default() };
