@@ -56,7 +56,7 @@ pub(crate) fn enable_receive(device: &Device) {
 }
 
 /// 4.6.8, for each queue. Its thresholds count descriptors; write-back has none, since not every descriptor is to be reported
-/// (7.2.3.4.2).
+/// (7.2.3.5.1).
 pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Error> {
     let (registers, queue) = (&device.registers, setup.queue);
     // 4.6.11: no rate limit.

@@ -62,7 +62,7 @@ fn mask_interrupts(device: &Device) {
     }
 }
 
-/// 4.6.7.1.2 and 4.6.8.2: no more packets. All queues, for who had the card before may have used any.
+/// 4.6.7.1.2 and 4.6.8: no more packets. All queues, for who had the card before may have used any.
 fn stop_queues(device: &Device) {
     let registers = &device.registers;
     registers.modify(RXCTRL, RXCTRL_RXEN, 0);
