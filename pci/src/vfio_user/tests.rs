@@ -1,5 +1,8 @@
 //! The client against servers that do wrong.
 
+mod answers;
+mod replies;
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd};
@@ -10,8 +13,10 @@ use std::time::Instant;
 use pagewire_hugepages::{PageSize, Segment, SegmentOptions};
 use tempfile::TempDir;
 
+use answers::right;
+
 use super::transport::{Channel, Wait};
-use super::wire::{self, Area, Command, DeviceInfo, DmaUnmap, Header, IrqInfo, RegionAccess, RegionInfo};
+use super::wire::{self, Area, Command, Header, RegionInfo};
 use super::*;
 use crate::backend::{Domain, InterruptKind};
 
@@ -26,7 +31,9 @@ enum Wrong {
     Close,
     Refuse(u32),
     HalfHeader,
+    HalfHeaderAndGone,
     HalfBody,
+    HalfBodyAndGone,
     OtherId,
     OtherCommand,
     CommandsForEver,
@@ -42,13 +49,15 @@ enum Wrong {
     Junk,
 }
 
-const EVERY: [Wrong; 14] = [
+const EVERY: [Wrong; 16] = [
     Wrong::Silence,
     Wrong::Close,
     Wrong::Refuse(libc::ENOSPC as u32),
     Wrong::Refuse(u32::MAX),
     Wrong::HalfHeader,
+    Wrong::HalfHeaderAndGone,
     Wrong::HalfBody,
+    Wrong::HalfBodyAndGone,
     Wrong::OtherId,
     Wrong::OtherCommand,
     Wrong::CommandsForEver,
@@ -59,69 +68,56 @@ const EVERY: [Wrong; 14] = [
     Wrong::Junk,
 ];
 
-/// What a card answers, as far as it has to.
-fn right(command: Command, body: &[u8]) -> Vec<u8> {
-    match command {
-        Command::Version => {
-            let version = wire::Version { major: 0, minor: 1 };
-            [version.encode().as_slice(), &wire::OWN_LIMITS.encode()].concat()
+/// Takes one client's commands, and says to each what `say` does with the header and the body of the right reply.
+fn answer(listener: &UnixListener, mut say: impl FnMut(&Channel, Header, Command, Vec<u8>) -> bool) {
+    let (socket, _) = listener.accept().unwrap();
+    let channel = Channel::accepted(socket, LIMIT).unwrap();
+    let mut body = Vec::new();
+    while let Ok(Some((header, _))) = channel.receive(&mut body, Wait::All(20 * LIMIT)) {
+        if header.is_reply() {
+            continue;
         }
-        Command::DeviceGetInfo => {
-            DeviceInfo { argsz: 16, flags: 3, regions: 9, interrupts: 5 }.encode().to_vec()
+        let command = Command::from_number(header.command).unwrap();
+        let answer = right(command, &body);
+        if !say(&channel, Header { flags: wire::REPLY, ..header }, command, answer) {
+            return;
         }
-        Command::DeviceGetRegionInfo => {
-            let (ask, _) = RegionInfo::decode(body).unwrap();
-            let size = if ask.index == wire::CONFIG_REGION { 256 } else { 0x1000 };
-            RegionInfo { argsz: 32, flags: 3, cap_offset: 0, size, ..ask }.encode().to_vec()
-        }
-        Command::DeviceGetIrqInfo => {
-            let (ask, _) = IrqInfo::decode(body).unwrap();
-            IrqInfo { flags: 1, count: 4, ..ask }.encode().to_vec()
-        }
-        Command::RegionRead => {
-            let (access, _) = RegionAccess::decode(body).unwrap();
-            [access.encode().as_slice(), &vec![0x5a; access.count as usize]].concat()
-        }
-        Command::RegionWrite => body[..RegionAccess::LEN].to_vec(),
-        Command::DmaUnmap => body[..DmaUnmap::LEN].to_vec(),
-        _ => Vec::new(),
     }
 }
 
 /// Serves one client, and does `wrong` when `at` comes.
 fn serve(listener: &UnixListener, at: Command, wrong: Wrong) {
-    let (socket, _) = listener.accept().unwrap();
-    let mut raw: UnixStream = socket.try_clone().unwrap();
-    let channel = Channel::accepted(socket, LIMIT).unwrap();
-    let mut body = Vec::new();
-    while let Ok(Some((header, _))) = channel.receive(&mut body, Wait::All(20 * LIMIT)) {
-        let command = Command::from_number(header.command).unwrap();
-        let reply = Header { flags: wire::REPLY, ..header };
-        let answer = right(command, &body);
+    answer(listener, |channel, reply, command, answer| {
         if command != at {
             // The client may hang up while anything is sent.
             let _ = channel.send(reply, &[&answer], &[]);
-            continue;
+            return true;
         }
+        let mut raw = UnixStream::from(channel.as_fd().try_clone_to_owned().unwrap());
         let whole = Header { size: 16 + answer.len() as u32, ..reply };
         let _ = match wrong {
             Wrong::Nothing => channel.send(reply, &[&answer], &[]),
             Wrong::Silence => Ok(()),
-            Wrong::Close => return,
+            Wrong::Close => return false,
             Wrong::Refuse(error) => {
-                channel.send(Header { flags: wire::REPLY | wire::ERROR, error, ..header }, &[], &[])
+                channel.send(Header { flags: wire::REPLY | wire::ERROR, error, ..reply }, &[], &[])
             }
             Wrong::HalfHeader => raw.write_all(&whole.encode()[..9]).map_err(Into::into),
+            Wrong::HalfHeaderAndGone => return raw.write_all(&whole.encode()[..9]).is_err(),
             Wrong::HalfBody => {
                 let header = Header { size: whole.size + 1, ..whole };
                 raw.write_all(&[header.encode().as_slice(), &answer].concat()).map_err(Into::into)
             }
-            Wrong::OtherId => channel.send(Header { id: header.id ^ 1, ..reply }, &[&answer], &[]),
+            Wrong::HalfBodyAndGone => {
+                let header = Header { size: whole.size + 1, ..whole };
+                return raw.write_all(&[header.encode().as_slice(), &answer].concat()).is_err();
+            }
+            Wrong::OtherId => channel.send(Header { id: reply.id ^ 1, ..reply }, &[&answer], &[]),
             Wrong::OtherCommand => {
-                channel.send(Header { command: header.command ^ 1, ..reply }, &[&answer], &[])
+                channel.send(Header { command: reply.command ^ 1, ..reply }, &[&answer], &[])
             }
             Wrong::CommandsForEver => {
-                let command = Header { command: Command::DmaRead as u16, flags: 0, ..header };
+                let command = Header { command: Command::DmaRead as u16, flags: 0, ..reply };
                 (0..100).try_for_each(|_| channel.send(command, &[&[0; 16]], &[]))
             }
             Wrong::Tiny => raw.write_all(&Header { size: 15, ..whole }.encode()).map_err(Into::into),
@@ -132,11 +128,12 @@ fn serve(listener: &UnixListener, at: Command, wrong: Wrong) {
             Wrong::Descriptors => channel.send(reply, &[&answer], &[raw.as_fd(); wire::MAX_FDS]),
             Wrong::Junk => raw.write_all(&[0xa5; 4096]).map_err(Into::into),
         };
-    }
+        true
+    });
 }
 
 /// All that a client asks for, in order. What each came to.
-fn drive(path: &Path) -> Vec<(Command, Result<(), String>)> {
+fn drive(path: &Path) -> Results {
     let options = SegmentOptions { page_size: PageSize::Size4K, node: None, name: "client".into() };
     let segment = Segment::allocate(4096, &options).unwrap();
     let connection = match Connection::open(path, LIMIT) {
@@ -149,7 +146,7 @@ fn drive(path: &Path) -> Vec<(Command, Result<(), String>)> {
         Err(error) => return vec![(Command::DeviceGetInfo, Err(error.to_string()))],
     };
     let event = File::open("/dev/null").unwrap();
-    let mut results: Vec<(Command, Result<(), String>)> = Vec::new();
+    let mut results = Results::new();
     let mut note = |command, result: Result<(), String>| results.push((command, result));
     let said = |error: std::io::Error| error.to_string();
     let region = device.region(0).map_err(said);
@@ -168,13 +165,20 @@ fn drive(path: &Path) -> Vec<(Command, Result<(), String>)> {
     results
 }
 
+/// What became of each command of a client.
+type Results = Vec<(Command, Result<(), String>)>;
+
 /// Runs a client against a server that does one thing wrong.
-fn run(at: Command, wrong: Wrong) -> Vec<(Command, Result<(), String>)> {
+fn run(at: Command, wrong: Wrong) -> Results {
+    run_with(|listener| serve(listener, at, wrong))
+}
+
+fn run_with(server: impl FnOnce(&UnixListener) + Send) -> Results {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| serve(&listener, at, wrong));
+        scope.spawn(|| server(&listener));
         let results = drive(&path);
         for (command, result) in &results {
             let Err(message) = result else { continue };
@@ -302,23 +306,17 @@ fn region(
     let listener = UnixListener::bind(&path).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
-            let (socket, _) = listener.accept().unwrap();
-            let channel = Channel::accepted(socket, LIMIT).unwrap();
-            let mut body = Vec::new();
-            while let Ok(Some((header, _))) = channel.receive(&mut body, Wait::All(20 * LIMIT)) {
-                let command = Command::from_number(header.command).unwrap();
-                let reply = Header { flags: wire::REPLY, ..header };
+            answer(&listener, |channel, reply, command, right| {
                 if command != Command::DeviceGetRegionInfo {
-                    channel.send(reply, &[&right(command, &body)], &[]).unwrap();
-                    continue;
+                    return channel.send(reply, &[&right], &[]).is_ok();
                 }
                 let info = RegionInfo { argsz: 0, flags: 15, index: 0, cap_offset: 32, size, offset };
                 let sparse = wire::SparseHeader { id: 1, version: 1, next: 0, areas: count, reserved: 0 };
                 let list = areas.iter().flat_map(|&(offset, size)| Area { offset, size }.encode());
                 let fds: Vec<_> = file.iter().map(AsFd::as_fd).collect();
                 let list: Vec<u8> = list.collect();
-                channel.send(reply, &[&info.encode(), &sparse.encode(), &list], &fds).unwrap();
-            }
+                channel.send(reply, &[&info.encode(), &sparse.encode(), &list], &fds).is_ok()
+            });
         });
         let connection = Arc::new(Connection::open(&path, LIMIT).unwrap());
         let domain = Arc::new(SocketDomain::new(connection.clone()));
