@@ -90,13 +90,25 @@ impl Posted {
         if u32::from(offset) + u32::from(len) > self.record().size {
             return Err(self);
         }
+        // SAFETY: just compared.
+        Ok(unsafe { self.complete_unchecked(offset, len, flags) })
+    }
+
+    /// [`complete`](Posted::complete) for a receive loop that has compared already.
+    ///
+    /// # Safety
+    ///
+    /// `offset + len` is no more than [`size`](Posted::size).
+    #[inline(always)]
+    pub unsafe fn complete_unchecked(self, offset: u16, len: u16, flags: PacketFlags) -> Packet {
+        debug_assert!(u32::from(offset) + u32::from(len) <= self.record().size);
         let mut record = ManuallyDrop::new(self).0;
         // SAFETY: the fragment is ours alone.
         let fields = unsafe { record.as_mut() };
         fields.offset = offset;
         fields.len = len;
         (fields.packet_len, fields.flags) = (u32::from(len), flags.difference(PacketFlags::CHAINED).bits());
-        Ok(Packet(record))
+        Packet(record)
     }
 }
 

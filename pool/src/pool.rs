@@ -286,6 +286,7 @@ impl Pool {
     }
 
     /// Bytes in a fragment.
+    #[inline(always)]
     pub fn fragment_size(&self) -> usize {
         self.fragment_size as usize
     }
@@ -468,6 +469,12 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Bytes in each fragment.
+    #[inline(always)]
+    pub fn fragment_size(&self) -> usize {
+        self.pool.fragment_size()
+    }
+
     /// # Safety
     ///
     /// The batch is not empty.

@@ -27,14 +27,15 @@
 //!
 //! Applications that pick drivers at run time use [`AnyPort`], which dispatches once a burst.
 //!
-//! What a driver author implements: [`Port`], [`RxQueue`] and [`TxQueue`]; what helps: [`DescriptorRing`] (the only unsafe code
-//! that a driver of a descriptor-ring card needs), [`QueueCounters`], [`poll_until`].
+//! What a driver author implements: [`Port`], [`RxQueue`] and [`TxQueue`]; what helps: [`nic`] (all of it but the card itself),
+//! [`PostedRing`] and [`DescriptorRing`] (the only unsafe code that a driver of a descriptor-ring card needs), [`QueueCounters`], [`poll_until`].
 
 mod error;
 mod link;
 mod mac;
 pub mod nic;
 mod port;
+mod posted_ring;
 mod ring;
 mod stats;
 mod wait;
@@ -47,6 +48,7 @@ pub use port::{
     AnyPort, AnyRxQueue, AnyTxQueue, Capabilities, DescriptorLimits, Port, PortConfig, PortInfo, Queues,
     RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
+pub use posted_ring::PostedRing;
 pub use ring::{DescriptorRing, RingView};
 pub use stats::{QueueCounters, QueueStats, Stats, XStat};
 pub use wait::poll_until;

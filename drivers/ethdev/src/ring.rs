@@ -8,13 +8,13 @@ use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 
 use pagewire_pci::{AddressSpace, DmaBuffer};
-use pagewire_pool::{Batch, Burst, Drain, Packet, PacketFlags, Posted};
+use pagewire_pool::{Drain, Packet};
 
 use crate::error::Error;
 
 /// A ring of 16-byte descriptors, two little-endian words each, in memory that the device reaches; and for each
-/// descriptor a slot out of its reach, for what it stands for: the posted fragment (`T = Posted`: there always is one), the
-/// packet being sent (`T = Option<Packet>`).
+/// descriptor a slot out of its reach, for what it stands for, such as the packet being sent (`T = Option<Packet>`). For receive
+/// there is [`PostedRing`](crate::PostedRing).
 ///
 /// Every index is taken modulo the number of descriptors, so no index, wherever it comes from, is out of range.
 pub struct DescriptorRing<T> {
@@ -98,7 +98,7 @@ pub struct RingView<'a, T> {
 
 impl<T> RingView<'_, T> {
     #[inline(always)]
-    fn words(&self, index: u32) -> *mut u64 {
+    pub(crate) fn words(&self, index: u32) -> *mut u64 {
         // SAFETY: the buffer has `mask + 1` descriptors of two words, and is borrowed by the view.
         unsafe { self.words.as_ptr().add((index as usize & self.mask) * 2) }
     }
@@ -125,68 +125,34 @@ impl<T> RingView<'_, T> {
         }
     }
 
+    /// Set bits of one word of a descriptor that the device does not own yet.
+    #[inline(always)]
+    pub fn set<const WORD: usize>(&mut self, index: u32, bits: u64) {
+        const { assert!(WORD < 2) };
+        // SAFETY: in bounds and aligned; volatile as every access to the ring.
+        unsafe {
+            let word = self.words(index).add(WORD);
+            word.write_volatile(word.read_volatile() | bits.to_le());
+        }
+    }
+
     /// Descriptors from `index` to the end of the ring.
     #[inline(always)]
     pub fn straight(&self, index: u32) -> usize {
         self.mask + 1 - (index as usize & self.mask)
     }
 
+    #[inline(always)]
+    pub(crate) fn slot_ptr(&mut self, index: u32) -> *mut T {
+        // SAFETY: there are `mask + 1` slots.
+        unsafe { self.slots.as_ptr().add(index as usize & self.mask) }
+    }
+
     /// The descriptor's slot.
     #[inline(always)]
     pub fn slot(&mut self, index: u32) -> &mut T {
-        // SAFETY: there are `mask + 1` slots, borrowed by the view, which `&mut self` borrows in turn.
-        unsafe { &mut *self.slots.as_ptr().add(index as usize & self.mask) }
-    }
-}
-
-impl RingView<'_, Posted> {
-    /// The receive loop: from `index` on, take descriptors for as long as `accept` finds the length of a whole packet in their
-    /// second word, post a fragment of `fresh` in the place of each, and add the packets to `out`. Returns how many descriptors
-    /// there were: a packet that its fragment cannot hold ends the loop and is lost.
-    ///
-    /// Data lies `headroom` bytes into a fragment. With `DESCRIBE` the packet and both words go to `describe`. `fresh` has no
-    /// more fragments than there are descriptors [to the end of the ring](RingView::straight): the loop has no index to mask.
-    #[inline(always)]
-    pub fn exchange<const DESCRIBE: bool>(
-        &mut self,
-        index: u32,
-        fresh: &mut Batch<'_>,
-        out: &mut Burst,
-        headroom: u16,
-        mut accept: impl FnMut(u64) -> Option<u16>,
-        mut describe: impl FnMut([u64; 2], &mut Packet),
-    ) -> usize {
-        assert!(fresh.len() <= self.straight(index), "more fragments than descriptors");
-        let (start, mut done) = (index as usize & self.mask, 0);
-        let headroom_bytes = u64::from(headroom);
-        out.fill(fresh, |fragment| {
-            // SAFETY: `fill` calls this no more often than `fresh` has fragments, so that `start + done` is in the ring.
-            let (descriptor, slot) = unsafe {
-                (self.words.as_ptr().add((start + done) * 2), self.slots.as_ptr().add(start + done))
-            };
-            // SAFETY: in bounds and aligned; the device may write it meanwhile, hence volatile.
-            let status = u64::from_le(unsafe { descriptor.add(1).read_volatile() });
-            let len = accept(status)?;
-            // What the device wrote before it is visible from here on.
-            fence(Ordering::Acquire);
-            // SAFETY: as above.
-            let first = if DESCRIBE { u64::from_le(unsafe { descriptor.read_volatile() }) } else { 0 };
-            let fragment = fragment.take();
-            let iova = fragment.iova() + headroom_bytes;
-            // SAFETY: as above. The slot is borrowed by the view.
-            let filled = unsafe {
-                descriptor.write_volatile(iova.to_le());
-                descriptor.add(1).write_volatile(0);
-                slot.replace(fragment)
-            };
-            done += 1;
-            let mut packet = filled.complete(headroom, len, PacketFlags::empty()).ok()?;
-            if DESCRIBE {
-                describe([first, status], &mut packet);
-            }
-            Some(packet)
-        });
-        done
+        // SAFETY: a slot, borrowed by the view, which `&mut self` borrows in turn.
+        unsafe { &mut *self.slot_ptr(index) }
     }
 }
 

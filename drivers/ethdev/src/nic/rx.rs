@@ -10,7 +10,7 @@ use pagewire_pool::{Burst, Chain, Packet, PacketFlags, Pool, Posted};
 use super::device::Device;
 use crate::error::Error;
 use crate::port::{RxOffloads, RxQueue};
-use crate::ring::DescriptorRing;
+use crate::posted_ring::PostedRing;
 use crate::stats::QueueCounters;
 
 /// Descriptors refilled before the card is told: a doorbell costs more than the rest of a packet.
@@ -80,14 +80,14 @@ pub(super) struct RxCounters {
 
 /// Everything the card may write, and how far it has come.
 pub(super) struct RxRing<F> {
-    pub(super) descriptors: DescriptorRing<Posted>,
+    pub(super) descriptors: PostedRing,
     /// Next descriptor to look at.
     pub(super) next: u32,
     /// Descriptors refilled since the last doorbell.
     held: u32,
     refill_batch: u32,
     headroom: u16,
-    /// Most bytes of a packet in one fragment: they fit after the headroom, and are no more than the frame's limit.
+    /// The frame's limit, as far as a length goes.
     longest: u16,
     /// What is to be found out about packets.
     offloads: RxOffloads,
@@ -120,21 +120,13 @@ impl<F: RxFormat> RxRing<F> {
                 format!("a pool ({:?}) of {has} fragments for it, where {needed} are needed", pool.name());
             return Err(device.unsupported("receive ring of", format!("{descriptors} descriptors"), limit));
         }
-        let mut ring = DescriptorRing::new(&device.space, fragments)?;
-        let mut view = ring.view();
-        for index in 0..descriptors {
-            let words = posted(view.slot(index), headroom);
-            view.write(index, words);
-        }
         Ok(RxRing {
-            descriptors: ring,
+            descriptors: PostedRing::new(&device.space, fragments, headroom)?,
             next: 0,
             held: 0,
             refill_batch: REFILL_BATCH.min(descriptors / 4),
             headroom,
-            longest: (pool.fragment_size() - usize::from(headroom))
-                .min(limits.frame)
-                .min(usize::from(u16::MAX)) as u16,
+            longest: u16::try_from(limits.frame).unwrap_or(u16::MAX),
             offloads: offloads - RxOffloads::SCATTER,
             doorbell,
             assembly: Assembly::Between,
@@ -168,7 +160,7 @@ impl<F: RxFormat> RxRing<F> {
                 };
                 (bytes, left) = (bytes + run_bytes, left - run);
             }
-            if left == 0 || self.descriptors.view().read::<1>(self.next) & F::DONE == 0 {
+            if left == 0 || self.descriptors.read::<1>(self.next) & F::DONE == 0 {
                 break;
             }
             match self.receive_other() {
@@ -188,21 +180,16 @@ impl<F: RxFormat> RxRing<F> {
     /// The hot loop: whole packets only, no calls, up to the end of the ring. Twice in the program, with and without metadata.
     #[inline(always)]
     fn receive_run<const DESCRIBE: bool>(&mut self, out: &mut Burst, count: usize) -> (usize, u64) {
-        let whole = F::DONE | F::END;
-        let (longest, offloads, mut bytes) = (self.longest, self.offloads, 0);
-        let mut ring = self.descriptors.view();
-        let mut fresh = self.pool.batch(count.min(ring.straight(self.next)));
-        let accept = |status| {
-            let len = F::len(status);
-            // A length beyond what is allowed is not for this loop either.
-            let good = status & (whole | F::BROKEN) == whole && len <= longest;
-            good.then(|| {
-                bytes += u64::from(len);
-                len
-            })
-        };
-        let describe = |words, packet: &mut Packet| F::describe(words, offloads, packet);
-        let taken = ring.exchange::<DESCRIBE>(self.next, &mut fresh, out, self.headroom, accept, describe);
+        let (whole, offloads) = (F::DONE | F::END, self.offloads);
+        let mut fresh = self.pool.batch(count.min(self.descriptors.straight(self.next)));
+        let (taken, bytes) = self.descriptors.exchange::<DESCRIBE>(
+            self.next,
+            &mut fresh,
+            out,
+            self.longest,
+            |status| (status & (whole | F::BROKEN) == whole).then(|| F::len(status)),
+            |words, packet| F::describe(words, offloads, packet),
+        );
         self.next = self.next.wrapping_add(taken as u32);
         (taken, bytes)
     }
@@ -211,19 +198,17 @@ impl<F: RxFormat> RxRing<F> {
     #[cold]
     #[inline(never)]
     fn receive_other(&mut self) -> Other {
-        let mut ring = self.descriptors.view();
-        let status = ring.read::<1>(self.next);
+        let status = self.descriptors.read::<1>(self.next);
         if status & F::DONE == 0 {
             return Other::None;
         }
-        let words = [ring.read::<0>(self.next), status];
+        let words = [self.descriptors.read::<0>(self.next), status];
         // The replacement first: without one the packet stays where it is.
         let Some(fragment) = self.pool.alloc() else {
             self.counters.queue.count_nombuf();
             return Other::None;
         };
-        ring.write(self.next, posted(&fragment, self.headroom));
-        let done = std::mem::replace(ring.slot(self.next), fragment);
+        let done = self.descriptors.replace(self.next, fragment);
         self.next = self.next.wrapping_add(1);
         match self.assembly.add::<F>(status, done, self.headroom, self.limits, &self.counters) {
             None => Other::Consumed,
@@ -245,12 +230,6 @@ enum Other {
     Consumed,
     /// A packet, or its end.
     Packet(Packet),
-}
-
-/// The descriptor that posts a fragment: its address, and no status.
-#[inline(always)]
-fn posted(fragment: &Posted, headroom: u16) -> [u64; 2] {
-    [fragment.iova() + u64::from(headroom), 0]
 }
 
 impl Assembly {

@@ -106,7 +106,7 @@ pub(super) struct TxRing<F> {
     pub(super) tail: u32,
     /// Oldest descriptor not yet known to be done.
     pub(super) clean: u32,
-    /// Descriptors since the last that reports its status.
+    /// Descriptors since the last that reports its status: fewer than `report_every` between packets.
     unreported: u32,
     /// Descriptors that report, oldest first.
     pub(super) reports: VecDeque<u32>,
@@ -167,8 +167,10 @@ impl<F: TxFormat> TxRing<F> {
     #[inline(always)]
     fn free_until(&mut self, position: u32) {
         let count = position.wrapping_sub(self.clean);
-        for slots in self.descriptors.slots(self.clean, count) {
-            release_bulk(slots);
+        let [slots, wrapped] = self.descriptors.slots(self.clean, count);
+        release_bulk(slots);
+        if !wrapped.is_empty() {
+            release_bulk(wrapped);
         }
         self.clean = position;
     }
@@ -198,50 +200,39 @@ impl<F: TxFormat> TxRing<F> {
 
     /// Send packets of one fragment that ask for nothing, until there is another, or no room. Returns their bytes.
     ///
-    /// In runs up to the next status report, so that the loop has one count to watch.
+    /// In runs up to the next status report, so that the loop has one count to watch; the report is asked for afterwards, in the
+    /// last descriptor, which the card does not own before the doorbell.
     #[inline(always)]
     fn send_plain(&mut self, queue: &mut Drain<'_>) -> u64 {
+        let (shortest, spread) = (F::SHORTEST as u32, (self.longest - F::SHORTEST) as u32);
         let mut bytes = 0;
         loop {
-            let quiet = (self.report_every - 1).saturating_sub(self.unreported);
-            let room = queue.len().min(self.free() as usize) as u32;
-            let straight = self.descriptors.view().straight(self.tail) as u32;
-            let wanted = room.min(quiet).min(straight);
-            let (sent, run) = self.send_run(queue, wanted, 0);
-            bytes += run;
-            if sent < wanted || sent == room {
+            let room = self.free().min(self.report_every - self.unreported);
+            let count = queue.len().min(room as usize);
+            if count == 0 {
                 return bytes;
             }
-            if sent == quiet {
-                let (sent, run) = self.send_run(queue, 1, F::REPORT);
-                bytes += run;
-                if sent == 0 {
-                    return bytes;
-                }
+            let mut ring = self.descriptors.view();
+            let sent = ring.send(self.tail, queue, count, |packet| {
+                let len = packet.len() as u32;
+                let plain =
+                    len.wrapping_sub(shortest) <= spread && !packet.flags().intersects(PacketFlags::TX_SLOW);
+                plain.then(|| {
+                    bytes += u64::from(len);
+                    [packet.iova(), F::data(len as u16, len as usize) | F::END]
+                })
+            }) as u32;
+            if sent == 0 {
+                return bytes;
+            }
+            self.tail = self.tail.wrapping_add(sent);
+            self.unreported += sent;
+            if self.unreported == self.report_every {
+                ring.set::<1>(self.tail.wrapping_sub(1), F::REPORT);
                 self.reports.push_back(self.tail.wrapping_sub(1));
                 self.unreported = 0;
             }
         }
-    }
-
-    /// Send up to `count` plain packets, for which there is room, and none beyond the end of the ring. Returns how many, and their
-    /// bytes.
-    #[inline(always)]
-    fn send_run(&mut self, queue: &mut Drain<'_>, count: u32, option: u64) -> (u32, u64) {
-        let (shortest, spread) = (F::SHORTEST as u32, (self.longest - F::SHORTEST) as u32);
-        let mut bytes = 0;
-        let sent = self.descriptors.view().send(self.tail, queue, count as usize, |packet| {
-            let len = packet.len() as u32;
-            let plain =
-                len.wrapping_sub(shortest) <= spread && !packet.flags().intersects(PacketFlags::TX_SLOW);
-            plain.then(|| {
-                bytes += u64::from(len);
-                [packet.iova(), F::data(len as u16, len as usize) | F::END | option]
-            })
-        });
-        self.tail = self.tail.wrapping_add(sent as u32);
-        self.unreported += sent as u32;
-        (sent as u32, bytes)
     }
 
     /// Send the packet at the front, which is not plain. Returns its bytes, 0 if it is not one that can be sent and was

@@ -44,7 +44,7 @@ fn a_million_hostile_write_backs() {
             for step in 0..random.below(70) as u32 {
                 // In turn mostly, anywhere in the ring now and then.
                 let index = if random.below(8) > 0 { start.wrapping_add(step) } else { random.next() as u32 };
-                ring.descriptors.view().write(index, write_back(&mut random, frame));
+                ring.descriptors.write(index, write_back(&mut random, frame));
             }
         }
         queue.rx_burst(&mut out);
@@ -82,7 +82,7 @@ fn a_million_hostile_write_backs() {
     // A whole ring of good frames takes what was left in it and in the frame under way with it. From then on every one counts.
     let good = |queue: &mut NicRx<Rx>, step: u32, len: u64| {
         let ring = queue.ring();
-        ring.descriptors.view().write(ring.next.wrapping_add(step), [0, Rx::DONE | Rx::END | len << 32]);
+        ring.descriptors.write(ring.next.wrapping_add(step), [0, Rx::DONE | Rx::END | len << 32]);
     };
     (0..64).for_each(|step| good(&mut queue, step, 60));
     while queue.rx_burst(&mut out) > 0 {
@@ -113,7 +113,7 @@ fn the_tail_stays_one_behind() {
         assert!((64 - 1 - 15..64).contains(&owned), "round {round}: the card owns {owned} descriptors");
         for step in 0..owned {
             let index = ring.next.wrapping_add(step);
-            ring.descriptors.view().write(index, [0, Rx::DONE | Rx::END | 60 << 32]);
+            ring.descriptors.write(index, [0, Rx::DONE | Rx::END | 60 << 32]);
         }
         assert_eq!(queue.rx_burst(&mut out), owned as usize);
         out.clear();

@@ -1,0 +1,200 @@
+//! Instructions that the 82599 driver executes for a forwarded packet, counted by valgrind: receive, transmit and pool, and
+//! nothing of the model's, which is another process.
+//!
+//! `cargo run --release -p pagewire-tests --bin count`
+//!
+//! Counted is one function, called for one full burst at a time when the card has finished all that it was given before:
+//! `rx_burst`, in mode `mac` the rewriting of both addresses, `tx_burst`.
+
+use std::env::current_exe;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
+use pagewire_ethdev::{Burst, Packet, Pool, Port, PortConfig, RxQueue, TxQueue, poll_until};
+use pagewire_ixgbe::Ixgbe;
+use pagewire_models::ixgbe::{Config, Ixgbe as Model};
+use pagewire_models::server::{Server, ServerOptions};
+use pagewire_models::wire::{Generator, Report, Traffic};
+use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+use pagewire_pool::{PageSize, PoolConfig};
+use serde::Serialize;
+
+/// Packets counted, and passed before without counting: rings and caches reach their steady state.
+const PACKETS: usize = 4096;
+const WARM_UP: usize = 2048;
+/// How long the card may take for a burst.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Parser)]
+struct Cli {
+    /// A line of JSON for each figure
+    #[arg(long)]
+    json: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Be the driver of the card at a socket: what runs in valgrind
+    #[command(hide = true)]
+    Drive { socket: PathBuf, mode: Mode, burst: usize },
+    /// Be the card
+    #[command(hide = true)]
+    Serve { socket: PathBuf },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    Io,
+    Mac,
+}
+
+#[derive(Serialize)]
+struct Figure {
+    mode: Mode,
+    burst: usize,
+    instructions: f64,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    match cli.part {
+        Some(Part::Drive { socket, mode, burst }) => drive(&socket, mode, burst),
+        Some(Part::Serve { socket }) => serve(&socket),
+        None => {
+            for mode in [Mode::Io, Mode::Mac] {
+                for burst in [32, 8, 1] {
+                    let figure = Figure { mode, burst, instructions: count(mode, burst)? };
+                    match cli.json {
+                        true => println!("{}", serde_json::to_string(&figure)?),
+                        false => println!(
+                            "{mode:?}, burst {burst}: {:.1} instructions a packet",
+                            figure.instructions
+                        ),
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A card, ended with whoever holds it.
+struct Card(Child);
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        // It has ended by itself, or does now.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Instructions a packet.
+fn count(mode: Mode, burst: usize) -> Result<f64> {
+    let folder = tempfile::tempdir()?;
+    let (socket, this) = (folder.path().join("card"), current_exe()?);
+    let card = Command::new(&this).arg("serve").arg(&socket).spawn().context("starting the card")?;
+    let _card = Card(card);
+    ensure!(
+        poll_until(Duration::from_secs(10), || socket.exists()),
+        "the card does not serve {}",
+        socket.display()
+    );
+    let mode = mode.to_possible_value().context("a mode without a name")?;
+    let run = Command::new("valgrind")
+        .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*::forward_one_burst*"])
+        .arg("--callgrind-out-file=/dev/null")
+        .arg(&this)
+        .arg("drive")
+        .arg(&socket)
+        .args([mode.get_name(), &burst.to_string()])
+        .stdout(Stdio::inherit())
+        .output()
+        .context("running valgrind; install it with `apt install valgrind`")?;
+    let said = String::from_utf8_lossy(&run.stderr);
+    ensure!(run.status.success(), "valgrind ended with {}:\n{said}", run.status);
+    let collected =
+        said.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse::<u64>().ok());
+    let collected =
+        collected.filter(|&count| count > 0).with_context(|| format!("nothing was counted:\n{said}"))?;
+    Ok(collected as f64 / PACKETS as f64)
+}
+
+fn serve(socket: &Path) -> Result<()> {
+    let traffic = Traffic { window: 256, ..Traffic::default() };
+    let wire = Box::new(Generator::new(traffic, Arc::<Report>::default()));
+    let server = Server::bind(socket, ServerOptions::default())?;
+    Ok(server.run(&mut Model::new(Config { mapped: true, ..Config::default() }, wire))?)
+}
+
+fn drive(socket: &Path, mode: Mode, size: usize) -> Result<()> {
+    let space =
+        AddressSpace::new(AddressSpaceOptions { dma_page_size: PageSize::Size4K, ..Default::default() })?;
+    let pool = Pool::new(&PoolConfig { backing: PageSize::Size4K, ..PoolConfig::default() }, &space)?;
+    let mut port = Ixgbe::with_function(&space, space.open_vfio_user(socket)?)?;
+    let (mut rx, mut tx) = port.start(PortConfig::single_queue(pool))?;
+    ensure!(poll_until(Duration::from_secs(5), || port.link().is_up()), "the link does not come up");
+    let mut burst = Burst::new(size);
+    let mut passed = 0;
+    let mut forward = |packets: usize, counted: bool| {
+        for _ in 0..packets / size {
+            if !poll_until(PATIENCE, || has_finished(&mut port, passed, size)) {
+                return false;
+            }
+            let moved = match counted {
+                true => forward_one_burst(&mut rx[0], &mut tx[0], &mut burst, mode),
+                false => forward_burst(&mut rx[0], &mut tx[0], &mut burst, mode),
+            };
+            if moved != size {
+                return false;
+            }
+            passed += size as u64;
+        }
+        true
+    };
+    ensure!(
+        forward(WARM_UP, false) && forward(PACKETS, true),
+        "the card does not deliver whole bursts of {size}"
+    );
+    drop((rx, tx));
+    Ok(port.stop()?)
+}
+
+/// Whether the card has sent all that passed, and received another burst.
+fn has_finished(port: &mut Ixgbe, passed: u64, size: usize) -> bool {
+    let xstats = port.xstats();
+    let count = |name| xstats.iter().find(|stat| stat.name == name).map_or(0, |stat| stat.value);
+    count("tx_good_packets") == passed && count("rx_good_packets") >= passed + size as u64
+}
+
+/// The function that valgrind counts.
+#[inline(never)]
+fn forward_one_burst(rx: &mut impl RxQueue, tx: &mut impl TxQueue, burst: &mut Burst, mode: Mode) -> usize {
+    forward_burst(rx, tx, burst, black_box(mode))
+}
+
+#[inline(always)]
+fn forward_burst(rx: &mut impl RxQueue, tx: &mut impl TxQueue, burst: &mut Burst, mode: Mode) -> usize {
+    let received = rx.rx_burst(burst);
+    if let Mode::Mac = mode {
+        burst.iter_mut().for_each(rewrite);
+    }
+    tx.tx_burst(burst);
+    burst.clear();
+    received
+}
+
+fn rewrite(packet: &mut Packet) {
+    const ADDRESSES: [u8; 12] = [2, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1];
+    if let Some(front) = packet.as_mut_slice().and_then(|data| data.first_chunk_mut()) {
+        *front = ADDRESSES;
+    }
+}
