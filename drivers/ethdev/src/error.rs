@@ -50,6 +50,14 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
+    /// The device does not answer any more.
+    #[error(
+        "{port}: the device is gone: it was pulled out, or the process that served it has ended; open it anew when it is back"
+    )]
+    Gone {
+        /// The port's name.
+        port: String,
+    },
     /// The floor below failed.
     #[error(transparent)]
     Pci(#[from] pagewire_pci::Error),

@@ -245,6 +245,15 @@ pub trait Port: Send {
         None
     }
 
+    /// Whether the device is still there. To be asked now and then: a device that is gone receives nothing and says nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if it is not.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     // Filters. What is not overridden suits a port that has none and receives every frame.
 
     /// Receive every frame, or only those for the port.
@@ -360,6 +369,9 @@ where
     }
     fn link_interrupt(&self) -> Option<BorrowedFd<'_>> {
         self.0.link_interrupt()
+    }
+    fn check(&self) -> Result<(), Error> {
+        self.0.check()
     }
     fn set_promiscuous(&mut self, on: bool) -> Result<(), Error> {
         self.0.set_promiscuous(on)

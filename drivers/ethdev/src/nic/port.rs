@@ -256,6 +256,15 @@ impl<C: Card> Port for Nic<C> {
         self.link_interrupt.as_ref().map(|interrupt| interrupt.as_fd())
     }
 
+    fn check(&self) -> Result<(), Error> {
+        // The status register: of what identifies a function the kernel answers from memory.
+        const STATUS: u16 = 0x06;
+        match self.device.function.config().read16(STATUS) {
+            Ok(status) if status != u16::MAX => Ok(()),
+            _ => Err(Error::Gone { port: self.info.name.clone() }),
+        }
+    }
+
     fn set_promiscuous(&mut self, on: bool) -> Result<(), Error> {
         self.check_started(true)?;
         self.filters.promiscuous = on;
