@@ -3,111 +3,19 @@
 // The rings of the driver here are memory that a card reads and writes: reached by pointer.
 #![allow(unsafe_code)]
 
-use std::io::{BufRead, BufReader, Read};
+mod common;
+
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pagewire_hugepages::PageSize;
 use pagewire_pci::{AddressSpace, AddressSpaceOptions, Bar, DmaBuffer, Function};
-use serde_json::Value;
-use tempfile::TempDir;
 
-/// `pagewire model 82599` in a folder of its own.
-struct Model {
-    folder: TempDir,
-    child: Option<Child>,
-}
-
-impl Model {
-    fn command(folder: &Path, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pagewire"));
-        command.args(["model", "82599"]).args(arguments.split_whitespace()).current_dir(folder);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// One that is not started yet.
-    fn folder() -> Model {
-        Model { folder: TempDir::new().unwrap(), child: None }
-    }
-
-    /// Starts it, and waits until it serves: it says so.
-    fn start(&mut self, arguments: &str) -> String {
-        let mut child = Model::command(self.folder.path(), arguments).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.as_mut().unwrap());
-        let mut said = String::new();
-        while !said.contains("vfio-user-pci") {
-            assert_ne!(lines.read_line(&mut said).unwrap(), 0, "{arguments}: {said}");
-        }
-        self.child = Some(child);
-        said
-    }
-
-    fn started(arguments: &str) -> Model {
-        let mut model = Model::folder();
-        model.start(arguments);
-        model
-    }
-
-    /// All of a run that ends by itself.
-    fn output(&self, arguments: &str) -> Output {
-        Model::command(self.folder.path(), arguments).output().unwrap()
-    }
-
-    /// Why it does not start.
-    fn refusal(&self, arguments: &str) -> String {
-        let output = self.output(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success(), "{arguments}: {said}");
-        said
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Sends a signal and waits for the end: how it ended, and what it printed.
-    fn end(&mut self, signal: &str) -> (ExitStatus, String) {
-        let mut child = self.child.take().unwrap();
-        let kill = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
-        assert!(kill.unwrap().success());
-        let start = Instant::now();
-        let mut printed = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-        let status = child.wait().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(5), "{signal}: {:?}", start.elapsed());
-        (status, printed)
-    }
-
-    /// The totals of one that prints JSON.
-    fn totals(&mut self) -> Value {
-        let (status, printed) = self.end("TERM");
-        assert!(status.success(), "{printed}");
-        let last: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
-        assert_eq!(last["final"], true);
-        last
-    }
-
-    fn files(&self) -> Vec<String> {
-        let names = std::fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<_> = names.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Model {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
+use common::Model;
 
 fn space() -> AddressSpace {
     let options = AddressSpaceOptions { dma_page_size: PageSize::Size4K, ..AddressSpaceOptions::default() };

@@ -20,9 +20,11 @@ pub(super) struct Forwarded {
     pub(super) lanes: Vec<Lane>,
     pub(super) cycles: Vec<CyclesPerPacket>,
     pub(super) elapsed: Duration,
+    /// Why it ended, if before its time.
+    pub(super) outcome: Result<()>,
 }
 
-/// Run the lanes on their cores, report meanwhile, and collect what comes back.
+/// Run the lanes on their cores, report meanwhile, and collect what comes back, whatever it was that ended it.
 pub(super) fn forward(
     args: &Args,
     lanes: Vec<Lane>,
@@ -31,7 +33,7 @@ pub(super) fn forward(
     reporter: &mut Reporter,
     cards: Option<&Embedded>,
     stop: &Arc<AtomicBool>,
-) -> Result<Forwarded> {
+) -> Forwarded {
     let mut shares: Vec<Vec<Lane>> = cpus.iter().map(|_| Vec::new()).collect();
     let cores = shares.len();
     for (number, lane) in lanes.into_iter().enumerate() {
@@ -78,7 +80,7 @@ pub(super) fn forward(
             }
             let watched = watch(args, ports, reporter, stop, start);
             if let Some(cards) = cards {
-                cards.drain();
+                cards.drain(|| reporter.report(ports, start.elapsed(), true).unexplained().is_none());
             }
             watched
         }
@@ -100,9 +102,8 @@ pub(super) fn forward(
         drop(lanes);
         std::panic::resume_unwind(panic);
     }
-    watched?;
     lanes.sort_by_key(|lane| lane.rx_port);
-    Ok(Forwarded { lanes, cycles, elapsed: start.elapsed() })
+    Forwarded { lanes, cycles, elapsed: start.elapsed(), outcome: watched }
 }
 
 struct StopOnExit(Arc<AtomicBool>);
@@ -113,7 +114,7 @@ impl Drop for StopOnExit {
     }
 }
 
-/// Report every period and at every change of a link, until it is time to stop.
+/// Report every period and at every change of a link, until it is time to stop or a device is gone.
 fn watch(
     args: &Args,
     ports: &mut [AnyPort],
@@ -138,6 +139,7 @@ fn watch(
                 *before = link;
             }
         }
+        ports.iter().try_for_each(|port| port.check())?;
         if !period.is_zero() && start.elapsed() >= next {
             // From now on: a process that slept does not catch up with what it missed.
             next = start.elapsed() + period;

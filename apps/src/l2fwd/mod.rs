@@ -75,7 +75,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     let counters = lanes.iter().map(|lane| lane.counters.clone()).collect();
     let generators = cards.as_ref().map(|cards| (cards.report(), args.mode() == Mode::Rxonly));
     let mut reporter = Reporter::new(monitors, counters, generators);
-    let forwarded = forward(&args, lanes, cpus, &mut ports, &mut reporter, cards.as_ref(), &stop)?;
+    let forwarded = forward(&args, lanes, cpus, &mut ports, &mut reporter, cards.as_ref(), &stop);
     finish(&args, forwarded, ports, reporter)
 }
 
@@ -150,7 +150,7 @@ fn start(
 
 /// Account for every fragment, close the ports, and print the totals.
 fn finish(args: &Args, forwarded: Forwarded, mut ports: Vec<AnyPort>, mut reporter: Reporter) -> Result<()> {
-    let Forwarded { mut lanes, cycles, elapsed } = forwarded;
+    let Forwarded { mut lanes, cycles, elapsed, outcome } = forwarded;
     let (mut inflight, mut in_rings) = (0, 0);
     for lane in &mut lanes {
         in_rings += lane.rx.posted() + lane.tx.pending();
@@ -159,10 +159,19 @@ fn finish(args: &Args, forwarded: Forwarded, mut ports: Vec<AnyPort>, mut report
     }
     let report = reporter.report(&mut ports, elapsed, true).with_cycles(cycles);
     drop(lanes);
-    let stopped: Result<Vec<()>, _> = ports.iter_mut().map(|port| port.stop()).collect();
+    let stopped: Result<Vec<()>, _> = ports
+        .iter_mut()
+        // One that is gone cannot be stopped. It says so itself, and keeps the memory that it was given.
+        .filter(|port| port.check().is_ok())
+        .map(|port| port.stop())
+        .collect();
     drop(ports);
     // What stopping the ports dropped on this thread.
     pagewire_pool::flush_thread();
+    if outcome.is_err() {
+        report.print(args.json)?;
+        return outcome;
+    }
     let after_close = reporter.pools.iter().map(|pool| pool.stats().inflight()).sum();
     let fragments = Fragments { inflight, in_rings: in_rings as u64, after_close };
     let report = report.with_fragments(fragments);

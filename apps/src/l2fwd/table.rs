@@ -9,9 +9,12 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         let when = if self.last { "total, " } else { "" };
+        let names = self.ports.iter().map(|port| format!("{} {}", port.port, port.name));
+        let width = names.map(|name| name.chars().count()).max().unwrap_or(0).max(22);
+        let indented = width + 2;
         let _ = writeln!(
             text,
-            "{:<24}{:>14}{:>12}{:>14}{:>12}{:>10}{:>10}{:>10}{:>10}",
+            "{:<indented$}{:>14}{:>12}{:>14}{:>12}{:>10}{:>10}{:>10}{:>10}",
             format!("{when}{:.1} s", self.seconds),
             "rx packets",
             "rx kpps",
@@ -26,7 +29,7 @@ impl Report {
             let link = if port.link_up { "" } else { "  link down" };
             let _ = writeln!(
                 text,
-                "  {:<22}{:>14}{:>12.1}{:>14}{:>12.1}{:>10}{:>10}{:>10}{:>10}{link}",
+                "  {:<width$}{:>14}{:>12.1}{:>14}{:>12.1}{:>10}{:>10}{:>10}{:>10}{link}",
                 format!("{} {}", port.port, port.name),
                 port.traffic.rx_packets,
                 port.traffic.rx_pps / 1e3,

@@ -1,0 +1,274 @@
+//! `pagewire l2fwd` over modelled cards in processes of their own: every frame, and the death of either side.
+
+mod common;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
+use serde_json::Value;
+
+use common::Model;
+
+/// A run of l2fwd that prints JSON, and is killed if a test forgets it.
+struct Forwarder {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Forwarder {
+    fn start(model: &Model, arguments: &str) -> Forwarder {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pagewire"));
+        command.args(["l2fwd", "--json", "-T", "0.05"]).args(arguments.split_whitespace());
+        command.current_dir(model.folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        Forwarder { child, out }
+    }
+
+    /// Reads reports until one is as it should be.
+    fn wait_until(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + Duration::from_secs(30);
+        let mut line = String::new();
+        let mut last = Value::Null;
+        while Instant::now() < end {
+            line.clear();
+            if self.out.read_line(&mut line).expect("a report") == 0 {
+                let mut said = String::new();
+                let _ = self.child.stderr.take().expect("piped").read_to_string(&mut said);
+                panic!("it ended before {what}: {said}");
+            }
+            last = serde_json::from_str(&line).expect("JSON");
+            if holds(&last) {
+                return last;
+            }
+        }
+        panic!("not {what} within 30 s: {last:#}");
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+        assert!(kill.expect("kill is there").success());
+    }
+
+    /// Waits for its end: whether it was a success, its last report, what it said.
+    fn end(mut self) -> (bool, Value, String) {
+        let (mut out, mut said) = (String::new(), String::new());
+        self.out.read_to_string(&mut out).expect("the rest of it");
+        self.child.stderr.take().expect("piped").read_to_string(&mut said).expect("what it said");
+        let last = out.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).expect("JSON"));
+        (self.child.wait().expect("it ends").success(), last, said)
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn packets(report: &Value, port: usize, way: &str) -> u64 {
+    report["ports"][port][format!("{way}_packets")].as_u64().expect("a count")
+}
+
+/// Frames of 60 to `longest` bytes, no two alike: the shortest and the longest in turn, then all between. The last four bytes
+/// of length are an 802.1Q tag's.
+fn frames(way: u8, count: usize, longest: usize) -> Vec<Vec<u8>> {
+    let length = |number: usize| match number {
+        0..64 => 60 + number,
+        64..128 => longest - (number - 64),
+        _ => 60 + number * 7919 % (longest - 59),
+    };
+    let frame = |number: usize| {
+        let mut frame: Vec<u8> = vec![0x02, 0, 0, 0, 0x99, way, 0x02, 0, 0, 0, 0x98, way];
+        if length(number) > longest - 4 {
+            frame.extend([0x81, 0x00, 0x00, 0x63]);
+        }
+        frame.extend([0x88, 0xb5]);
+        frame.extend((number as u32).to_be_bytes());
+        frame
+            .extend((frame.len()..length(number)).map(|at| (at * 31 + number * 17 + usize::from(way)) as u8));
+        frame
+    };
+    (0..count).map(frame).collect()
+}
+
+fn write(path: &Path, frames: &[Vec<u8>]) {
+    let mut writer = PcapWriter::new(File::create(path).expect("a capture")).expect("its header");
+    for frame in frames {
+        let packet = PcapPacket::new(Duration::ZERO, frame.len() as u32, frame);
+        writer.write_packet(&packet).expect("a frame is written");
+    }
+}
+
+fn read(path: &Path) -> Vec<Vec<u8>> {
+    let mut reader = PcapReader::new(File::open(path).expect("a capture")).expect("its header");
+    std::iter::from_fn(|| reader.next_packet().map(|packet| packet.expect("a frame").data.into_owned()))
+        .collect()
+}
+
+/// Forwards captures both ways at once and gives what arrived at each side.
+fn forward(kind: &str, arguments: &str, sent: &[Vec<Vec<u8>>; 2]) -> [Vec<Vec<u8>>; 2] {
+    let mut model = Model::folder();
+    for (name, frames) in ["a.pcap", "b.pcap"].into_iter().zip(sent) {
+        write(&model.path(name), frames);
+    }
+    model.start(&format!(
+        "{kind} --socket a --wire pcap:a.pcap,at-a.pcap --socket b --wire pcap:b.pcap,at-b.pcap --json -T 0"
+    ));
+    let mut forwarder =
+        Forwarder::start(&model, &format!("--port vfio-user:a --port vfio-user:b {arguments}"));
+    forwarder.wait_until("every frame forwarded", |report| {
+        packets(report, 1, "tx") == sent[0].len() as u64 && packets(report, 0, "tx") == sent[1].len() as u64
+    });
+    forwarder.signal("INT");
+    let (success, last, said) = forwarder.end();
+    assert!(success, "{said}");
+    assert_eq!(last["final"], true);
+    for drops in [&last["ports"][0]["drops"], &last["ports"][1]["drops"]] {
+        assert!(drops.as_object().expect("drops").values().all(|count| count == 0), "{last:#}");
+    }
+    assert_eq!(last["fragments"]["after_close"], 0);
+    model.totals();
+    [read(&model.path("at-a.pcap")), read(&model.path("at-b.pcap"))]
+}
+
+fn assert_same(arrived: &[Vec<u8>], sent: &[Vec<u8>]) {
+    assert_eq!(arrived.len(), sent.len());
+    for (number, (arrived, sent)) in arrived.iter().zip(sent).enumerate() {
+        assert!(
+            arrived == sent,
+            "frame {number} of {} bytes arrived with {}: {arrived:02x?}",
+            sent.len(),
+            arrived.len()
+        );
+    }
+}
+
+#[test]
+fn frames_of_60_to_9018_bytes_arrive_in_order_and_unchanged() {
+    let sent = [frames(1, 900, 9_018), frames(2, 700, 9_018)];
+    for lengths in sent.iter().map(|frames| frames.iter().map(Vec::len)) {
+        assert_eq!((lengths.clone().min(), lengths.max()), (Some(60), Some(9_018)));
+    }
+    for kind in ["--mapped", "--trapped"] {
+        // A capture does not wait for who sends it on: the ring has room for all of it.
+        for arguments in ["--burst 32", "--burst 1"] {
+            let arguments = format!("--mode io --mtu 9000 --rx-ring 4096 --tx-ring 4096 {arguments}");
+            let [at_a, at_b] = forward(kind, &arguments, &sent);
+            assert_same(&at_b, &sent[0]);
+            assert_same(&at_a, &sent[1]);
+        }
+    }
+}
+
+#[test]
+fn mode_mac_changes_the_addresses_and_nothing_else() {
+    let sent = [frames(1, 3_000, 1_518), frames(2, 3_000, 1_518)];
+    let [at_a, at_b] = forward("--mapped", "--mode mac --tx-ring 4096", &sent);
+    for (arrived, sent, sender, station) in [(at_b, &sent[0], 1, 0x0a), (at_a, &sent[1], 0, 0x09)] {
+        let rewritten: Vec<Vec<u8>> = sent
+            .iter()
+            .map(|frame| {
+                let mut frame = frame.clone();
+                frame[..12]
+                    .copy_from_slice(&[0x02, 0, 0, 0, 0, sender, 0x02, 0x1b, 0x21, 0x82, 0x59, station]);
+                frame
+            })
+            .collect();
+        assert_same(&arrived, &rewritten);
+    }
+}
+
+/// Two models in two processes, and l2fwd between them.
+fn between_two() -> (Model, Model, Forwarder) {
+    let a = Model::started("--socket a --wire generate:60,64 --mapped --json -T 0");
+    let b = Model::started("--socket b --wire generate:60,64 --mapped --json -T 0");
+    let ports = format!("--port vfio-user:a --port vfio-user:{} --portmap 0:0,1:1", b.path("b").display());
+    let mut forwarder = Forwarder::start(&a, &ports);
+    forwarder.wait_until("traffic at both ports", |report| {
+        packets(report, 0, "tx") > 1000 && packets(report, 1, "tx") > 1000
+    });
+    (a, b, forwarder)
+}
+
+/// The model serves somebody new, with traffic.
+fn serves(model: &Model, socket: &str) {
+    let mut forwarder = Forwarder::start(model, &format!("--port vfio-user:{socket}"));
+    forwarder.wait_until("traffic", |report| packets(report, 0, "tx") > 1000);
+    forwarder.signal("TERM");
+    let (success, last, said) = forwarder.end();
+    assert!(success && last["fragments"]["after_close"] == 0, "{said}");
+}
+
+#[test]
+fn a_model_that_is_killed_ends_the_run_with_a_reason_and_leaves_the_others_in_order() {
+    let (mut a, b, forwarder) = between_two();
+    let killed = Instant::now();
+    a.end("KILL");
+    let (success, last, said) = forwarder.end();
+    assert!(killed.elapsed() < Duration::from_secs(5), "it took {:?}", killed.elapsed());
+    assert!(!success);
+    let reason = said.lines().last().expect("a reason");
+    assert!(reason.starts_with("pagewire: a: the device is gone"), "{said}");
+    // It was counted up to the end all the same.
+    assert_eq!(last["final"], true);
+    assert!(packets(&last, 0, "rx") > 1000 && packets(&last, 1, "rx") > 1000);
+    serves(&b, "b");
+}
+
+#[test]
+fn a_model_that_hangs_ends_the_run_too() {
+    let (a, b, forwarder) = between_two();
+    let id = a.child.as_ref().expect("it runs").id().to_string();
+    let stop = Command::new("kill").args(["-STOP", &id]).status();
+    assert!(stop.expect("kill is there").success());
+    let stopped = Instant::now();
+    let (success, _, said) = forwarder.end();
+    // A server has 5 seconds for an answer.
+    assert!(stopped.elapsed() < Duration::from_secs(12), "it took {:?}", stopped.elapsed());
+    assert!(
+        !success && said.lines().last().is_some_and(|line| line.contains("a: the device is gone")),
+        "{said}"
+    );
+    let resume = Command::new("kill").args(["-CONT", &id]).status();
+    assert!(resume.expect("kill is there").success());
+    serves(&a, "a");
+    serves(&b, "b");
+}
+
+#[test]
+fn models_serve_the_next_when_a_forwarder_is_killed() {
+    let (mut a, b, mut forwarder) = between_two();
+    forwarder.child.kill().expect("it runs");
+    forwarder.child.wait().expect("it ends");
+    serves(&a, "a");
+    serves(&b, "b");
+    let totals = a.totals();
+    assert_eq!(totals["cards"][0]["clients"], 2, "{totals:#}");
+}
+
+#[test]
+fn a_socket_with_nothing_behind_it_is_told_how_to_get_a_card() {
+    let model = Model::folder();
+    std::fs::write(model.path("file"), "").expect("a file");
+    drop(std::os::unix::net::UnixListener::bind(model.path("stale")).expect("a socket"));
+    for (port, expected) in [
+        (
+            "vfio-user:none",
+            "port vfio-user:none: there is no such socket; `pagewire model 82599 --socket none` starts",
+        ),
+        ("vfio-user:stale", "nobody listens at it; `pagewire model 82599 --socket stale` starts"),
+        ("vfio-user:file", "nobody listens at it; `pagewire model 82599 --socket file` starts"),
+        ("vfio-user:", "wants the path of a socket"),
+        ("vfio-user:x --port vfio-user:x", "port 1 is port 0 once more"),
+    ] {
+        let (success, _, said) = Forwarder::start(&model, &format!("--port {port}")).end();
+        assert!(!success && said.contains(expected), "{port}: {said}");
+    }
+}
