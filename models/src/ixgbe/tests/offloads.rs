@@ -112,7 +112,7 @@ fn legacy_descriptors_send_and_sum() {
     assert_eq!(b.next(0).unwrap().data, right);
     // With a tag, and in two pieces.
     let (at, tagged) = (TX_BUFFERS, 0x4200_0000 | 0x3123 << 48);
-    a.submit(0, &[[at, tagged | 50], [at + 50, 0x0b00_0000 | right.len() as u64 - 50]]);
+    a.submit(0, &[[at, tagged | 50], [at + 50, 0x0b00_0000 | (right.len() as u64 - 50)]]);
     a.poll();
     b.poll();
     let received = b.next(0).unwrap().data;
