@@ -3,26 +3,14 @@
 mod common;
 
 use std::fs::File;
-use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use common::raw::{Came, Raw};
-use common::{DONE, ECHO, IOVA, LEN, REFUSED, Running, SCRATCH, eventually, serve, space};
-use pagewire_pci::vfio_user::transport::Wait;
+use common::{SCRATCH, next_is_served, serve};
 use pagewire_pci::vfio_user::wire::{
     self, Command, DeviceInfo, DmaMap, DmaUnmap, Header, IrqInfo, RegionAccess, RegionInfo, SetIrqs,
 };
-
-/// A client as it should be is served.
-fn next_is_served(running: &Running, after: &str) {
-    let start = Instant::now();
-    let function = space().open_vfio_user(&running.path).unwrap_or_else(|error| panic!("{after}: {error}"));
-    let bar = function.bar(0).unwrap();
-    bar.write32(SCRATCH, 77);
-    assert_eq!(bar.read32(SCRATCH), 77, "{after}");
-    assert!(start.elapsed() < Duration::from_secs(5), "{after}: {:?}", start.elapsed());
-}
 
 fn header(size: u32, command: u16, flags: u32) -> Vec<u8> {
     Header { id: 1, command, size, flags, error: 0 }.encode().to_vec()
@@ -103,6 +91,7 @@ fn a_client_out_of_step_is_dropped() {
         ("an unknown type", header(16, 9, 2)),
         ("too short", header(0, 9, 0)),
         ("too long", header(wire::MAX_MESSAGE as u32 + 1, 9, 0)),
+        ("a size that is less than what comes", [header(16, 4, wire::NO_REPLY), vec![0; 16]].concat()),
         ("half a header", header(16, 9, 0)[..15].to_vec()),
         ("half a body", [header(64, 10, 0), vec![0; 20]].concat()),
     ] {
@@ -168,6 +157,10 @@ fn what_makes_no_sense_is_refused_and_the_connection_goes_on() {
     {
         refuses(2, &map(address, size, offset), &[short.as_fd()], libc::EINVAL);
     }
+    short.set_len(0x2000).unwrap();
+    for (address, size, offset) in [(0x800, 0x1000, 0), (0, 0x800, 0), (0, 0x1000, 0x800), (1, 0x1000, 1)] {
+        refuses(2, &map(address, size, offset), &[short.as_fd()], libc::EINVAL);
+    }
     refuses(2, &map(0, 0x1000, 0), &[null.as_fd()], libc::EINVAL);
     refuses(2, &DmaMap { flags: 0xff, size: 1, ..DmaMap::default() }.encode(), &[], libc::EINVAL);
     let set = |flags, index, start, count| SetIrqs { argsz: 20, flags, index, start, count }.encode();
@@ -192,7 +185,7 @@ fn what_makes_no_sense_is_refused_and_the_connection_goes_on() {
     }
 
     assert_eq!(raw.map(0x10_0000, 0x2000, 0, None), Came::Reply(Vec::new()));
-    for (address, size) in [(0x10_0000, 0x2000), (0x10_1fff, 1), (0xf_f000, 0x1001), (0, u64::MAX)] {
+    for (address, size) in [(0x10_0000, 0x2000), (0x10_1000, 0x1000), (0xf_f000, 0x2000), (0, !0xfff)] {
         assert_eq!(raw.map(address, size, 0, None), Came::Errno(libc::EEXIST), "{address:#x}");
     }
     let mut unmap = |address, size, flags| {
@@ -213,6 +206,126 @@ fn what_makes_no_sense_is_refused_and_the_connection_goes_on() {
     assert_eq!((unmap(0, 0x4000_0000, 0), unmap(0, 0, wire::UNMAP_ALL)), (0, 0));
     assert_eq!(unmap(1, 0, wire::UNMAP_ALL), libc::EINVAL);
     assert_eq!(running.count(|counters| &counters.dropped), 0);
+}
+
+/// A body of each command that is as it should be, and starts with its own length if `argsz`.
+fn bodies(argsz: bool) -> Vec<(Command, Vec<u8>)> {
+    let map = DmaMap { argsz: 32, flags: 3, offset: 0, address: 0x1000, size: 0x1000 };
+    let access = RegionAccess { offset: SCRATCH as u64, region: 0, count: 4 };
+    let set =
+        SetIrqs { argsz: 20, flags: wire::IRQ_DATA_NONE | wire::IRQ_TRIGGER, index: 2, start: 0, count: 0 };
+    let mut all = vec![
+        (Command::DmaMap, map.encode().to_vec()),
+        (
+            Command::DmaUnmap,
+            DmaUnmap { argsz: 24, flags: 0, address: 0x1000, size: 0x1000 }.encode().to_vec(),
+        ),
+        (Command::DeviceGetInfo, DeviceInfo { argsz: 16, ..DeviceInfo::default() }.encode().to_vec()),
+        (Command::DeviceGetRegionInfo, RegionInfo { argsz: 32, ..RegionInfo::default() }.encode().to_vec()),
+        (Command::DeviceGetIrqInfo, IrqInfo { argsz: 16, ..IrqInfo::default() }.encode().to_vec()),
+        (Command::DeviceSetIrqs, set.encode().to_vec()),
+    ];
+    if !argsz {
+        all.push((Command::RegionRead, access.encode().to_vec()));
+        all.push((Command::DeviceReset, Vec::new()));
+    }
+    all
+}
+
+#[test]
+fn the_length_that_a_body_gives_is_at_least_its_own() {
+    let running = serve(true);
+    let mut raw = Raw::greeted(&running.path);
+    for (command, body) in bodies(true) {
+        let mut with = |argsz: u32| {
+            let body = [&argsz.to_ne_bytes(), &body[4..]].concat();
+            raw.ask(command as u16, &body, &[])
+        };
+        for short in [0, 1, body.len() as u32 - 1] {
+            assert_eq!(with(short), Came::Errno(libc::EINVAL), "{command}: {short}");
+        }
+        for enough in [body.len() as u32, body.len() as u32 + 1000, u32::MAX] {
+            let came = with(enough);
+            let again = command == Command::DmaMap && enough != body.len() as u32;
+            assert!(
+                matches!(came, Came::Reply(_)) || again && came == Came::Errno(libc::EEXIST),
+                "{command}: {came:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_body_and_descriptors_of_nobodys_are_of_no_interest() {
+    let running = serve(true);
+    let mut raw = Raw::greeted(&running.path);
+    let file = File::open("/dev/null").unwrap();
+    for (command, body) in bodies(false) {
+        let longer = [body.as_slice(), &[0xa5; 200]].concat();
+        let fds = if matches!(command, Command::DmaMap | Command::DeviceSetIrqs) { 0 } else { wire::MAX_FDS };
+        let came = raw.ask(command as u16, &longer, &vec![file.as_fd(); fds]);
+        assert!(matches!(came, Came::Reply(_)), "{command}: {came:?}");
+        assert_eq!(raw.read(0, SCRATCH as u64), 0, "{command}: still in step");
+    }
+    // Nothing at all can be read and written too.
+    for offset in [0, 0x3fff, 0x4000] {
+        let access = RegionAccess { offset, region: 0, count: 0 }.encode();
+        for command in [Command::RegionRead, Command::RegionWrite] {
+            assert_eq!(
+                raw.ask(command as u16, &access, &[]),
+                Came::Reply(access.to_vec()),
+                "{command} {offset:#x}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_client_may_say_little_of_itself_or_much() {
+    let running = serve(true);
+    let padded = [b"{\"more\":\"".as_slice(), &vec![b'x'; wire::MAX_MESSAGE - 64], b"\"}\0"].concat();
+    for (minor, text) in [
+        (0, b"".as_slice()),
+        (1, b"\0"),
+        (u16::MAX, b"{}"),
+        (7, b"{\"capabilities\":{\"max_msg_fds\":1}}"),
+        (0, b"{\"capabilities\":{\"max_data_xfer_size\":1,\"unheard\":[{}]},\"of\":null}\0"),
+        (1, &padded),
+    ] {
+        let mut raw = Raw::connect(&running.path);
+        let body = [&0_u16.to_ne_bytes(), &u16::to_ne_bytes(minor), text].concat();
+        let Came::Reply(reply) = raw.ask(Command::Version as u16, &body, &[]) else {
+            panic!("{minor} {}", text.escape_ascii())
+        };
+        assert_eq!(reply[..4], [[0, 0], minor.min(wire::MINOR).to_ne_bytes()].concat());
+        assert_eq!(raw.read(0, SCRATCH as u64), 0);
+    }
+    // One that needs no answer.
+    let mut raw = Raw::connect(&running.path);
+    let header = Header { flags: wire::NO_REPLY, ..raw.header(Command::Version as u16) };
+    raw.channel.send(header, &[&[0; 4]], &[]).unwrap();
+    assert_eq!(raw.read(0, SCRATCH as u64), 0);
+    drop(raw);
+    next_is_served(&running, "versions");
+    assert_eq!(running.count(|counters| &counters.dropped), 0);
+}
+
+/// Whatever was begun when the client ends, it is at once the next one's turn.
+#[test]
+fn a_client_that_ends_in_the_middle_of_a_message_makes_way() {
+    let running = serve(true);
+    for (command, body) in bodies(false) {
+        let whole = [header(16 + body.len() as u32, command as u16, 0), body].concat();
+        for sent in [1, 15, 16, whole.len() - 1] {
+            let mut raw = Raw::greeted(&running.path);
+            raw.send(&whole[..sent.min(whole.len() - 1)]);
+            let start = Instant::now();
+            drop(raw);
+            next_is_served(&running, "half a message");
+            assert!(start.elapsed() < Duration::from_millis(900), "{command} {sent}: it waited for the rest");
+        }
+    }
+    assert_eq!(running.count(|counters| &counters.dropped), 0, "nobody's fault");
 }
 
 #[test]
@@ -241,106 +354,6 @@ fn a_client_that_takes_no_reply_is_dropped() {
     assert!(asked.is_some(), "it was dropped");
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     next_is_served(&running, "takes nothing");
-}
-
-/// Starts a DMA of 16 bytes at `iova`, without waiting.
-fn start_echo(raw: &mut Raw, iova: u64) -> u16 {
-    raw.bus_master();
-    assert!(matches!(raw.write(0, IOVA as u64, &iova.to_le_bytes()), Came::Reply(_)));
-    assert!(matches!(raw.write(0, LEN as u64, &16_u32.to_le_bytes()), Came::Reply(_)));
-    let header = raw.header(Command::RegionWrite as u16);
-    let access = RegionAccess { offset: ECHO as u64, region: 0, count: 4 };
-    raw.channel.send(header, &[&access.encode(), &[1, 0, 0, 0]], &[]).unwrap();
-    header.id
-}
-
-/// Takes a command that the server sends.
-fn asked(raw: &Raw, command: Command) -> (Header, Vec<u8>) {
-    let mut body = Vec::new();
-    let (header, _) = raw.channel.receive(&mut body, Wait::All(Duration::from_secs(5))).unwrap().unwrap();
-    assert_eq!((header.command, header.is_reply()), (command as u16, false));
-    (Header { flags: wire::REPLY, ..header }, body)
-}
-
-#[test]
-fn memory_without_a_file_is_asked_for() {
-    let running = serve(true);
-    let mut raw = Raw::greeted(&running.path);
-    assert_eq!(raw.map(0x1000, 0x1000, 0, None), Came::Reply(Vec::new()));
-    let echo = start_echo(&mut raw, 0x1100);
-    let (reply, body) = asked(&raw, Command::DmaRead);
-    assert_eq!(body, [0x1100_u64.to_le_bytes(), 16_u64.to_le_bytes()].concat());
-    // Another command before the answer is carried out after it.
-    let between = raw.header(Command::RegionRead as u16);
-    let access = RegionAccess { offset: DONE as u64, region: 0, count: 4 };
-    raw.channel.send(between, &[&access.encode()], &[]).unwrap();
-    raw.channel.send(reply, &[&body, &[5; 16]], &[]).unwrap();
-    let (reply, body) = asked(&raw, Command::DmaWrite);
-    assert_eq!(body, [0x1110_u64.to_le_bytes(), 16_u64.to_le_bytes(), [6; 8], [6; 8]].concat());
-    raw.channel.send(reply, &[&body[..16]], &[]).unwrap();
-    assert!(matches!(raw.came(echo), Came::Reply(_)));
-    let Came::Reply(done) = raw.came(between.id) else { panic!() };
-    assert_eq!(done[16..], [1, 0, 0, 0]);
-
-    // A refusal is the model's to bear.
-    let echo = start_echo(&mut raw, 0x1100);
-    let (reply, _) = asked(&raw, Command::DmaRead);
-    let refusal = Header { flags: wire::REPLY | wire::ERROR, error: libc::EFAULT as u32, ..reply };
-    raw.channel.send(refusal, &[], &[]).unwrap();
-    assert!(matches!(raw.came(echo), Came::Reply(_)));
-    assert_eq!((raw.read(0, DONE as u64), raw.read(0, REFUSED as u64)), (1, 1));
-}
-
-#[test]
-fn a_client_that_answers_wrongly_for_its_memory_is_dropped() {
-    let running = serve(true);
-    type Answer = fn(&Raw, Header, &[u8]);
-    let cases: [(&str, Answer); 6] = [
-        ("silence", |_, _, _| {}),
-        ("gone", |raw, _, _| raw.socket.shutdown(Shutdown::Both).unwrap()),
-        ("too little", |raw, reply, body| raw.channel.send(reply, &[body, &[1; 15]], &[]).unwrap()),
-        ("nothing", |raw, reply, _| raw.channel.send(reply, &[], &[]).unwrap()),
-        ("another", |raw, reply, body| {
-            raw.channel.send(Header { id: reply.id ^ 1, ..reply }, &[body, &[1; 16]], &[]).unwrap();
-        }),
-        ("commands only", |raw, reply, _| {
-            let command = Header { flags: 0, command: 4, ..reply };
-            // It is dropped somewhere on the way.
-            let _ = (0..100).try_for_each(|_| raw.channel.send(command, &[&[0; 16]], &[]));
-        }),
-    ];
-    for (what, answer) in cases {
-        let mut raw = Raw::greeted(&running.path);
-        raw.map(0x1000, 0x1000, 0, None);
-        start_echo(&mut raw, 0x1000);
-        let (reply, body) = asked(&raw, Command::DmaRead);
-        let clients = running.count(|counters| &counters.clients);
-        answer(&raw, reply, &body);
-        let mut body = Vec::new();
-        eventually(what, || raw.channel.receive(&mut body, Wait::Rest(Duration::from_secs(1))).is_err());
-        next_is_served(&running, what);
-        assert_eq!(running.count(|counters| &counters.clients), clients + 1);
-    }
-}
-
-#[test]
-fn files_that_may_shrink_are_no_danger() {
-    let running = serve(true);
-    let mut raw = Raw::greeted(&running.path);
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(0x2000).unwrap();
-    assert_eq!(raw.map(0x1000, 0x1000, 0x1000, Some(&file)), Came::Reply(Vec::new()));
-    let echo = start_echo(&mut raw, 0x1000);
-    assert!(matches!(raw.came(echo), Came::Reply(_)));
-    assert_eq!((raw.read(0, DONE as u64), raw.read(0, REFUSED as u64)), (1, 0));
-    let mut written = [0; 16];
-    std::os::unix::fs::FileExt::read_exact_at(&file, &mut written, 0x1010).unwrap();
-    assert_eq!(written, [1; 16]);
-    file.set_len(0x1000).unwrap();
-    let echo = start_echo(&mut raw, 0x1000);
-    assert!(matches!(raw.came(echo), Came::Reply(_)));
-    assert_eq!((raw.read(0, DONE as u64), raw.read(0, REFUSED as u64)), (1, 1));
-    assert_eq!(file.metadata().unwrap().len(), 0x1000, "and nobody made it longer");
 }
 
 #[test]

@@ -156,7 +156,11 @@ impl Machine {
                 return Ok(false);
             }
             if let Data::Read(into) = data {
-                let (_, read) = DmaAccess::decode(&body)?;
+                let (about, read) = DmaAccess::decode(&body)?;
+                if about != access {
+                    let expected = format_args!("{:#x}", access.address);
+                    return Err(Malformed::field("address replied to", about.address, expected).into());
+                }
                 let short = Malformed::Short { needed: into.len(), found: read.len() };
                 into.copy_from_slice(read.get(..into.len()).ok_or(short)?);
             }

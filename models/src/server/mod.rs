@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pagewire_pci::vfio_user::transport::Channel;
+use pagewire_pci::vfio_user::transport::{Broken, Channel};
 
 pub use self::machine::Counters;
 
@@ -92,6 +92,10 @@ pub struct Stopper {
 }
 
 impl Stopper {
+    fn new() -> io::Result<Stopper> {
+        Ok(Stopper { set: Arc::default(), event: Arc::new(eventfd()?) })
+    }
+
     /// Stops the server, for good.
     pub fn stop(&self) {
         self.set.store(true, Ordering::Relaxed);
@@ -121,8 +125,7 @@ impl Server {
     /// Makes the socket. One that a server left behind that has ended is replaced.
     pub fn bind(path: &Path, options: ServerOptions) -> Result<Server, ServerError> {
         let listener = Listener::bind(path)?;
-        let event = Arc::new(eventfd().map_err(failed("making an eventfd"))?);
-        let stopper = Stopper { set: Arc::default(), event };
+        let stopper = Stopper::new().map_err(failed("making an eventfd"))?;
         Ok(Server { listener, options, stopper, counters: Arc::default() })
     }
 
@@ -154,7 +157,7 @@ impl Server {
             };
             let number = self.counters.clients.fetch_add(1, Ordering::Relaxed) + 1;
             log::info!("client {number} at {path}");
-            match self.serve(function, socket) {
+            match serve(function, socket, &self.options, self.counters(), &self.stopper) {
                 End::Closed => log::info!("client {number} at {path} is gone"),
                 End::Stopped => {}
                 End::Dropped(why) => {
@@ -165,14 +168,34 @@ impl Server {
         }
         Ok(())
     }
+}
 
-    fn serve(&self, function: &mut dyn Function, socket: UnixStream) -> End {
-        let session = Channel::accepted(socket, self.options.timeout)
-            .map_err(End::from)
-            .and_then(|channel| Ok(Session::new(function, channel, &self.options, self.counters())?));
-        match session {
-            Ok(session) => session.run(&self.stopper),
-            Err(end) => end,
-        }
+fn serve(
+    function: &mut dyn Function,
+    socket: UnixStream,
+    options: &ServerOptions,
+    counters: Arc<Counters>,
+    stopper: &Stopper,
+) -> End {
+    let session = Channel::accepted(socket, options.timeout)
+        .map_err(End::from)
+        .and_then(|channel| Ok(Session::new(function, channel, options, counters)?));
+    match session {
+        Ok(session) => session.run(stopper),
+        Err(end) => end,
+    }
+}
+
+/// Serves one client that is connected already, until it is gone or dropped: for fuzzing, where a socket's path would only
+/// take time. Gives why it was dropped.
+#[doc(hidden)]
+pub fn serve_connected(
+    function: &mut dyn Function,
+    socket: UnixStream,
+    options: &ServerOptions,
+) -> Result<(), Broken> {
+    match serve(function, socket, options, Arc::default(), &Stopper::new()?) {
+        End::Dropped(why) => Err(why),
+        End::Closed | End::Stopped => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use pagewire_pci::vfio_user::wire::{
 use super::access::{read, region, widths};
 use super::interrupts::{INTX, Interrupts, MSI, MSIX};
 use super::machine::{Counters, Machine};
-use super::shared::Shared;
+use super::shared::{PAGE, Shared};
 use super::{ServerOptions, Stopper};
 use crate::{Function, Region};
 
@@ -193,20 +193,14 @@ impl<'a> Session<'a> {
         Ok(match Command::from_number(command) {
             Some(Command::DmaMap) => self.map(body, fds)?,
             Some(Command::DmaUnmap) => self.unmap(body)?,
-            Some(Command::DeviceGetInfo) => {
-                let info = DeviceInfo {
-                    argsz: DeviceInfo::LEN as u32,
-                    flags: wire::DEVICE_RESETS | wire::DEVICE_PCI,
-                    regions: wire::PCI_REGIONS,
-                    interrupts: wire::PCI_INTERRUPTS,
-                };
-                DeviceInfo::decode(body)?;
-                Answer::Body(info.encode().to_vec())
-            }
+            Some(Command::DeviceGetInfo) => info(body)?,
             Some(Command::DeviceGetRegionInfo) => self.region_info(body)?,
             Some(Command::DeviceGetIrqInfo) => self.irq_info(body)?,
             Some(Command::DeviceSetIrqs) => {
                 let (set, data) = SetIrqs::decode(body)?;
+                if (set.argsz as usize) < SetIrqs::LEN {
+                    return Ok(Answer::Errno(libc::EINVAL));
+                }
                 self.machine.interrupts.set(&set, data, fds).map_or_else(Answer::Errno, |()| Answer::Done)
             }
             Some(Command::RegionRead) => self.region_read(body)?,
@@ -227,6 +221,11 @@ impl<'a> Session<'a> {
         if fds.len() > 1 {
             return Err(Malformed::Descriptors { fds: fds.len(), expected: 1 });
         }
+        // Whole pages, as with an IOMMU.
+        let whole = [map.address, map.size, map.offset].iter().all(|number| number.is_multiple_of(PAGE));
+        if (map.argsz as usize) < DmaMap::LEN || !whole {
+            return Ok(Answer::Errno(libc::EINVAL));
+        }
         let file = fds.into_iter().next().map(Into::into);
         Ok(self.machine.table.map(&map, file).map_or_else(Answer::Errno, |()| Answer::Done))
     }
@@ -234,6 +233,7 @@ impl<'a> Session<'a> {
     fn unmap(&mut self, body: &[u8]) -> Answered {
         let (unmap, _) = DmaUnmap::decode(body)?;
         let unmapped = match unmap.flags {
+            _ if (unmap.argsz as usize) < DmaUnmap::LEN => Err(libc::EINVAL),
             0 => self.machine.table.unmap(unmap.address, unmap.size),
             wire::UNMAP_ALL if (unmap.address, unmap.size) == (0, 0) => {
                 self.machine.table.clear();
@@ -284,7 +284,7 @@ impl<'a> Session<'a> {
 
     fn irq_info(&mut self, body: &[u8]) -> Answered {
         let (ask, _) = IrqInfo::decode(body)?;
-        if ask.index >= wire::PCI_INTERRUPTS {
+        if ask.index >= wire::PCI_INTERRUPTS || (ask.argsz as usize) < IrqInfo::LEN {
             return Ok(Answer::Errno(libc::EINVAL));
         }
         let flags = match ask.index as usize {
@@ -352,4 +352,18 @@ impl<'a> Session<'a> {
         }
         self.machine.look_at_command(self.function);
     }
+}
+
+fn info(body: &[u8]) -> Answered {
+    let (ask, _) = DeviceInfo::decode(body)?;
+    if (ask.argsz as usize) < DeviceInfo::LEN {
+        return Ok(Answer::Errno(libc::EINVAL));
+    }
+    let info = DeviceInfo {
+        argsz: DeviceInfo::LEN as u32,
+        flags: wire::DEVICE_RESETS | wire::DEVICE_PCI,
+        regions: wire::PCI_REGIONS,
+        interrupts: wire::PCI_INTERRUPTS,
+    };
+    Ok(Answer::Body(info.encode().to_vec()))
 }

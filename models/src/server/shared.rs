@@ -10,7 +10,8 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use super::memory::Memory;
 use crate::{Area, Function, Region};
 
-const PAGE: u64 = 4096;
+/// What the protocol's ends agree on: see `Limits`.
+pub(crate) const PAGE: u64 = 4096;
 
 /// The areas of one region.
 pub(crate) struct Areas {

@@ -40,6 +40,17 @@ fn an_access_may_cross_ranges_that_touch() {
     assert!(table.piece(0x3000, 1).is_none());
 }
 
+#[test]
+fn there_are_only_so_many_ranges() {
+    let mut table = Table::default();
+    for page in 0..MOST as u64 {
+        map(&mut table, page << 13, 0x1000, DMA_READABLE).unwrap();
+    }
+    assert_eq!(map(&mut table, (MOST as u64) << 13, 0x1000, DMA_READABLE), Err(libc::ENOSPC));
+    table.unmap(0, 0x1000).unwrap();
+    map(&mut table, (MOST as u64) << 13, 0x1000, DMA_READABLE).unwrap();
+}
+
 /// A page at a time, and nothing clever.
 #[derive(Default)]
 struct Pages(BTreeMap<u64, u64>);
