@@ -3,6 +3,8 @@
 // Each of them uses its part of it.
 #![allow(dead_code)]
 
+pub(crate) mod driver;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
