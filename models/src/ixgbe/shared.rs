@@ -1,8 +1,12 @@
 //! Doorbells in shared memory: the pages with the queues' registers, mapped by the driver.
 //!
 //! The driver may store to any register there without the card noticing. Tails are looked at in every poll, the rest of a
-//! queue's block now and then, and when receive is switched on: when its control register is not what it was, the whole block
-//! is taken over. Statistics in these pages, which are cleared on reading, are right only by trapped reads.
+//! queue's block now and then, and when receive is switched on: when its control register (or SRRCTL) is not what it was, the
+//! whole block is taken over.
+//!
+//! The pages also have the receive queues' statistics (QPRC, QBRC, QPRDC). Reading them clears them, which goes unnoticed in
+//! memory: drivers that add up what they read would count everything again and again. So they read 0 there, and are right only
+//! by trapped reads. All other statistics are elsewhere.
 
 use super::Ixgbe;
 use super::ring::{CONTROL, HEAD, LEN, TAIL};
@@ -17,10 +21,11 @@ pub(super) const AREAS: [Area; 3] = [
 ];
 
 const BAR: Region = Region::Bar(0);
-/// Control registers are compared once in so many polls.
+/// Control registers, and receive queues' SRRCTL, which drivers change while the queue runs, are compared once in so many polls.
 const SCAN: u32 = 64;
+const SPLIT: u32 = 0x14;
 /// Registers of a block that a driver sets up: the buffer sizes (receive) or head write-back (transmit) among them.
-const FIELDS: [u32; 9] = [0x00, 0x04, LEN, 0x0c, HEAD, 0x14, TAIL, 0x38, 0x3c];
+const FIELDS: [u32; 9] = [0x00, 0x04, LEN, 0x0c, HEAD, SPLIT, TAIL, 0x38, 0x3c];
 
 /// Whether a queue register is a tail.
 pub(super) fn is_tail(offset: u32) -> bool {
@@ -38,7 +43,7 @@ fn blocks() -> impl Iterator<Item = u32> {
 fn fields(block: u32) -> impl Iterator<Item = u32> {
     let transmit = (TDBAL..RDBAL_64).contains(&block);
     FIELDS.into_iter().filter(move |&field| match field {
-        0x14 => !transmit,
+        SPLIT => !transmit,
         0x38 | 0x3c => transmit,
         _ => true,
     })
@@ -101,8 +106,12 @@ impl Ixgbe {
     /// Take over the blocks that have changed.
     pub(super) fn scan(&mut self, host: &mut dyn Host) {
         for block in blocks() {
+            let transmit = (TDBAL..RDBAL_64).contains(&block);
             let control = host.shared_read(BAR, (block + CONTROL) as u64);
-            if control == self.registers.get(block + CONTROL) {
+            let split = if transmit { 0 } else { host.shared_read(BAR, (block + SPLIT) as u64) };
+            if control == self.registers.get(block + CONTROL)
+                && (transmit || split == self.registers.get(block + SPLIT))
+            {
                 continue;
             }
             for field in fields(block) {
@@ -110,7 +119,7 @@ impl Ixgbe {
                 self.registers.set(block + field, value);
             }
             self.registers.set(block + CONTROL, control);
-            if (TDBAL..RDBAL_64).contains(&block) {
+            if transmit {
                 self.transmit.written(&self.registers, block + CONTROL);
             } else {
                 self.receive.written(&self.registers, block + CONTROL);
