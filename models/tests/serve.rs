@@ -11,7 +11,7 @@ use common::{
     ANSWER, DONE, DOORBELL, ECHO, FAR, IOVA, LEN, RAISE, REFUSED, RESETS, SCRATCH, eventually, serve, space,
 };
 use pagewire_hugepages::{PageSize, Segment, SegmentOptions};
-use pagewire_models::server::{Server, ServerError, ServerOptions};
+use pagewire_models::server::{Server, ServerError, ServerOptions, run_together};
 use pagewire_pci::{Bar, Error, Function};
 
 fn write(pointer: *mut u8, bytes: impl Iterator<Item = u8>) {
@@ -248,4 +248,41 @@ fn a_socket_is_one_servers() {
     assert!(path.exists());
     drop(second);
     assert!(!path.exists());
+}
+
+#[test]
+fn one_thread_serves_two_functions_side_by_side() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let paths = [folder.path().join("a"), folder.path().join("b")];
+    let servers = paths.clone().map(|path| {
+        Server::bind(&path, ServerOptions { timeout: Duration::from_secs(1), ..Default::default() }).unwrap()
+    });
+    let (stopper, counters) = (servers[1].stopper(), servers[0].counters());
+    let thread = std::thread::spawn(move || {
+        let (mut a, mut b) = (common::Card::new(), common::Card::new());
+        run_together(vec![(&servers[0], &mut a), (&servers[1], &mut b)]).unwrap();
+    });
+    // Two clients at once, each with its own card.
+    let space = space();
+    let functions = [0, 1].map(|at: usize| space.open_vfio_user(&paths[at]).unwrap());
+    let bars = [0, 1].map(|at: usize| functions[at].bar(0).unwrap());
+    for round in 0..100 {
+        (0..2).for_each(|at| bars[at].write32(SCRATCH, round * 2 + at as u32));
+        (0..2).for_each(|at| assert_eq!(bars[at].read32(SCRATCH), round * 2 + at as u32));
+    }
+    // One goes and another comes that says nothing: it is dropped in the end, and the other one is served all the time.
+    let [one, other] = bars;
+    let [function, _kept] = functions;
+    drop((one, function));
+    let mute = std::os::unix::net::UnixStream::connect(&paths[0]).unwrap();
+    eventually("the mute client is dropped", || {
+        let start = std::time::Instant::now();
+        other.write32(SCRATCH, 5);
+        assert_eq!(other.read32(SCRATCH), 5);
+        assert!(start.elapsed() < Duration::from_millis(900), "held up by a client of another function");
+        counters.dropped.load(std::sync::atomic::Ordering::Relaxed) == 1
+    });
+    drop(mute);
+    stopper.stop();
+    thread.join().unwrap();
 }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use pagewire_pci::vfio_user::wire;
 
@@ -151,17 +151,18 @@ pub(crate) fn eventfd() -> io::Result<File> {
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
 }
 
-/// Waits until one of two descriptors can be read, or the time is up. Without a time it waits for ever.
-pub(crate) fn wait(one: &impl AsFd, other: &impl AsFd, time: Option<std::time::Duration>) -> io::Result<()> {
-    let entry = |fd: &dyn AsFd| libc::pollfd { fd: fd.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let mut entries = [entry(one), entry(other)];
+/// Waits until one of these can be read, or the time is up. Without a time it waits for ever.
+pub(crate) fn wait(fds: &[BorrowedFd<'_>], time: Option<std::time::Duration>) -> io::Result<()> {
+    let entry = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries: Vec<_> = fds.iter().map(entry).collect();
     let time = time.map(|time| libc::timespec {
         tv_sec: time.as_secs() as libc::time_t,
         tv_nsec: time.subsec_nanos().into(),
     });
     let limit = time.as_ref().map_or(std::ptr::null(), |time| &raw const *time);
-    // SAFETY: two entries, as the count says; the time outlives the call or is none; no signal mask.
-    if unsafe { libc::ppoll(entries.as_mut_ptr(), 2, limit, std::ptr::null()) } < 0 {
+    let count = entries.len() as libc::nfds_t;
+    // SAFETY: as many entries as the count says; the time outlives the call or is none; no signal mask.
+    if unsafe { libc::ppoll(entries.as_mut_ptr(), count, limit, std::ptr::null()) } < 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);

@@ -16,7 +16,7 @@
 //! either way, and a write that came as a message is given to [`Function::write`] too.
 //!
 //! **Between messages** the function is polled: without a pause while there is something to do, then with pauses that
-//! grow to a millisecond. A function without a client is not polled.
+//! grow to a millisecond. A function without a client is not polled. [`run_together`] has several in one thread.
 //!
 //! The protocol's messages and their transport are `pagewire_pci::vfio_user`'s, which also says why no crate is used.
 
@@ -25,24 +25,25 @@ mod dma;
 mod interrupts;
 mod machine;
 mod memory;
+mod place;
 mod session;
 mod shared;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pagewire_pci::vfio_user::transport::{Broken, Channel};
+use pagewire_pci::vfio_user::transport::Broken;
 
 pub use self::machine::Counters;
 
-use self::interrupts::{eventfd, wait};
-use self::session::{End, Session};
+use self::interrupts::eventfd;
+use self::place::Place;
+use self::session::End;
 use crate::Function;
 use crate::listener::Listener;
 
@@ -106,11 +107,6 @@ impl Stopper {
     fn is_set(&self) -> bool {
         self.set.load(Ordering::Relaxed)
     }
-
-    /// Waits for something to read, for the stop, or for the time to be up.
-    fn wait(&self, other: &impl AsFd, time: Option<Duration>) -> io::Result<()> {
-        wait(other, &*self.event, time)
-    }
 }
 
 /// Serves a function on a UNIX socket. Dropping it removes the socket.
@@ -141,49 +137,21 @@ impl Server {
 
     /// Serves a function to one client after the other, until it is stopped.
     pub fn run(&self, function: &mut dyn Function) -> Result<(), ServerError> {
-        let path = self.listener.path().display();
-        while !self.stopper.is_set() {
-            let socket = match self.listener.accept() {
-                Ok(socket) => socket,
-                Err(error) => {
-                    // One that was gone before it was accepted, or none; or no descriptor is left for it.
-                    if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
-                        log::warn!("accepting a client at {path}: {error}");
-                        std::thread::sleep(Duration::from_millis(10));
-                    }
-                    self.stopper.wait(&self.listener.socket, None).map_err(failed("waiting for a client"))?;
-                    continue;
-                }
-            };
-            let number = self.counters.clients.fetch_add(1, Ordering::Relaxed) + 1;
-            log::info!("client {number} at {path}");
-            match serve(function, socket, &self.options, self.counters(), &self.stopper) {
-                End::Closed => log::info!("client {number} at {path} is gone"),
-                End::Stopped => {}
-                End::Dropped(why) => {
-                    self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-                    log::warn!("client {number} at {path} was dropped: {why}");
-                }
-            }
-        }
-        Ok(())
+        run_together(vec![(self, function)])
     }
 }
 
-fn serve(
-    function: &mut dyn Function,
-    socket: UnixStream,
-    options: &ServerOptions,
-    counters: Arc<Counters>,
-    stopper: &Stopper,
-) -> End {
-    let session = Channel::accepted(socket, options.timeout)
-        .map_err(End::from)
-        .and_then(|channel| Ok(Session::new(function, channel, options, counters)?));
-    match session {
-        Ok(session) => session.run(stopper),
-        Err(end) => end,
-    }
+/// Serves functions side by side in one thread, each as [`Server::run`] does, until one of the servers is stopped: for
+/// functions that share a core, which would otherwise take turns by the scheduler's clock. A client that does not finish a
+/// message, or does not answer when it is asked for its memory, holds up the clients of the others for as long as
+/// [`ServerOptions::timeout`].
+pub fn run_together<'a>(served: Vec<(&'a Server, &'a mut dyn Function)>) -> Result<(), ServerError> {
+    let stoppers: Vec<&Stopper> = served.iter().map(|(server, _)| &server.stopper).collect();
+    let place = |(server, function): (&'a Server, &'a mut dyn Function)| {
+        Place::new(function, &server.options, server.counters(), Some(&server.listener))
+    };
+    let mut places: Vec<Place<'a>> = served.into_iter().map(place).collect();
+    place::serve(&mut places, &stoppers)
 }
 
 /// Serves one client that is connected already, until it is gone or dropped: for fuzzing, where a socket's path would only
@@ -194,8 +162,24 @@ pub fn serve_connected(
     socket: UnixStream,
     options: &ServerOptions,
 ) -> Result<(), Broken> {
-    match serve(function, socket, options, Arc::default(), &Stopper::new()?) {
-        End::Dropped(why) => Err(why),
-        End::Closed | End::Stopped => Ok(()),
+    let mut place = Place::new(function, options, Arc::default(), None);
+    let mut idle: Option<Instant> = None;
+    let mut turn = place.admit(socket).map(|()| true);
+    loop {
+        match turn {
+            Ok(true) => idle = None,
+            Ok(false) => {
+                let quiet = idle.get_or_insert_with(Instant::now).elapsed();
+                place::pause(std::slice::from_ref(&place), &[], quiet)?;
+            }
+            Err(end) => {
+                place.clear();
+                return match end {
+                    End::Dropped(why) => Err(why),
+                    End::Closed => Ok(()),
+                };
+            }
+        }
+        turn = place.turn();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pagewire_pci::Capabilities;
 use pagewire_pci::vfio_user::transport::{Broken, Channel, Wait};
@@ -11,19 +11,17 @@ use pagewire_pci::vfio_user::wire::{
     RegionInfo, SetIrqs, SparseHeader, Version,
 };
 
+use super::ServerOptions;
 use super::access::{read, region, widths};
 use super::interrupts::{INTX, Interrupts, MSI, MSIX};
 use super::machine::{Counters, Machine};
 use super::shared::{PAGE, Shared};
-use super::{ServerOptions, Stopper};
 use crate::{Function, Region};
 
 /// Why a session ended.
 pub(crate) enum End {
     /// The client closed the connection.
     Closed,
-    /// The server is to stop.
-    Stopped,
     /// The connection was dropped, and why.
     Dropped(Broken),
 }
@@ -48,27 +46,30 @@ enum Answer {
 
 type Answered = Result<Answer, Malformed>;
 
-/// After this without anything to do a session sleeps between looks, longer and longer.
-const SPIN: Duration = Duration::from_micros(100);
-/// The longest sleep: what a doorbell or a frame may wait for after a long silence.
-const LONGEST_NAP: Duration = Duration::from_millis(1);
-/// Looks at a function that is busy, between two looks at the socket.
-const TURNS: u32 = 16;
-
 pub(crate) struct Session<'a> {
     function: &'a mut dyn Function,
     machine: Machine,
     options: &'a ServerOptions,
+    /// When it began, until the client has greeted.
+    ungreeted: Option<Instant>,
+    /// The message that is worked on. Kept for its memory.
+    body: Vec<u8>,
+}
+
+impl AsFd for Session<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.machine.channel.as_fd()
+    }
 }
 
 impl<'a> Session<'a> {
     pub(crate) fn new(
         function: &'a mut dyn Function,
         channel: Channel,
+        shared: Shared,
         options: &'a ServerOptions,
         counters: Arc<Counters>,
-    ) -> Result<Session<'a>, Broken> {
-        let shared = Shared::new(function)?;
+    ) -> Session<'a> {
         let none = Interrupts::new([0; 3]);
         let mut machine = Machine::new(channel, none, shared, counters, options.timeout);
         function.reset(&mut machine);
@@ -80,29 +81,39 @@ impl<'a> Session<'a> {
         (counts[INTX], counts[MSI], counts[MSIX]) = (line.into(), msi.into(), function.vectors().into());
         machine.interrupts = Interrupts::new(counts);
         machine.look_at_command(function);
-        Ok(Session { function, machine, options })
+        Session { function, machine, options, ungreeted: Some(Instant::now()), body: Vec::new() }
     }
 
-    /// Serves until the client is gone.
-    pub(crate) fn run(mut self, stopper: &Stopper) -> End {
-        let end = match self.greet() {
-            Ok(()) => self.work(stopper),
-            Err(end) => end,
-        };
+    /// Ends it, and gives the function back.
+    pub(crate) fn end(mut self) -> &'a mut dyn Function {
         self.machine.unplug();
         self.function.reset(&mut self.machine);
-        end
+        self.function
     }
 
-    fn greet(&mut self) -> Result<(), End> {
-        let mut body = Vec::new();
+    /// Polls the function, and carries a command out if there is one. Whether there was anything to do. Commands are looked
+    /// for if that is asked for or the function has nothing to do.
+    pub(crate) fn turn(&mut self, look: bool) -> Result<bool, End> {
+        if let Some(since) = self.ungreeted {
+            return self.greet(since);
+        }
+        let polled = self.function.poll(&mut self.machine);
+        let busy = if !polled || look { self.next()? || polled } else { polled };
+        match self.machine.broken.take() {
+            Some(broken) => Err(broken.into()),
+            None => Ok(busy),
+        }
+    }
+
+    fn greet(&mut self, since: Instant) -> Result<bool, End> {
         let timeout = self.options.timeout;
-        let first = self.machine.channel.receive(&mut body, Wait::All(timeout))?;
-        let (header, _) = first.ok_or(Broken::TimedOut(timeout))?;
+        let Some((header, _)) = self.machine.channel.receive(&mut self.body, Wait::Rest(timeout))? else {
+            return if since.elapsed() < timeout { Ok(false) } else { Err(Broken::TimedOut(timeout).into()) };
+        };
         if header.command != Command::Version as u16 || header.is_reply() {
             return Err(Malformed::field("first command", header.command, "VERSION").into());
         }
-        let (theirs, capabilities) = Version::decode(&body)?;
+        let (theirs, capabilities) = Version::decode(&self.body)?;
         if theirs.major != wire::MAJOR {
             return Err(Malformed::field("major version", theirs.major, wire::MAJOR).into());
         }
@@ -111,45 +122,19 @@ impl<'a> Session<'a> {
         let mut reply = ours.encode().to_vec();
         reply.extend(wire::OWN_LIMITS.encode());
         self.reply(header, Answer::Body(reply))?;
-        Ok(())
-    }
-
-    fn work(&mut self, stopper: &Stopper) -> End {
-        let mut body = Vec::new();
-        let mut idle: Option<Instant> = None;
-        for turn in 0_u32.. {
-            let polled = self.function.poll(&mut self.machine);
-            let mut busy = polled;
-            if !polled || turn.is_multiple_of(TURNS) {
-                if stopper.is_set() {
-                    return End::Stopped;
-                }
-                match self.next(&mut body) {
-                    Ok(false) => {}
-                    Ok(true) => busy = true,
-                    Err(end) => return end,
-                }
-            }
-            if let Some(broken) = self.machine.broken.take() {
-                return broken.into();
-            }
-            if busy {
-                idle = None;
-                continue;
-            }
-            let quiet = idle.get_or_insert_with(Instant::now).elapsed();
-            if quiet < SPIN {
-                std::thread::yield_now();
-            } else if let Err(error) = stopper.wait(&self.machine.channel, Some((quiet / 8).min(LONGEST_NAP)))
-            {
-                return error.into();
-            }
-        }
-        End::Stopped
+        self.ungreeted = None;
+        Ok(true)
     }
 
     /// Carries the next command out, if there is one.
-    fn next(&mut self, body: &mut Vec<u8>) -> Result<bool, End> {
+    fn next(&mut self) -> Result<bool, End> {
+        let mut body = std::mem::take(&mut self.body);
+        let carried_out = self.carry_out(&mut body);
+        self.body = body;
+        carried_out
+    }
+
+    fn carry_out(&mut self, body: &mut Vec<u8>) -> Result<bool, End> {
         let (header, fds) = match self.machine.queued.pop_front() {
             Some((header, queued, fds)) => {
                 *body = queued;
