@@ -147,9 +147,11 @@ fn a_burst_goes_round_a_ring_of_ports() {
 
 #[test]
 fn signals_end_it_with_its_totals() {
-    for signal in ["INT", "TERM"] {
-        let mut child =
-            pagewire("l2fwd --port null: --json -T 0.1").stdout(Stdio::piped()).spawn().expect("it starts");
+    for (signal, ports) in [("INT", ""), ("TERM", ""), ("INT", "--port null:"), ("TERM", "--port null:")] {
+        let mut child = pagewire(&format!("l2fwd {ports} --json -T 0.1"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         out.read_line(&mut String::new()).expect("a first report");
         let kill = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
@@ -159,6 +161,10 @@ fn signals_end_it_with_its_totals() {
         assert!(child.wait().expect("it ends").success(), "{signal}");
         let last: Value = serde_json::from_str(rest.lines().last().expect("a last line")).expect("JSON");
         assert_eq!(last["final"], true, "{signal}");
+        if ports.is_empty() {
+            assert_eq!(last["generator"]["unexplained"], 0, "{signal}: {last:#}");
+            assert!(count(&last, "/generator/received") > 0);
+        }
     }
 }
 
@@ -197,14 +203,21 @@ fn an_ordinary_user_runs_it() {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(path, mode).expect("they are ours");
     }
-    let script = format!(
-        "exec setpriv --reuid 65534 --regid 65534 --clear-groups {} l2fwd --duration 0.2 -T 0",
-        program.display()
-    );
-    let output = Command::new("sh").args(["-c", &script]).output().expect("a shell");
-    let notes = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{notes}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("nothing lost"), "{notes}");
+    // With huge pages if there are any, and without them within the 8 MiB that such a user may lock by default.
+    for arguments in ["", "--pages 4K"] {
+        let script = format!(
+            "exec prlimit --memlock=8388608 setpriv --reuid 65534 --regid 65534 --clear-groups {} l2fwd --duration 0.5 -T 0 {arguments}",
+            program.display()
+        );
+        let output = Command::new("sh").args(["-c", &script]).output().expect("a shell");
+        let (text, notes) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{notes}");
+        assert!(
+            text.contains("(net_ixgbe)") && text.contains("0 out after close: nothing lost"),
+            "{text}{notes}"
+        );
+    }
 }
 
 #[test]

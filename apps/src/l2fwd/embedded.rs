@@ -6,8 +6,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use pagewire_models::Function;
 use pagewire_models::ixgbe::{self, Ixgbe};
-use pagewire_models::server::{Server, ServerError, ServerOptions, Stopper};
+use pagewire_models::server::{Server, ServerError, ServerOptions, Stopper, run_together};
 use pagewire_models::wire::{Generator, Report, Traffic};
 
 use super::Args;
@@ -24,23 +25,25 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// The cards, served until it is dropped.
 pub(super) struct Embedded {
-    cards: Vec<(Stopper, JoinHandle<Result<(), ServerError>>)>,
+    threads: Vec<(Stopper, JoinHandle<Result<(), ServerError>>)>,
     report: Arc<Report>,
+    cpus: Vec<usize>,
     /// Where their sockets are, until they have been connected to.
     folder: Option<tempfile::TempDir>,
 }
 
 impl Embedded {
-    /// Serve them, each on one of `cpus`. The generators are quiet at first.
-    pub(super) fn start(args: &Args, cpus: &[usize]) -> Result<Embedded> {
+    /// Serve them, in a thread for each of `cpus` or one for all. The generators are quiet at first.
+    pub(super) fn start(args: &Args, mut cpus: Vec<usize>) -> Result<Embedded> {
+        cpus.truncate(CARDS);
         let folder =
             tempfile::Builder::new().prefix("pagewire-").tempdir().context("a folder for sockets")?;
         let report = Arc::new(Report::default());
         report.run(false);
-        let mut embedded = Embedded { cards: Vec::new(), report, folder: Some(folder) };
+        let mut embedded = Embedded { threads: Vec::new(), report, cpus, folder: Some(folder) };
+        let mut cards = Vec::new();
         for (number, path) in embedded.sockets().into_iter().enumerate() {
             let server = Server::bind(&path, ServerOptions::default())?;
-            let stopper = server.stopper();
             let traffic = Traffic {
                 stream: number as u8,
                 length: args.tx_size.into(),
@@ -51,14 +54,28 @@ impl Embedded {
             let generator = Generator::new(traffic, embedded.report.clone());
             let mut config = ixgbe::Config { mapped: true, ..ixgbe::Config::default() };
             config.mac[5] = number as u8;
-            let cpu = (!cpus.is_empty()).then(|| cpus[number % cpus.len()]);
+            cards.push((server, Ixgbe::new(config, Box::new(generator))));
+        }
+        // Cards on one core share a thread: a thread each would spin while the other has work.
+        let share = CARDS.div_ceil(embedded.cpus.len().max(1));
+        for number in 0..CARDS / share {
+            let mut cards: Vec<_> = cards.drain(..share).collect();
+            let stopper = cards[0].0.stopper();
+            let cpu = embedded.cpus.get(number).copied();
             let thread = thread::Builder::new().name(format!("82599-{number}")).spawn(move || {
                 cpu.inspect(|cpu| cores::pin(*cpu));
-                server.run(&mut Ixgbe::new(config, Box::new(generator)))
+                run_together(
+                    cards.iter_mut().map(|(server, card)| (&*server, card as &mut dyn Function)).collect(),
+                )
             });
-            embedded.cards.push((stopper, thread.context("a thread for a modelled card")?));
+            embedded.threads.push((stopper, thread.context("a thread for modelled cards")?));
         }
         Ok(embedded)
+    }
+
+    /// Whether they have no core but these.
+    pub(super) fn shares(&self, cpus: &[usize]) -> bool {
+        self.cpus.iter().all(|cpu| cpus.contains(cpu))
     }
 
     fn sockets(&self) -> Vec<std::path::PathBuf> {
@@ -103,10 +120,10 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        for (stopper, _) in &self.cards {
+        for (stopper, _) in &self.threads {
             stopper.stop();
         }
-        for (_, thread) in self.cards.drain(..) {
+        for (_, thread) in self.threads.drain(..) {
             match thread.join() {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => log::error!("a modelled card: {error}"),

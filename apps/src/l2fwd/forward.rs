@@ -10,7 +10,7 @@ use pagewire_ethdev::{AnyPort, Link};
 
 use super::args::{Args, Mode};
 use super::embedded::Embedded;
-use super::lane::{self, CyclesPerPacket, Lane};
+use super::lane::{self, CyclesPerPacket, Idle, Lane};
 use super::live::View;
 use super::report::Reporter;
 use crate::cores;
@@ -48,6 +48,7 @@ pub(super) fn forward(
         shares[number % cores].push(lane);
     }
     let (record, first) = (args.record_core_cycles, args.tx_first);
+    let idle = if cards.is_some_and(|cards| cards.shares(&cpus)) { Idle::Nap } else { Idle::Spin };
     let (mut workers, mut failed) = (Vec::new(), None);
     for (cpu, mut share) in cpus.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
         let stop = stop.clone();
@@ -57,9 +58,9 @@ pub(super) fn forward(
             cores::pin(cpu);
             share.iter_mut().for_each(|lane| lane.send_first(first));
             match record {
-                false => (lane::run(share, &stop), None),
+                false => (lane::run(share, &stop, idle), None),
                 true => {
-                    let (lanes, cycles) = lane::run_recording(share, &stop);
+                    let (lanes, cycles) = lane::run_recording(share, &stop, idle);
                     (lanes, cycles.summary())
                 }
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, MacAddr, Packet};
 
@@ -120,8 +121,21 @@ fn swap(packet: &mut Packet) {
     }
 }
 
+/// What a loop does that finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// Looks again.
+    Spin,
+    /// Leaves the core for a moment to those who make the frames, which have no other. Not by yielding: who yields to somebody
+    /// busy often enough has yielded for seconds.
+    Nap,
+}
+
+/// How long that is, besides the kernel's own 50 µs of slack.
+const NAP: Duration = Duration::from_micros(1);
+
 /// Forward until told to stop. Gives the lanes back.
-pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool) -> Vec<Lane> {
+pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: Idle) -> Vec<Lane> {
     let mut idle = 0u32;
     while !stop.load(Ordering::Relaxed) {
         let mut moved = 0;
@@ -133,24 +147,25 @@ pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool) -> Vec<Lane> {
         } else {
             idle = idle.wrapping_add(1);
             if idle & (IDLE_ROUNDS - 1) == 0 {
-                rest(&mut lanes);
+                rest(&mut lanes, idle_for);
             }
         }
     }
-    rest(&mut lanes);
+    rest(&mut lanes, Idle::Spin);
     lanes
 }
 
 /// Nothing to do: let no ring and no magazine keep what others could use.
 #[cold]
 #[inline(never)]
-fn rest(lanes: &mut [Lane]) {
+fn rest(lanes: &mut [Lane], idle_for: Idle) {
     for lane in lanes {
         lane.tx.reclaim();
     }
     pagewire_pool::flush_thread();
-    // Whoever makes the frames may have no other core.
-    std::thread::yield_now();
+    if idle_for == Idle::Nap {
+        std::thread::sleep(NAP);
+    }
 }
 
 /// Packets of which the cycles are recorded together: enough that the work which a loop does once in several rounds, such as
@@ -230,7 +245,7 @@ impl Cycles {
 }
 
 /// [`run`], counting the cycles of each lane's rounds that moved packets.
-pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool) -> (Vec<Lane>, Cycles) {
+pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: Idle) -> (Vec<Lane>, Cycles) {
     let mut cycles = Cycles::default();
     let mut groups = vec![Group::default(); lanes.len()];
     let mut idle = 0u32;
@@ -246,12 +261,12 @@ pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool) -> (Vec<Lan
             }
         }
         if idle & (IDLE_ROUNDS - 1) == IDLE_ROUNDS - 1 {
-            rest(&mut lanes);
+            rest(&mut lanes, idle_for);
         }
     }
     // Begun is not full, but may be all there is.
     lanes.iter().zip(&mut groups).for_each(|(lane, group)| cycles.close(group, &lane.counters));
-    rest(&mut lanes);
+    rest(&mut lanes, Idle::Spin);
     (lanes, cycles)
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
              generator at each",
             duration.as_secs_f64()
         );
-        let started = Embedded::start(&args, &for_cards)?;
+        let started = Embedded::start(&args, for_cards)?;
         args.ports = started.ports();
         cards = Some(started);
     }
