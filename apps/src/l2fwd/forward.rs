@@ -32,8 +32,10 @@ pub(super) fn forward(
     ports: &mut [AnyPort],
     reporter: &mut Reporter,
     cards: Option<&Embedded>,
-    stop: &Arc<AtomicBool>,
+    stop: &AtomicBool,
 ) -> Forwarded {
+    // Not the flag that signals set: what is on its way then is forwarded still.
+    let end = Arc::new(AtomicBool::new(false));
     let mut shares: Vec<Vec<Lane>> = cpus.iter().map(|_| Vec::new()).collect();
     let cores = shares.len();
     for (number, lane) in lanes.into_iter().enumerate() {
@@ -51,16 +53,16 @@ pub(super) fn forward(
     let idle = if cards.is_some_and(|cards| cards.shares(&cpus)) { Idle::Nap } else { Idle::Spin };
     let (mut workers, mut failed) = (Vec::new(), None);
     for (cpu, mut share) in cpus.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
-        let stop = stop.clone();
+        let end = end.clone();
         let worker = thread::Builder::new().name(format!("lcore-{cpu}")).spawn(move || {
             // A loop that ends early, by a bug, ends the others too.
-            let _stop = StopOnExit(stop.clone());
+            let _end = EndOnExit(end.clone());
             cores::pin(cpu);
             share.iter_mut().for_each(|lane| lane.send_first(first));
             match record {
-                false => (lane::run(share, &stop, idle), None),
+                false => (lane::run(share, &end, idle), None),
                 true => {
-                    let (lanes, cycles) = lane::run_recording(share, &stop, idle);
+                    let (lanes, cycles) = lane::run_recording(share, &end, idle);
                     (lanes, cycles.summary())
                 }
             }
@@ -79,7 +81,8 @@ pub(super) fn forward(
             if let Some(cards) = cards.filter(|_| args.mode() != Mode::Txonly) {
                 cards.send();
             }
-            let watched = watch(args, ports, reporter, stop, start);
+            let ended = || stop.load(Ordering::Relaxed) || end.load(Ordering::Relaxed);
+            let watched = watch(args, ports, reporter, ended, start);
             if let Some(cards) = cards {
                 cards.drain(|| reporter.report(ports, start.elapsed(), true).unexplained().is_none());
             }
@@ -88,7 +91,7 @@ pub(super) fn forward(
         Some(error) => Err(error).context("a thread for the run loop"),
     };
     // Every loop has ended, and its queues are back or gone, before anything else happens.
-    stop.store(true, Ordering::Relaxed);
+    end.store(true, Ordering::Relaxed);
     let (mut lanes, mut cycles, mut panicked) = (Vec::new(), Vec::new(), None);
     for worker in workers {
         match worker.join() {
@@ -107,9 +110,9 @@ pub(super) fn forward(
     Forwarded { lanes, cycles, elapsed: start.elapsed(), outcome: watched }
 }
 
-struct StopOnExit(Arc<AtomicBool>);
+struct EndOnExit(Arc<AtomicBool>);
 
-impl Drop for StopOnExit {
+impl Drop for EndOnExit {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -120,7 +123,7 @@ fn watch(
     args: &Args,
     ports: &mut [AnyPort],
     reporter: &mut Reporter,
-    stop: &AtomicBool,
+    ended: impl Fn() -> bool,
     start: Instant,
 ) -> Result<()> {
     let mut view = View::open(args);
@@ -131,7 +134,7 @@ fn watch(
     let period = args.stats_period;
     let mut next = period;
     view.begin(|| reporter.report(ports, start.elapsed(), false))?;
-    while !stop.load(Ordering::Relaxed) && args.duration.is_none_or(|duration| start.elapsed() < duration) {
+    while !ended() && args.duration.is_none_or(|duration| start.elapsed() < duration) {
         wait_for_link_change(ports);
         for (number, (port, before)) in ports.iter_mut().zip(&mut links).enumerate() {
             let link = port.link();
@@ -147,7 +150,7 @@ fn watch(
             view.show(reporter.report(ports, start.elapsed(), false))?;
         }
         if view.wants_to_quit()? {
-            stop.store(true, Ordering::Relaxed);
+            break;
         }
     }
     Ok(())
