@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::model::{Model, take_warnings};
 use crate::qemu::{Kernel, Nic, Qemu};
 use crate::wire::Wire;
 
@@ -115,6 +116,7 @@ impl Guest {
     /// Boots a guest and returns when it takes commands.
     pub fn boot(options: GuestOptions) -> Result<Self> {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        take_warnings();
         let mut qemu = Qemu::start(&options)?;
         let wires = std::mem::take(&mut qemu.wires).into_iter().map(Wire::new).collect::<Result<_>>()?;
         let agent = BufReader::new(qemu.agent.try_clone()?);
@@ -235,7 +237,23 @@ impl Guest {
         self.qemu.log().lines().filter(|line| line.contains("vtd_dmar_fault")).map(str::to_owned).collect()
     }
 
-    /// Plugs a card's cable in or pulls it.
+    /// The cards that are models of ours, in their order.
+    pub fn models(&self) -> &[Model] {
+        &self.qemu.models
+    }
+
+    /// An error if a driver has made one of the models do what its card cannot or must not do, or anything was logged as a
+    /// warning since the last call.
+    pub fn check_models(&mut self) -> Result<()> {
+        let warnings = take_warnings();
+        for (number, model) in self.models().iter().enumerate() {
+            model.unharmed().with_context(|| format!("model {number} says {warnings:#?}"))?;
+        }
+        ensure!(warnings.is_empty(), "the models say {warnings:#?}");
+        Ok(())
+    }
+
+    /// Plugs the cable of one of QEMU's cards in or pulls it.
     pub fn set_link(&mut self, nic: usize, up: bool) -> Result<()> {
         self.monitor("set_link", json!({ "name": format!("nic{nic}"), "up": up })).map(drop)
     }

@@ -4,13 +4,16 @@
 //! socket that carries frames. What QEMU boots is downloaded and built by the scripts in `tests/lab`.
 
 mod guest;
+mod model;
+pub mod programs;
 mod qemu;
 mod traffic;
 mod transfer;
 mod wire;
 
 pub use guest::{Guest, GuestOptions, Job, Output, quote};
-pub use qemu::{Kernel, Link, Nic};
+pub use model::Model;
+pub use qemu::{Device, Kernel, Link, Nic, script};
 pub use traffic::Traffic;
 pub use transfer::{Flow, Report, Transfer};
 pub use wire::Wire;

@@ -8,9 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use pagewire_models::wire as models;
+use serde_json::json;
 
 use crate::GuestOptions;
+use crate::model::Model;
 
 /// Which kernel the guest runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -28,29 +31,57 @@ pub enum Kernel {
 pub enum Link {
     /// A [`Wire`](crate::Wire) in this process.
     Wire,
-    /// A hub inside QEMU: what one card sends, all others on it receive.
+    /// A hub inside QEMU, for QEMU's cards: what one card sends, all others on it receive.
     Hub,
+    /// The next card with this link, or the one before: for our models.
+    Pair,
+}
+
+/// Who plays a card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// QEMU, by its name of the device, such as `e1000e`.
+    Qemu(String),
+    /// Our model of the 82599, in this process.
+    Ixgbe {
+        /// Its doorbells are pages that the guest maps; else each access to a register is a message.
+        mapped: bool,
+    },
 }
 
 /// A network card of the guest. Each is behind a root port of its own and alone in its IOMMU group.
 #[derive(Clone, Debug)]
 pub struct Nic {
-    /// QEMU's name of the device, such as `e1000e`.
-    pub model: String,
+    /// Who plays it.
+    pub device: Device,
     /// What it is plugged into.
     pub link: Link,
 }
 
 impl Nic {
-    /// A card plugged into a [`Wire`](crate::Wire).
-    pub fn wired(model: &str) -> Self {
-        Self { model: model.to_owned(), link: Link::Wire }
+    /// A card of QEMU's plugged into a [`Wire`](crate::Wire).
+    pub fn wired(device: &str) -> Self {
+        Self { device: Device::Qemu(device.to_owned()), link: Link::Wire }
     }
 
-    /// A card plugged into the hub.
-    pub fn on_hub(model: &str) -> Self {
-        Self { model: model.to_owned(), link: Link::Hub }
+    /// A card of QEMU's plugged into the hub.
+    pub fn on_hub(device: &str) -> Self {
+        Self { device: Device::Qemu(device.to_owned()), link: Link::Hub }
     }
+
+    /// Our model of the 82599.
+    pub fn ixgbe(mapped: bool, link: Link) -> Self {
+        Self { device: Device::Ixgbe { mapped }, link }
+    }
+}
+
+/// Runs a script of `tests/lab`, which tells its user what it does, and returns the paths it prints.
+pub fn script(name: &str, args: &[&str]) -> Result<Vec<PathBuf>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab").join(name);
+    let output = Command::new(&script).args(args).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| script.display().to_string())?;
+    ensure!(output.status.success(), "{} failed: {}", script.display(), output.status);
+    Ok(String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect())
 }
 
 /// What QEMU is started from; the scripts in `tests/lab` print where it is.
@@ -69,20 +100,13 @@ impl Image {
         if let Some((_, image)) = prepared.iter().find(|(of, _)| *of == kernel) {
             return Ok(image.clone());
         }
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/image");
         let name = match kernel {
             Kernel::Debian => "debian",
             Kernel::Own => "own",
         };
-        let output = Command::new(script).arg(name).stdin(Stdio::null()).output().context(script)?;
-        if !output.status.success() {
-            bail!("{script} {name} failed:\n{}", String::from_utf8_lossy(&output.stderr));
-        }
-        let printed = String::from_utf8(output.stdout)?;
-        let [qemu, kernel_file, initrd, _pagewire] = printed.lines().collect::<Vec<_>>()[..] else {
-            bail!("{script} printed {printed:?}, expected four paths");
-        };
-        let image = Image { qemu: qemu.into(), kernel: kernel_file.into(), initrd: initrd.into() };
+        let [qemu, kernel_file, initrd, _pagewire] = <[PathBuf; 4]>::try_from(script("image", &[name])?)
+            .map_err(|printed| anyhow!("tests/lab/image printed {printed:?}, expected four paths"))?;
+        let image = Image { qemu, kernel: kernel_file, initrd };
         prepared.push((kernel, image.clone()));
         Ok(image)
     }
@@ -100,6 +124,8 @@ pub(crate) struct Qemu {
     pub(crate) terminal: Option<UnixStream>,
     /// One for each card with [`Link::Wire`], in their order, then the hub's.
     pub(crate) wires: Vec<UnixStream>,
+    /// The cards that are models, in their order.
+    pub(crate) models: Vec<Model>,
 }
 
 impl Qemu {
@@ -114,28 +140,47 @@ impl Qemu {
         let monitor = UnixListener::bind(at("monitor"))?;
         let terminal = options.terminal.then(|| UnixListener::bind(at("terminal"))).transpose()?;
         let mut wires = Vec::new();
+        let (mut models, mut cable) = (Vec::new(), None);
         for (index, nic) in options.nics.iter().enumerate() {
-            let path = at(&format!("wire{index}"));
-            let netdev = match nic.link {
-                Link::Wire => {
-                    format!("stream,id=net{index},server=off,addr.type=unix,addr.path={}", path.display())
+            let (path, mac) = (at(&format!("wire{index}")), [0x52, 0x54, 0, 0, 0, index as u8]);
+            if nic.link == Link::Wire {
+                wires.push(UnixListener::bind(&path)?);
+            }
+            let device = match (&nic.device, nic.link) {
+                (Device::Qemu(name), link @ (Link::Wire | Link::Hub)) => {
+                    let netdev = match link {
+                        Link::Wire => stream(&format!("net{index}"), &path),
+                        _ => format!("hubport,id=net{index},hubid=0"),
+                    };
+                    args.extend(["-netdev".into(), netdev]);
+                    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+                    format!("{name},id=nic{index},bus=port{index},netdev=net{index},mac={mac}")
                 }
-                Link::Hub => format!("hubport,id=net{index},hubid=0"),
+                (&Device::Ixgbe { mapped }, link @ (Link::Wire | Link::Pair)) => {
+                    let wire: Box<dyn models::Wire> = if link == Link::Wire {
+                        Box::new(models::Stream::new(UnixStream::connect(&path)?)?)
+                    } else if let Some(end) = cable.take() {
+                        Box::new(end)
+                    } else {
+                        let (here, there) = models::pair();
+                        cable = Some(there);
+                        Box::new(here)
+                    };
+                    let path = at(&format!("card{index}"));
+                    models.push(Model::ixgbe(&path, mac, mapped, wire)?);
+                    let socket = json!({ "path": path, "type": "unix" });
+                    let (id, bus) = (format!("nic{index}"), format!("port{index}"));
+                    json!({ "driver": "vfio-user-pci", "id": id, "bus": bus, "socket": socket }).to_string()
+                }
+                (device, link) => bail!("{device:?} cannot be plugged into {link:?}"),
             };
-            args.extend(["-netdev".into(), netdev]);
             args.extend([
                 "-device".into(),
                 // Function-level and hot resets need a port that says which speed it runs at.
                 format!("pcie-root-port,id=port{index},chassis={index},addr={:#x},x-speed=5", 0x10 + index),
                 "-device".into(),
-                format!(
-                    "{},id=nic{index},bus=port{index},netdev=net{index},mac=52:54:00:00:00:{index:02x}",
-                    nic.model
-                ),
+                device,
             ]);
-            if nic.link == Link::Wire {
-                wires.push(UnixListener::bind(path)?);
-            }
         }
 
         if options.hub_wire {
@@ -175,7 +220,7 @@ impl Qemu {
         };
         match connect() {
             Ok((agent, monitor, terminal, wires)) => {
-                Ok(Self { child, directory, agent, monitor, terminal, wires })
+                Ok(Self { child, directory, agent, monitor, terminal, wires, models })
             }
             Err(error) => {
                 // Already dead, or of no use.
@@ -200,7 +245,7 @@ impl Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // An error means that it is dead already.
+        // An error means that it is dead already. The models end after it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -245,6 +290,11 @@ fn machine(options: &GuestOptions, image: &Image, directory: &Path) -> Vec<Strin
         ("-object", "monitor-qmp,id=qmp,chardev=monitor".into()),
     ] {
         args.extend([option.to_owned(), value]);
+    }
+    if options.nics.iter().any(|nic| matches!(nic.device, Device::Ixgbe { .. })) {
+        // Models reach it by descriptor.
+        let memory = format!("memory-backend-memfd,id=memory,share=on,size={}M", options.memory_mib);
+        args.extend(["-object".into(), memory, "-machine".into(), "memory-backend=memory".into()]);
     }
     if options.terminal {
         args.extend(["-chardev".into(), socket("terminal"), "-serial".into(), "chardev:terminal".into()]);

@@ -1,13 +1,13 @@
 //! `tests/bench-guest` and `tests/bench-null`: `pagewire l2fwd` beside DPDK's testpmd, in one run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use pagewire_tests::{Guest, GuestOptions, Kernel, Nic, Traffic, Transfer};
+use pagewire_tests::{Guest, GuestOptions, Kernel, Nic, Traffic, Transfer, programs, script};
 use serde_json::Value;
 
 #[derive(Parser)]
@@ -46,21 +46,20 @@ const MODES: [&str; 2] = ["io", "mac"];
 const BURSTS: [u32; 3] = [32, 8, 1];
 
 fn main() -> Result<()> {
-    let dpdk = script("fetch", &["dpdk"])?.pop().context("tests/lab/fetch printed nothing")?.join("dpdk");
     match Cli::parse().what {
         What::Guest { kernel, frames, rounds } => {
-            rates(&dpdk, kernel, frames, rounds)?;
-            counts(&dpdk, kernel)
+            rates(kernel, frames, rounds)?;
+            counts(kernel)
         }
-        What::Null { rounds, seconds } => null(&dpdk, rounds, seconds),
+        What::Null { rounds, seconds } => null(rounds, seconds),
     }
 }
 
 /// Frames a second through a guest, at most 255 under way in each direction.
-fn rates(dpdk: &Path, kernel: Kernel, frames: u64, rounds: usize) -> Result<()> {
+fn rates(kernel: Kernel, frames: u64, rounds: usize) -> Result<()> {
     println!("frames a second, 64 bytes with checksum, both directions together, best of {rounds} (all)");
     let nics = vec![Nic::wired("e1000e"), Nic::wired("e1000e")];
-    let mut guest = boot(dpdk, GuestOptions { nics, kernel, ..GuestOptions::default() })?;
+    let mut guest = boot(GuestOptions { nics, kernel, ..GuestOptions::default() })?;
     for mode in MODES {
         let mut rates = [Vec::new(), Vec::new()];
         for _ in 0..rounds {
@@ -81,7 +80,7 @@ fn rates(dpdk: &Path, kernel: Kernel, frames: u64, rounds: usize) -> Result<()> 
 }
 
 /// Instructions a packet: both cards on one hub, a burst for each under way, time is a count of instructions.
-fn counts(dpdk: &Path, kernel: Kernel) -> Result<()> {
+fn counts(kernel: Kernel) -> Result<()> {
     /// Cycles of the time stamp counter an instruction, in a guest that counts.
     const CYCLES: f64 = 16.0;
     println!("instructions a packet, mean over the polls that found packets, the kernel's ticks included");
@@ -91,7 +90,7 @@ fn counts(dpdk: &Path, kernel: Kernel) -> Result<()> {
     let cases: Vec<_> = MODES.iter().flat_map(|mode| BURSTS.map(|burst| (*mode, burst))).collect();
     let mut figures = [Vec::new(), Vec::new()];
     for (forwarder, figures) in FORWARDERS.iter().zip(&mut figures) {
-        let mut guest = boot(dpdk, options.clone())?;
+        let mut guest = boot(options.clone())?;
         for &(mode, burst) in &cases {
             guest.plug_hub_wire(true)?;
             let job = guest.start(&format!("exec {} 2>&1", (forwarder.guest)(mode, burst)))?;
@@ -122,11 +121,11 @@ fn counts(dpdk: &Path, kernel: Kernel) -> Result<()> {
 }
 
 /// Cycles a packet between two devices that are not there.
-fn null(dpdk: &Path, rounds: usize, seconds: u64) -> Result<()> {
+fn null(rounds: usize, seconds: u64) -> Result<()> {
     println!("cycles a packet between null devices, best of {rounds} (all)");
     let pagewire = script("image", &["debian"])?.pop().context("tests/lab/image printed nothing")?;
     let testpmd = testpmd(
-        dpdk,
+        &programs::fetch()?,
         &["net_null", "bus_vdev"],
         "--in-memory --no-pci -m 32 --vdev net_null0 --vdev net_null1",
     );
@@ -186,8 +185,11 @@ const FORWARDERS: [Forwarder; 2] = [
         name: "DPDK testpmd",
         guest: |mode, burst| {
             let (a, b) = (Guest::address(0), Guest::address(1));
-            let testpmd =
-                testpmd(Path::new("/mnt"), &["net_e1000", "bus_pci"], &format!("--in-memory -a {a} -a {b}"));
+            let testpmd = testpmd(
+                Path::new(programs::IN_GUEST),
+                &["net_e1000", "bus_pci"],
+                &format!("--in-memory -a {a} -a {b}"),
+            );
             format!("{testpmd} --forward-mode={mode} --burst={burst}")
         },
         ready: "NIC statistics",
@@ -198,23 +200,14 @@ const FORWARDERS: [Forwarder; 2] = [
     },
 ];
 
-/// testpmd out of an unpacked Debian, with that Debian's loader and only those drivers.
+/// testpmd with those drivers, counting its cycles.
 fn testpmd(root: &Path, drivers: &[&str], devices: &str) -> String {
-    let root = root.display();
-    let libraries = format!("{root}/usr/lib/x86_64-linux-gnu");
-    let drivers: String =
-        drivers.iter().map(|driver| format!(" -d {libraries}/dpdk/pmds-23.0/librte_{driver}.so")).collect();
-    format!(
-        "{root}/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path {libraries}:{root}/lib/x86_64-linux-gnu \
-         {root}/usr/bin/dpdk-testpmd -l 0,1{drivers} -d {libraries}/dpdk/pmds-23.0/librte_mempool_ring.so \
-         {devices} -- --total-num-mbufs=2048 --record-core-cycles --stats-period=5"
-    )
+    programs::testpmd(root, drivers, devices) + " --record-core-cycles --stats-period=5"
 }
 
-/// A guest with DPDK mounted and its cards on vfio-pci.
-fn boot(dpdk: &Path, options: GuestOptions) -> Result<Guest> {
-    let mut guest = Guest::boot(GuestOptions { folder: Some(dpdk.to_owned()), ..options })?;
-    guest.check("mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144 folder /mnt")?;
+/// A guest with DPDK and its cards on vfio-pci.
+fn boot(options: GuestOptions) -> Result<Guest> {
+    let mut guest = programs::boot(options)?;
     guest.check(&format!("pagewire dev bind {} {}", Guest::address(0), Guest::address(1)))?;
     Ok(guest)
 }
@@ -239,12 +232,4 @@ fn row(mode: &str, burst: u32, figures: [Vec<f64>; 2], decimals: usize) {
         }
     }
     println!("   ratio {:.2}", figures[0][0] / figures[1][0]);
-}
-
-/// Runs a script of `tests/lab` and returns the paths it prints.
-fn script(name: &str, args: &[&str]) -> Result<Vec<PathBuf>> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab").join(name);
-    let output = Command::new(&script).args(args).stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "{} failed", script.display());
-    Ok(String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect())
 }
