@@ -39,20 +39,42 @@ pub(crate) fn pin(cpu: usize) {
     }
 }
 
-/// For loops and modelled cards beside each other: CPUs for up to `lanes` loops, and others for up to `cards`, as far as
-/// there are any. Cards have more to do than loops, and each polls.
+/// CPUs for loops and modelled cards beside each other; see [`divide`].
 pub(crate) fn beside(lanes: usize, cards: usize) -> Result<(Vec<usize>, Vec<usize>)> {
-    let mut rest = allowed()?;
-    let own = if rest.len() >= lanes + cards { lanes } else { 1 };
-    let for_lanes = rest.split_off(rest.len() - own.min(rest.len()));
-    let for_cards = match rest.len() {
+    Ok(divide(allowed()?, lanes, cards))
+}
+
+/// The last of these for up to `lanes` loops, those before for up to `cards` cards, as far as there are any: cards have more to
+/// do than loops. A single one is for both.
+fn divide(mut cpus: Vec<usize>, lanes: usize, cards: usize) -> (Vec<usize>, Vec<usize>) {
+    let own = if cpus.len() >= lanes + cards { lanes } else { 1 };
+    let for_lanes = cpus.split_off(cpus.len().saturating_sub(own));
+    let for_cards = match cpus.len() {
         0 => for_lanes.clone(),
-        count => rest.split_off(count.saturating_sub(cards)),
+        count => cpus.split_off(count.saturating_sub(cards)),
     };
-    Ok((for_lanes, for_cards))
+    (for_lanes, for_cards)
 }
 
 /// The CPUs that this process may run on and that are not among these.
 pub(crate) fn others(cpus: &[usize]) -> Result<Vec<usize>> {
     Ok(allowed()?.into_iter().filter(|cpu| !cpus.contains(cpu)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_and_cards_share_what_there_is() {
+        for (cpus, lanes, cards) in [
+            (vec![3], vec![3], vec![3]),
+            (vec![0, 1], vec![1], vec![0]),
+            (vec![0, 1, 2], vec![2], vec![0, 1]),
+            (vec![0, 1, 2, 3], vec![2, 3], vec![0, 1]),
+            ((0..8).collect(), vec![6, 7], vec![4, 5]),
+        ] {
+            assert_eq!(divide(cpus.clone(), 2, 2), (lanes, cards), "{cpus:?}");
+        }
+    }
 }

@@ -103,7 +103,7 @@ fn its_time_or_a_signal_ends_it_too() {
 fn a_second_signal_ends_it_at_once_and_gives_the_terminal_back() {
     let model = Model::started("--socket card --trapped -T 0");
     let mut terminal = Terminal::run(&format!("--port vfio-user:{} -T 0.1", model.path("card").display()));
-    terminal.wait_for("link up");
+    terminal.wait_for("duplex");
     // From now on every register takes 5 seconds.
     let id = model.child.as_ref().expect("it runs").id().to_string();
     assert!(Command::new("kill").args(["-STOP", &id]).status().expect("kill is there").success());

@@ -62,6 +62,9 @@ impl Embedded {
             let mut cards: Vec<_> = cards.drain(..share).collect();
             let stopper = cards[0].0.stopper();
             let cpu = embedded.cpus.get(number).copied();
+            if let Some(cpu) = cpu {
+                note!("core {cpu}: modelled card {}", names(number * share..(number + 1) * share));
+            }
             let thread = thread::Builder::new().name(format!("82599-{number}")).spawn(move || {
                 cpu.inspect(|cpu| cores::pin(*cpu));
                 run_together(
@@ -116,6 +119,10 @@ impl Embedded {
             }
         }
     }
+}
+
+fn names(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(" and ")
 }
 
 impl Drop for Embedded {
