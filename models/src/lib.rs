@@ -1,4 +1,6 @@
 //! Register-level models of network cards.
+//!
+//! `docs/fuzzing.md` says how the server of the models is fuzzed.
 
 mod function;
 pub mod ixgbe;
