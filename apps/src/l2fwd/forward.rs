@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use pagewire_ethdev::{AnyPort, Link};
 
 use super::args::{Args, Mode};
+use super::cycles::CyclesPerPacket;
 use super::embedded::Embedded;
-use super::lane::{self, CyclesPerPacket, Idle, Lane};
+use super::lane::{self, Idle, Lane};
 use super::live::View;
-use super::report::Reporter;
+use super::reporter::Reporter;
 use crate::cores;
 
 /// What comes back of it.

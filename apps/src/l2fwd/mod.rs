@@ -1,6 +1,7 @@
 //! `pagewire l2fwd`: forward frames between ports at layer 2.
 
 mod args;
+mod cycles;
 mod draw;
 mod embedded;
 mod forward;
@@ -8,6 +9,7 @@ mod lane;
 mod live;
 mod memory;
 mod report;
+mod reporter;
 mod table;
 
 use std::sync::Arc;
@@ -26,7 +28,8 @@ use args::{Mode, PortMap};
 use embedded::Embedded;
 use forward::{Forwarded, forward};
 use lane::{Lane, LaneCounters};
-use report::{Fragments, Reporter};
+use report::Fragments;
+use reporter::Reporter;
 
 use crate::{cores, ports, run};
 
