@@ -6,7 +6,7 @@ use ratatui::style::{Style, Stylize};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Paragraph, Row, Table};
 
-use super::report::{Drops, PortReport, Report, Traffic};
+use super::report::{Drops, GeneratorReport, PortReport, Report, Traffic};
 
 /// All of it. What does not fit is left out, from the bottom up: messages, pools, drops, queues.
 pub(super) fn draw(frame: &mut Frame<'_>, title: &str, report: &Report, notes: &[String]) {
@@ -36,12 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, title: &str, report: &Report, notes: &
     traffic_table(frame, traffic_area, report, queues > 0);
     drops_table(frame, drops_area, report);
     if let Some(generator) = &report.generator {
-        let rates = format!(
-            " sent {:.1} kpps, back {:.1} kpps; {generator}",
-            generator.sent_pps / 1e3,
-            generator.received_pps / 1e3
-        );
-        section(frame, generator_area, "generators", vec![Line::from(rates)]);
+        generator_table(frame, generator_area, generator);
     }
     pools_table(frame, pools_area, report);
     let visible = usize::from(messages_area.height.saturating_sub(1));
@@ -131,6 +126,14 @@ fn drops_table(frame: &mut Frame<'_>, area: Rect, report: &Report) {
     table(frame, area, "drops", &columns, rows.collect());
 }
 
+fn generator_table(frame: &mut Frame<'_>, area: Rect, generator: &GeneratorReport) {
+    let GeneratorReport { sent, received, missing, late, corrupt, foreign, .. } = *generator;
+    let mut cells: Vec<String> = [generator.sent_pps / 1e3, generator.received_pps / 1e3].map(rate).into();
+    cells.extend([sent, received, missing, late + corrupt + foreign].map(count));
+    let columns = ["sent kpps", "back kpps", "sent", "back", "not back", "wrong"];
+    table(frame, area, "generators", &columns, vec![([" ".into(), "both".into()], cells, Style::new())]);
+}
+
 fn pools_table(frame: &mut Frame<'_>, area: Rect, report: &Report) {
     let columns = ["fragments", "in flight", "empty", "fast", "slow", "recycled"];
     let rows = report.pools.iter().map(|pool| {
@@ -182,7 +185,7 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    use super::super::report::{GeneratorReport, PoolReport, QueueReport};
+    use super::super::report::{PoolReport, QueueReport};
     use super::*;
 
     fn traffic(scale: u64) -> Traffic {
@@ -260,8 +263,8 @@ mod tests {
  drops                         rx missed   tx full rx nombuf rx errors tx errors
  0 …mp/pagewire-AbCdEf/82599-0         0        77         0         0         0
  1 …gewire-AbCdEf/82599-1 down         0        77         0         0         0
- generators
- sent 1500.0 kpps, back 1400.0 kpps; 2000 frames sent, 1900 back, 100 not back
+ generators          sent kpps back kpps      sent      back  not back     wrong
+ both                   1500.0    1400.0      2000      1900       100         0
  pools               fragments in flight     empty      fast      slow  recycled
  port0                    2112       640         3         0         0         0
  port1                    2112       640         3         0         0         0
@@ -288,8 +291,8 @@ mod tests {
  drops               rx missed   tx full rx nombuf
  0 …e-AbCdEf/82599-0         0        77         0
  1 …dEf/82599-1 down         0        77         0
- generators
- sent 1500.0 kpps, back 1400.0 kpps; 2000 frames s";
+ generators          sent kpps back kpps      sent
+ both                   1500.0    1400.0      2000";
         assert_eq!(lines(50, 9, 2).join("\n"), expected.trim_start_matches('\n'));
         // More ports than lines: as many as there is room for.
         assert!(lines(80, 24, 40)[23].starts_with(" 21 "));

@@ -97,7 +97,7 @@ impl fmt::Display for GeneratorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} frames sent, {} back", self.sent, self.received)?;
         let others = [
-            (self.missing, "not back"),
+            (self.missing, if self.unexplained.is_none() { "under way or lost" } else { "lost" }),
             (self.late, "late"),
             (self.corrupt, "changed"),
             (self.foreign, "of others"),
@@ -107,7 +107,7 @@ impl fmt::Display for GeneratorReport {
         }
         match self.unexplained {
             Some(0) if self.missing == 0 => f.write_str("; nothing lost"),
-            Some(0) => f.write_str("; the drops above are where they went"),
+            Some(0) => f.write_str("; the drops above say where"),
             Some(count) => write!(f, "; {count} MISSING WITHOUT A REASON"),
             None => Ok(()),
         }
