@@ -82,6 +82,9 @@ impl Burst {
     #[inline]
     pub fn clear(&mut self) {
         let len = self.packets.len();
+        if len == 0 {
+            return;
+        }
         // SAFETY: shortening is always allowed; the packets are the slice's from here on.
         unsafe { self.packets.set_len(0) };
         let packets = self.packets.as_mut_ptr().cast::<Option<Packet>>();

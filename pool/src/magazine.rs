@@ -81,13 +81,23 @@ impl Magazine {
     /// Send everything to the pool's return ring.
     #[must_use]
     fn flush(&mut self) -> Option<Doomed> {
-        let count = usize::from(std::mem::take(&mut self.len));
+        self.flush_oldest(self.len.into())
+    }
+
+    /// Send the `count` that have been here longest, whose lines are coldest, to the pool's return ring.
+    #[must_use]
+    fn flush_oldest(&mut self, count: usize) -> Option<Doomed> {
+        let len = usize::from(self.len);
+        let count = count.min(len);
         if count == 0 {
             return None;
         }
-        // SAFETY: the first `count` entries have been written by `push`.
+        // SAFETY: the first `len` entries have been written by `push`.
         let records = unsafe { &*(ptr::from_ref(&self.records[..count]) as *const [NonNull<Record>]) };
-        Shared::give_back(self.kind, records)
+        let doomed = Shared::give_back(self.kind, records);
+        self.records.copy_within(count..len, 0);
+        self.len = (len - count) as u16;
+        doomed
     }
 
     /// Make room for a fragment of pool `kind`, which the magazine does not serve or has no room for.
@@ -102,6 +112,10 @@ impl Magazine {
             if THREAD_HAS_EXITED.get() || THREAD_EXIT.try_with(|_| ()).is_err() {
                 self.limit = 0;
             }
+        } else if self.len >= self.limit && usize::from(self.limit) == CAPACITY {
+            // The pool has taken from here since the last flush, and will again: it needs fewer than there are, not none.
+            doomed = self.flush_oldest(CAPACITY / 2);
+            self.limit = CAPACITY as u16 - 1;
         } else if self.len >= self.limit {
             doomed = self.flush();
             // A thread that allocated from the pool long ago, or never, is judged anew at each flush: the pool raises

@@ -20,6 +20,8 @@ pub struct PostedRing {
     headroom: u16,
     /// Bytes of the smallest fragment that was ever posted.
     smallest: usize,
+    /// Bytes of data that it holds after the headroom, as far as a length goes.
+    room: u16,
 }
 
 impl PostedRing {
@@ -36,7 +38,16 @@ impl PostedRing {
         for (index, iova) in iovas.into_iter().enumerate() {
             view.write(index as u32, [iova, 0]);
         }
-        Ok(PostedRing { ring, headroom, smallest })
+        let mut ring = PostedRing { ring, headroom, smallest, room: 0 };
+        ring.hold(smallest);
+        Ok(ring)
+    }
+
+    /// A fragment of `size` bytes is the smallest from now on.
+    #[cold]
+    fn hold(&mut self, size: usize) {
+        self.smallest = size;
+        self.room = size.saturating_sub(self.headroom.into()).try_into().unwrap_or(u16::MAX);
     }
 
     /// Where the device finds the first descriptor.
@@ -70,7 +81,9 @@ impl PostedRing {
 
     /// Post another fragment in a descriptor that the device is done with. Returns the one that was there.
     pub fn replace(&mut self, index: u32, fresh: Posted) -> Posted {
-        self.smallest = self.smallest.min(fresh.size());
+        if fresh.size() < self.smallest {
+            self.hold(fresh.size());
+        }
         let iova = data(&fresh, self.headroom);
         let mut view = self.ring.view();
         view.write(index, [iova, 0]);
@@ -94,10 +107,10 @@ impl PostedRing {
         mut accept: impl FnMut(u64) -> Option<u16>,
         mut describe: impl FnMut([u64; 2], &mut Packet),
     ) -> (usize, u64) {
-        self.smallest = self.smallest.min(fresh.fragment_size());
-        let headroom = self.headroom;
-        let room = self.smallest.saturating_sub(headroom.into());
-        let longest = u16::try_from(room).map_or(longest, |room| room.min(longest));
+        if fresh.fragment_size() < self.smallest {
+            self.hold(fresh.fragment_size());
+        }
+        let (headroom, longest) = (self.headroom, longest.min(self.room));
         let mut view = self.ring.view();
         assert!(fresh.len() <= view.straight(index), "more fragments than descriptors");
         let (mut descriptor, mut slot) = (view.words(index), view.slot_ptr(index));
