@@ -32,8 +32,24 @@ pub(crate) fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// How long to run, and what to report meanwhile.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Reporting {
+    /// Seconds between two reports; 0 reports only at the end
+    #[arg(short = 'T', long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub(crate) stats_period: Duration,
+
+    /// Stop after this many seconds. By default at Ctrl-C; l2fwd without ports stops after 10
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Report as JSON: one object a period and a final one, one a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// A time on the command line.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("expected a number of seconds, such as 10 or 0.5".into()),

@@ -1,14 +1,12 @@
 //! The command line of `pagewire l2fwd`.
 
-use std::time::Duration;
-
 use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::MacAddr;
 use pagewire_hugepages::PageSize;
 use pagewire_pci::Backend;
 
 use crate::ports::PortSpec;
-use crate::run::seconds;
+use crate::run::Reporting;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,17 +79,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BURSTS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=65536))]
     pub(crate) tx_first: u32,
 
-    /// Seconds between two reports; 0 reports only at the end
-    #[arg(short = 'T', long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub(crate) stats_period: Duration,
-
-    /// Stop after this many seconds. By default at Ctrl-C, or after 10 if no port is given
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) duration: Option<Duration>,
-
-    /// Report as JSON: one object a period and a final one, one a line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) reporting: Reporting,
 
     /// Print tables where there would be a live screen, on a terminal
     #[arg(long)]

@@ -132,10 +132,10 @@ fn watch(
     for (number, (port, link)) in ports.iter().zip(&links).enumerate() {
         note!("port {number} ({}): link {link}", port.info().name);
     }
-    let period = args.stats_period;
+    let period = args.reporting.stats_period;
     let mut next = period;
     view.begin(|| reporter.report(ports, start.elapsed(), false))?;
-    while !ended() && args.duration.is_none_or(|duration| start.elapsed() < duration) {
+    while !ended() && args.reporting.duration.is_none_or(|duration| start.elapsed() < duration) {
         wait_for_link_change(ports);
         for (number, (port, before)) in ports.iter_mut().zip(&mut links).enumerate() {
             let link = port.link();

@@ -29,9 +29,14 @@ pub(super) struct Live {
 impl View {
     /// A screen on a terminal that can be drawn on, unless it is not wanted.
     pub(super) fn open(args: &Args) -> View {
-        let plain = View::Plain(args.json);
+        let plain = View::Plain(args.reporting.json);
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if args.json || args.no_tui || args.stats_period.is_zero() || dumb || !io::stdout().is_terminal() {
+        if args.reporting.json
+            || args.no_tui
+            || args.reporting.stats_period.is_zero()
+            || dumb
+            || !io::stdout().is_terminal()
+        {
             return plain;
         }
         match Screen::open() {
@@ -90,6 +95,9 @@ impl Live {
 fn title(args: &Args) -> String {
     let mode = clap::ValueEnum::to_possible_value(&args.mode());
     let mode = mode.map_or_else(String::new, |mode| mode.get_name().to_owned());
-    let end = args.duration.map_or_else(String::new, |duration| format!(" of {} s", duration.as_secs_f64()));
+    let end = args
+        .reporting
+        .duration
+        .map_or_else(String::new, |duration| format!(" of {} s", duration.as_secs_f64()));
     format!("s{end}  {mode}, bursts of {}", args.burst)
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     };
     let mut cards = None;
     if embedded {
-        let duration = *args.duration.get_or_insert(DEFAULT_DURATION);
+        let duration = *args.reporting.duration.get_or_insert(DEFAULT_DURATION);
         note!(
             "no --port given: forwarding for {} s between two models of the Intel 82599 in this process, with a traffic \
              generator at each",
@@ -172,13 +172,13 @@ fn finish(args: &Args, forwarded: Forwarded, mut ports: Vec<AnyPort>, mut report
     // What stopping the ports dropped on this thread.
     pagewire_pool::flush_thread();
     if outcome.is_err() {
-        report.print(args.json)?;
+        report.print(args.reporting.json)?;
         return outcome;
     }
     let after_close = reporter.pools.iter().map(|pool| pool.stats().inflight()).sum();
     let fragments = Fragments { inflight, in_rings: in_rings as u64, after_close };
     let report = report.with_fragments(fragments);
-    report.print(args.json)?;
+    report.print(args.reporting.json)?;
     stopped?;
     if !fragments.balance() {
         bail!("fragments were lost; this is a bug of pagewire");

@@ -3,13 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::MacAddr;
 use pagewire_models::wire::{MAX_FRAME, PcapOptions, STREAMS, Traffic};
 
-use crate::run::seconds;
+use crate::run::Reporting;
 
 const EXAMPLES: &str = "\
 Wires:
@@ -66,17 +65,8 @@ pub(crate) struct Args {
     #[arg(long = "mac", value_name = "ADDR")]
     pub(crate) macs: Vec<MacAddr>,
 
-    /// Seconds between two reports; 0 reports only at the end
-    #[arg(short = 'T', long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
-    pub(crate) stats_period: Duration,
-
-    /// Stop after this many seconds. By default at Ctrl-C
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    pub(crate) duration: Option<Duration>,
-
-    /// Report as JSON: one object a period and a final one, one a line
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) reporting: Reporting,
 }
 
 /// Cards that there are models of.

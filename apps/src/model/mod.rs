@@ -54,17 +54,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
         cards.push(card);
     }
     explain(&args, &cards);
-    let mut reporter = Reporter::new(args.json, cards);
+    let mut reporter = Reporter::new(args.reporting.json, cards);
     let start = Instant::now();
-    let mut next = args.stats_period;
+    let mut next = args.reporting.stats_period;
     while !stop.load(Relaxed)
-        && args.duration.is_none_or(|duration| start.elapsed() < duration)
+        && args.reporting.duration.is_none_or(|duration| start.elapsed() < duration)
         && !serving.iter().any(Serving::has_ended)
     {
         thread::sleep(LOOK);
-        if !args.stats_period.is_zero() && start.elapsed() >= next {
+        if !args.reporting.stats_period.is_zero() && start.elapsed() >= next {
             // From now on: a process that slept does not catch up with what it missed.
-            next = start.elapsed() + args.stats_period;
+            next = start.elapsed() + args.reporting.stats_period;
             run::print(&reporter.report(start.elapsed(), None))?;
         }
     }
