@@ -87,7 +87,7 @@ mod tx {
 /// Limits of MACLEN and IPLEN in a context.
 const MAX_MACLEN: u16 = 0x7f;
 const MAX_IPLEN: u16 = 0x1ff;
-/// MACLEN of a packet that says nothing of its headers.
+/// MACLEN where there is only a tag to insert.
 const ETHERNET: u16 = 14;
 
 impl TxFormat for TxAdvanced {
@@ -150,11 +150,12 @@ mod tests {
         assert_eq!(lengths, 0x6123 << 16 | 18 << 9 | 20);
         assert_eq!(kind, 1 << 29 | 2 << 20 | 1 << 11 | 1 << 10);
         assert_eq!(options, 1 << 30 | 1 << 40 | 1 << 41);
-        let udp = Request { l4: L4::Udp, vlan: None, ip_csum: false, l2_len: 0, ..request };
-        let Some(Encoded { options, context: Some([lengths, kind]) }) = TxAdvanced::encode(&udp) else {
-            panic!("{udp:?} can be encoded");
-        };
-        assert_eq!((lengths, kind, options), (14 << 9 | 20, 1 << 29 | 2 << 20, 1 << 41));
+        let udp = Request { l4: L4::Udp, vlan: None, ip_csum: false, l2_len: 14, ..request };
+        let tag = Request { l2_len: 0, l3_len: 0, ip_csum: false, l4: L4::None, vlan: Some(5) };
+        for (request, lengths, options) in [(udp, 14 << 9 | 20, 1 << 41), (tag, 5 << 16 | 14 << 9, 1 << 30)] {
+            let context = Some([lengths, 1 << 29 | 2 << 20]);
+            assert_eq!(TxAdvanced::encode(&request), Some(Encoded { options, context }));
+        }
         for beyond in [Request { l2_len: 0x80, ..request }, Request { l3_len: 0x200, ..request }] {
             assert_eq!(TxAdvanced::encode(&beyond), None);
         }

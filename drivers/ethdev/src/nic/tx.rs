@@ -17,7 +17,8 @@ use crate::stats::QueueCounters;
 const REPORT_EVERY: u32 = 32;
 /// Bytes of an 802.1Q tag.
 const VLAN_TAG: usize = 4;
-/// Shortest IPv4 header.
+/// Shortest layer-2 and layer-3 headers of what has checksums.
+const ETHERNET_HEADER: u16 = 14;
 const IPV4_HEADER: u16 = 20;
 
 /// A transmit descriptor of two words. In a data descriptor the first is the buffer's address.
@@ -45,7 +46,7 @@ pub trait TxFormat: Send + 'static {
     fn report(context: Option<[u64; 2]>) -> [u64; 2];
 }
 
-/// What a packet asks the card to do. Header lengths are within the packet.
+/// What a packet asks the card to do. Header lengths are within the packet, and 0 if no checksum is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Bytes of the layer-2 header.
@@ -331,11 +332,12 @@ impl<F: TxFormat> TxRing<F> {
         if needs.into_iter().any(|(needed, offload)| needed && !self.offloads.contains(offload)) {
             return None;
         }
-        let (l2_len, l3_len) = packet.header_lens();
-        // The checksums must lie within the packet: the card does not check.
-        let headers = usize::from(l2_len) + usize::from(l3_len) + l4.header_len();
         let has_checksum = ip_csum || l4 != L4::None;
-        if has_checksum && (headers > len || ip_csum && l3_len < IPV4_HEADER) {
+        // What a packet that asks for no checksum says of its headers may be a former one's: nothing clears it.
+        let (l2_len, l3_len) = if has_checksum { packet.header_lens() } else { (0, 0) };
+        // The checksums must lie within the packet, and not in each other: the card does not check.
+        let headers = usize::from(l2_len) + usize::from(l3_len) + l4.header_len();
+        if has_checksum && (l2_len < ETHERNET_HEADER || l3_len < IPV4_HEADER || headers > len) {
             return None;
         }
         let asked = has_checksum || vlan.is_some();

@@ -61,6 +61,40 @@ fn an_idle_ring_asks_for_one_report_and_frees_all_when_it_is_there() {
     assert_eq!((queue.reclaim(), tail(&bench)), (0, 4));
 }
 
+/// A record outlives its packet: what the packet before said of its headers is nothing to one that asks for no checksum.
+#[test]
+fn header_lengths_matter_to_checksums_alone() {
+    let mut bench = bench();
+    let (mut port, _rx, mut queue) = bench.start(1024);
+    let mut pool = bench.pool(256);
+    let mut tagged = packet(&mut pool, &[60]);
+    tagged.set_header_lens(300, 600);
+    tagged.set_flags(PacketFlags::TX_VLAN_INSERT);
+    assert_eq!(queue.tx_burst(&mut burst(tagged)), 1);
+    let ring = queue.ring();
+    assert_eq!((ring.tail, ring.context), (2, Some([0, 1 << 29])), "a context of no header");
+
+    for (flags, l2, l3, sent) in [
+        (PacketFlags::TX_IP_CSUM, 14, 20, true),
+        (PacketFlags::TX_TCP_CSUM, 14, 28, true),
+        (PacketFlags::TX_TCP_CSUM, 14, 29, false),
+        (PacketFlags::TX_UDP_CSUM, 14, 38, true),
+        // A card would look for the checksum 14 bytes further on, or within the layer before.
+        (PacketFlags::TX_TCP_CSUM, 0, 30, false),
+        (PacketFlags::TX_IP_CSUM, 0, 20, false),
+        (PacketFlags::TX_UDP_CSUM, 14, 0, false),
+        (PacketFlags::TX_IP_CSUM, 14, 19, false),
+    ] {
+        let before = queue.pending();
+        let mut packet = packet(&mut pool, &[60]);
+        packet.set_header_lens(l2, l3);
+        packet.set_flags(flags);
+        assert_eq!(queue.tx_burst(&mut burst(packet)), 1, "{flags:?}");
+        assert_eq!(queue.pending() - before, usize::from(sent), "{flags:?} with headers of {l2} and {l3}");
+    }
+    assert_eq!(port.stats().tx_errors, 5);
+}
+
 /// Done bits set early, late, never, on any descriptor, and a head of garbage: no panic, nothing lost, and never more
 /// descriptors in use than there are.
 #[test]
