@@ -134,7 +134,6 @@ impl nic::Card for I82574 {
         Ok(())
     }
 
-    /// Without long packets the card stops at 1,522 bytes of frame, so that 2,048 may be promised where there are fewer.
     /// Stripping and inserting tags are one bit of the card: who sends tags by offload receives without them.
     fn finds_out(config: &PortConfig) -> RxOffloads {
         let mut offloads = config.rx_offloads;
@@ -144,6 +143,7 @@ impl nic::Card for I82574 {
         offloads
     }
 
+    /// Without long packets the card stops at 1,522 bytes of frame, so that 2,048 may be promised where there are fewer.
     fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
         match room {
             2048.. if frame <= LONGEST_STANDARD => Some(2048),
@@ -196,7 +196,9 @@ impl nic::Card for I82574 {
                 | txdctl::PTHRESH_31,
         );
         registers.write(TIPG, TIPG_802_3);
-        registers.write(TCTL, tctl::EN | tctl::PSP | tctl::CT | tctl::COLD);
+        // What else is in it, the threshold of reads for one, is as the card wants it.
+        let set = tctl::EN | tctl::PSP | tctl::CT | tctl::COLD | tctl::MULR;
+        registers.modify(TCTL, tctl::CT_MASK | tctl::COLD_MASK, set);
         Ok(())
     }
 

@@ -144,8 +144,12 @@ pub(crate) mod tctl {
     pub(crate) const PSP: u32 = 1 << 3;
     /// Collision threshold, the 15 tries of Ethernet.
     pub(crate) const CT: u32 = 15 << 4;
+    pub(crate) const CT_MASK: u32 = 0xff << 4;
     /// Collision distance in full duplex.
     pub(crate) const COLD: u32 = 0x3f << 12;
+    pub(crate) const COLD_MASK: u32 = 0x3ff << 12;
+    /// Several reads of packet data may be under way at a time.
+    pub(crate) const MULR: u32 = 1 << 28;
 }
 
 /// TIPG as section 4.6.6 has it: IPGT 8, IPGR1 2, IPGR2 10.

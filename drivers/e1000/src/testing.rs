@@ -25,6 +25,9 @@ pub(crate) mod fault {
     pub(crate) const SLOW: u32 = 32;
 }
 
+/// A threshold of reads of four lines, and a collision threshold of none.
+pub(crate) const TCTL_AFTER_RESET: u32 = 1 << 29 | tctl::PSP | 0xf0 << 4;
+
 /// Faults that the card has now.
 #[derive(Clone, Default)]
 pub(crate) struct Faults(Arc<AtomicU32>);
@@ -67,6 +70,7 @@ impl Card for Faults {
             registers.set(offset, 0);
             if !self.has(fault::RESETS_NOTHING) {
                 registers.set(RDLEN.offset as u64, 0);
+                registers.set(TCTL.offset as u64, TCTL_AFTER_RESET);
             }
         }
     }

@@ -4,7 +4,7 @@ use pagewire_ethdev::nic::Card;
 use pagewire_ethdev::{Port, RxQueue};
 
 use super::*;
-use crate::testing::{bench as new_bench, fault};
+use crate::testing::{TCTL_AFTER_RESET, bench as new_bench, fault};
 
 #[test]
 fn buffer_sizes_never_exceed_the_room() {
@@ -128,6 +128,14 @@ fn counters_that_read_as_all_ones_do_not_count() {
     faults.set(fault::ALL_ONES);
     assert_eq!(port.link(), Link::Down, "a card that is gone has no link");
     assert_eq!(port.stats().rx_missed, 7);
+}
+
+#[test]
+fn transmit_keeps_what_a_reset_sets_for_reads() {
+    let (mut bench, _) = new_bench();
+    let _started = bench.start(256);
+    let control = bench.registers.get(TCTL.offset as u64);
+    assert_eq!(control, TCTL_AFTER_RESET & !tctl::CT_MASK | tctl::EN | tctl::CT | tctl::COLD | tctl::MULR);
 }
 
 #[test]
