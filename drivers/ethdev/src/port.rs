@@ -226,8 +226,8 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if more is asked than [`Capabilities`] say, [`Error::State`] if the port is started already, and
-    /// what the device makes of it. After an error the port is stopped.
+    /// [`Error::State`] if the port is started already; it goes on. [`Error::Unsupported`] if more is asked than [`Capabilities`]
+    /// say, and what the device makes of it; the port is stopped then.
     fn start(&mut self, config: PortConfig) -> Result<Queues<Self::Rx, Self::Tx>, Error>;
 
     /// Stop the device and free what its queues left behind. The queues must have been dropped.
@@ -285,6 +285,9 @@ pub trait Port: Send {
     }
 
     /// Every other counter there is, by name.
+    ///
+    /// A card's registers are added up when they are read, here and by [`stats`](Port::stats), and count no further than they are
+    /// wide: to be called every 30 seconds at least, for the 36 bits of a byte counter last for 55 at 10 Gb/s.
     fn xstats(&mut self) -> Vec<XStat> {
         Vec::new()
     }

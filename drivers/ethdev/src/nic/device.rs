@@ -33,20 +33,23 @@ pub struct Device {
 impl Device {
     pub(super) fn new<C: Card>(space: &AddressSpace, function: Function) -> Result<Device, Error> {
         let (name, bar) = (function.info().name(), function.bar(0)?);
-        let len = bar.len();
-        let device = Device {
+        // The length is the device's word; every register lies within this. Before anything is written to it.
+        if bar.len() < C::BAR_LEN {
+            return Err(Error::Device {
+                port: name,
+                what: "the length of BAR 0",
+                found: format!("{:#x}", bar.len()),
+                expected: C::BAR_LEN_TEXT,
+            });
+        }
+        Ok(Device {
             name,
             registers: Registers::new(bar),
             space: space.clone(),
             function,
             reset: C::reset,
             retired: Mutex::default(),
-        };
-        // The length is the device's word; every register lies within this.
-        match len < C::BAR_LEN {
-            true => Err(device.error("the length of BAR 0", format!("{len:#x}"), C::BAR_LEN_TEXT)),
-            false => Ok(device),
-        }
+        })
     }
 
     /// [`Error::Device`]: the card holds what no working one holds.
