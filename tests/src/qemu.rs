@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -35,6 +35,11 @@ pub enum Link {
     Hub,
     /// The next card with this link, or the one before: for our models.
     Pair,
+    /// A generator, which wants its frames back from any card with this link: for our models.
+    Generator {
+        /// Frames on their way at most.
+        window: u64,
+    },
 }
 
 /// Who plays a card.
@@ -140,7 +145,7 @@ impl Qemu {
         let monitor = UnixListener::bind(at("monitor"))?;
         let terminal = options.terminal.then(|| UnixListener::bind(at("terminal"))).transpose()?;
         let mut wires = Vec::new();
-        let (mut models, mut cable) = (Vec::new(), None);
+        let (mut models, mut cable, generated) = (Vec::new(), None, Arc::<models::Report>::default());
         for (index, nic) in options.nics.iter().enumerate() {
             let (path, mac) = (at(&format!("wire{index}")), [0x52, 0x54, 0, 0, 0, index as u8]);
             if nic.link == Link::Wire {
@@ -156,9 +161,13 @@ impl Qemu {
                     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
                     format!("{name},id=nic{index},bus=port{index},netdev=net{index},mac={mac}")
                 }
-                (&Device::Ixgbe { mapped }, link @ (Link::Wire | Link::Pair)) => {
+                (&Device::Ixgbe { mapped }, link @ (Link::Wire | Link::Pair | Link::Generator { .. })) => {
                     let wire: Box<dyn models::Wire> = if link == Link::Wire {
                         Box::new(models::Stream::new(UnixStream::connect(&path)?)?)
+                    } else if let Link::Generator { window } = link {
+                        let stream = models.len() as u8;
+                        let traffic = models::Traffic { stream, window, ..models::Traffic::default() };
+                        Box::new(models::Generator::new(traffic, generated.clone()))
                     } else if let Some(end) = cable.take() {
                         Box::new(end)
                     } else {

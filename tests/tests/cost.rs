@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use pagewire_tests::{Guest, GuestOptions, Nic};
+use pagewire_tests::{Guest, GuestOptions, Nic, script};
 use serde_json::Value;
 
 /// The TSC of a counting guest advances by this for each instruction.
@@ -64,11 +64,9 @@ fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result
         ("mac", 1, 384.4),
     ];
     // The program is built as the guest's are: with all optimisations.
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/lab/static");
-    let program = Command::new(script).args(["pagewire-tests", "count"]).output().context(script)?;
-    ensure!(program.status.success(), "{script}: {}", String::from_utf8_lossy(&program.stderr));
-    let program = String::from_utf8(program.stdout)?;
-    let run = Command::new(program.trim_end()).arg("--json").output().context("running it")?;
+    let program =
+        script("static", &["pagewire-tests", "count"])?.pop().context("tests/lab/static printed nothing")?;
+    let run = Command::new(program).arg("--json").output().context("running it")?;
     ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let counted: Vec<Value> = run
         .stdout

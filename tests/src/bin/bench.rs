@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
-use pagewire_tests::{Guest, GuestOptions, Kernel, Nic, Traffic, Transfer, programs, script};
+use clap::{Parser, Subcommand, ValueEnum};
+use pagewire_tests::{Guest, GuestOptions, Kernel, Link, Nic, Traffic, Transfer, programs, script};
 use serde_json::Value;
 
 #[derive(Parser)]
@@ -19,8 +19,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
-    /// Two e1000e cards in a guest: frames a second, and instructions a packet
+    /// Two cards in a guest: frames a second, and instructions a packet
     Guest {
+        /// Which cards: QEMU's model of the 82574L, or ours of the 82599 with mapped doorbells
+        #[arg(long, value_enum, default_value = "82574")]
+        card: Card,
         /// Kernel of the guest. `own` disturbs the count least
         #[arg(long, value_enum, default_value = "own")]
         kernel: Kernel,
@@ -42,29 +45,54 @@ enum What {
     },
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Card {
+    #[value(name = "82574")]
+    E1000e,
+    #[value(name = "82599")]
+    Ixgbe,
+}
+
+impl Card {
+    /// Two of them, each at a wire of this process.
+    fn wired(self) -> Vec<Nic> {
+        match self {
+            Card::E1000e => vec![Nic::wired("e1000e"); 2],
+            Card::Ixgbe => vec![Nic::ixgbe(true, Link::Wire); 2],
+        }
+    }
+
+    /// DPDK's driver.
+    fn driver(self) -> &'static str {
+        match self {
+            Card::E1000e => "net_e1000",
+            Card::Ixgbe => "net_ixgbe",
+        }
+    }
+}
+
 const MODES: [&str; 2] = ["io", "mac"];
 const BURSTS: [u32; 3] = [32, 8, 1];
 
 fn main() -> Result<()> {
     match Cli::parse().what {
-        What::Guest { kernel, frames, rounds } => {
-            rates(kernel, frames, rounds)?;
-            counts(kernel)
+        What::Guest { card, kernel, frames, rounds } => {
+            rates(card, kernel, frames, rounds)?;
+            counts(card, kernel)
         }
         What::Null { rounds, seconds } => null(rounds, seconds),
     }
 }
 
 /// Frames a second through a guest, at most 255 under way in each direction.
-fn rates(kernel: Kernel, frames: u64, rounds: usize) -> Result<()> {
+fn rates(card: Card, kernel: Kernel, frames: u64, rounds: usize) -> Result<()> {
     println!("frames a second, 64 bytes with checksum, both directions together, best of {rounds} (all)");
-    let nics = vec![Nic::wired("e1000e"), Nic::wired("e1000e")];
-    let mut guest = boot(GuestOptions { nics, kernel, ..GuestOptions::default() })?;
+    let mut guest = boot(GuestOptions { nics: card.wired(), kernel, ..GuestOptions::default() })?;
     for mode in MODES {
         let mut rates = [Vec::new(), Vec::new()];
         for _ in 0..rounds {
             for (forwarder, rates) in FORWARDERS.iter().zip(&mut rates) {
-                let job = guest.start(&format!("exec {}", (forwarder.guest)(mode, 32)))?;
+                let job = guest.start(&format!("exec {}", (forwarder.guest)(card, mode, 32)))?;
                 guest.wait_for(&job, forwarder.ready, Duration::from_secs(60))?;
                 let report =
                     Transfer::both_ways(Traffic::Uniform { length: 60 }, frames).run(&mut guest.wires)?;
@@ -79,32 +107,42 @@ fn rates(kernel: Kernel, frames: u64, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Instructions a packet: both cards on one hub, a burst for each under way, time is a count of instructions.
-fn counts(kernel: Kernel) -> Result<()> {
+/// Instructions a packet, in a guest whose time is a count of instructions.
+///
+/// QEMU's cards are on one hub, on which one burst for each goes round. Ours have generators, which are faster than the guest and
+/// keep more under way than a burst, so that every burst is full.
+fn counts(card: Card, kernel: Kernel) -> Result<()> {
     /// Cycles of the time stamp counter an instruction, in a guest that counts.
     const CYCLES: f64 = 16.0;
     println!("instructions a packet, mean over the polls that found packets, the kernel's ticks included");
-    let nics = vec![Nic::on_hub("e1000e"), Nic::on_hub("e1000e")];
+    let (nics, hub_wire) = match card {
+        Card::E1000e => (vec![Nic::on_hub("e1000e"); 2], true),
+        Card::Ixgbe => (vec![Nic::ixgbe(true, Link::Generator { window: 255 }); 2], false),
+    };
     let options =
-        GuestOptions { nics, hub_wire: true, kernel, count_instructions: true, ..GuestOptions::default() };
+        GuestOptions { nics, hub_wire, kernel, count_instructions: true, ..GuestOptions::default() };
     let cases: Vec<_> = MODES.iter().flat_map(|mode| BURSTS.map(|burst| (*mode, burst))).collect();
     let mut figures = [Vec::new(), Vec::new()];
     for (forwarder, figures) in FORWARDERS.iter().zip(&mut figures) {
         let mut guest = boot(options.clone())?;
         for &(mode, burst) in &cases {
-            guest.plug_hub_wire(true)?;
-            let job = guest.start(&format!("exec {} 2>&1", (forwarder.guest)(mode, burst)))?;
+            if hub_wire {
+                guest.plug_hub_wire(true)?;
+            }
+            let job = guest.start(&format!("exec {} 2>&1", (forwarder.guest)(card, mode, burst)))?;
             // In the guest's seconds, of which many pass while it waits for its disk.
             guest.wait_for(&job, forwarder.ready, Duration::from_secs(300))?;
             // Links that were brought up may go down and up once more.
             guest.check("sleep 2")?;
-            let mut frame = Vec::new();
-            for number in 0..burst {
-                Traffic::Uniform { length: 60 }.frame(0, number.into(), &mut frame)?;
-                guest.wires[0].send(&frame)?;
+            if hub_wire {
+                let mut frame = Vec::new();
+                for number in 0..burst {
+                    Traffic::Uniform { length: 60 }.frame(0, number.into(), &mut frame)?;
+                    guest.wires[0].send(&frame)?;
+                }
+                thread::sleep(Duration::from_millis(200));
+                guest.plug_hub_wire(false)?;
             }
-            thread::sleep(Duration::from_millis(200));
-            guest.plug_hub_wire(false)?;
             // One command for all of it: what the guest does for us is counted too.
             guest.check(&format!("sleep 10; kill -INT -$(cat {}); sleep 3", job.pid_file()))?;
             let output = guest.wait(&job, Duration::from_secs(60))?.text;
@@ -158,8 +196,8 @@ fn null(rounds: usize, seconds: u64) -> Result<()> {
 /// A program to measure.
 struct Forwarder {
     name: &'static str,
-    /// How it is started in the guest, by mode and burst.
-    guest: fn(&str, u32) -> String,
+    /// How it is started in the guest, by card, mode and burst.
+    guest: fn(Card, &str, u32) -> String,
     /// What it prints when it forwards.
     ready: &'static str,
     /// Its cycles a packet over all polls that found some, from what it printed.
@@ -169,7 +207,7 @@ struct Forwarder {
 const FORWARDERS: [Forwarder; 2] = [
     Forwarder {
         name: "pagewire",
-        guest: |mode, burst| {
+        guest: |_, mode, burst| {
             let (a, b) = (Guest::address(0), Guest::address(1));
             format!(
                 "pagewire l2fwd --port {a} --port {b} --mode {mode} --burst {burst} -T 0 --record-core-cycles --json"
@@ -183,11 +221,11 @@ const FORWARDERS: [Forwarder; 2] = [
     },
     Forwarder {
         name: "DPDK testpmd",
-        guest: |mode, burst| {
+        guest: |card, mode, burst| {
             let (a, b) = (Guest::address(0), Guest::address(1));
             let testpmd = testpmd(
                 Path::new(programs::IN_GUEST),
-                &["net_e1000", "bus_pci"],
+                &[card.driver(), "bus_pci"],
                 &format!("--in-memory -a {a} -a {b}"),
             );
             format!("{testpmd} --forward-mode={mode} --burst={burst}")
