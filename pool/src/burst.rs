@@ -134,9 +134,7 @@ impl Drain<'_> {
         // SAFETY: `next` is in the buffer, and not yet taken.
         (self.next != self.end).then(|| unsafe { &*self.next })
     }
-}
 
-impl Drain<'_> {
     /// Move packets into `slots`, one each in order, as long as `accept` says yes to the slot's number and the packet. Returns how
     /// many. The slots are empty: what is in one is forgotten.
     ///
