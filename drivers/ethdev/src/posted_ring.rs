@@ -25,7 +25,8 @@ pub struct PostedRing {
 }
 
 impl PostedRing {
-    /// Post each of `fragments`, whose number is a power of two. Data is to lie `headroom` bytes into each.
+    /// Post each of `fragments`, whose number is a power of two. Data is to lie `headroom` bytes into each, and into each that is
+    /// posted later: a pool sees to it that there is room.
     ///
     /// # Errors
     ///
@@ -46,8 +47,9 @@ impl PostedRing {
     /// A fragment of `size` bytes is the smallest from now on.
     #[cold]
     fn hold(&mut self, size: usize) {
+        let room = size.checked_sub(self.headroom.into()).expect("a fragment is longer than the headroom");
         self.smallest = size;
-        self.room = size.saturating_sub(self.headroom.into()).try_into().unwrap_or(u16::MAX);
+        self.room = room.try_into().unwrap_or(u16::MAX);
     }
 
     /// Where the device finds the first descriptor.
