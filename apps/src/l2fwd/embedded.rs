@@ -20,6 +20,8 @@ pub(super) const CARDS: usize = 2;
 /// How long frames may take that are on their way when the generators stop. All of it is needed only if somebody else has
 /// every core.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After this long without one, some may have been dropped.
+const PAUSE: Duration = Duration::from_millis(20);
 /// After this long without one, none comes any more.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -106,13 +108,18 @@ impl Embedded {
         self.report.run(true);
     }
 
-    /// Stop the generators, and wait until all that they sent is accounted for, or no more of it comes.
+    /// Stop the generators, and wait until all that they sent is accounted for, or no more of it comes. To ask the ports for
+    /// what they dropped takes many messages: that is for when frames stop coming.
     pub(super) fn drain(&self, mut accounted: impl FnMut() -> bool) {
         self.report.run(false);
         let start = Instant::now();
         let (mut seen, mut last) = (self.report.received(), start);
-        while !accounted() && start.elapsed() < PATIENCE && last.elapsed() < SILENCE {
-            thread::sleep(Duration::from_millis(2));
+        while self.report.received() < self.report.sent()
+            && start.elapsed() < PATIENCE
+            && last.elapsed() < SILENCE
+            && (last.elapsed() < PAUSE || !accounted())
+        {
+            thread::sleep(Duration::from_millis(1));
             let now = self.report.received();
             if now != seen {
                 (seen, last) = (now, Instant::now());
