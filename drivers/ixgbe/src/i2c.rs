@@ -101,16 +101,18 @@ impl<'a> Bus<'a> {
 
     /// Raise the clock and wait until it is high, which a slow module may put off. Returns the lines then.
     fn raise_clock(&mut self) -> u32 {
+        self.drive(i2cctl::CLK_OUT, true);
         let limit = Instant::now() + STRETCH;
-        let mut lines = self.drive(i2cctl::CLK_OUT, true);
+        let mut lines = self.registers.read(I2CCTL);
         while lines & i2cctl::CLK_IN == 0 && Instant::now() < limit {
             lines = self.registers.read(I2CCTL);
         }
         lines
     }
 
-    /// Set a line, and return both when they have settled. Costs nothing if the line has that level.
-    fn drive(&mut self, line: u32, high: bool) -> u32 {
+    /// Set a line, and wait until it has settled. Costs nothing if the line has that level: where a register is a message,
+    /// it is the number of accesses that takes the time.
+    fn drive(&mut self, line: u32, high: bool) {
         let driven = if high { self.driven | line } else { self.driven & !line };
         if driven != self.driven {
             self.driven = driven;
@@ -121,6 +123,5 @@ impl<'a> Bus<'a> {
                 std::hint::spin_loop();
             }
         }
-        self.registers.read(I2CCTL)
     }
 }
