@@ -237,7 +237,8 @@ fn without_an_iommu_it_says_how_to_get_one() -> Result<()> {
 #[test]
 fn without_ports_it_runs_without_privileges_and_without_huge_pages() -> Result<()> {
     let mut guest = Guest::boot(GuestOptions { hugepages: 0, ..GuestOptions::default() })?;
-    let output = guest.run("su pw -c 'pagewire l2fwd --duration 1'")?;
+    // Every register of the modelled cards is a message between threads, which takes a millisecond in an emulated processor.
+    let output = guest.run_within("su pw -c 'pagewire l2fwd --duration 1'", Duration::from_secs(240))?;
     println!("{output}");
     assert_eq!(output.status, 0, "{output}");
     assert!(output.text.contains("nothing lost"), "{output}");
