@@ -18,15 +18,15 @@ use crate::ring::DescriptorRing;
 pub struct PostedRing {
     ring: DescriptorRing<Posted>,
     headroom: u16,
-    /// Bytes of the smallest fragment that was ever posted.
+    /// Bytes of the smallest fragment that was posted at first: what the device has been promised. No smaller one follows.
     smallest: usize,
     /// Bytes of data that it holds after the headroom, as far as a length goes.
     room: u16,
 }
 
 impl PostedRing {
-    /// Post each of `fragments`, whose number is a power of two. Data is to lie `headroom` bytes into each, and into each that is
-    /// posted later: a pool sees to it that there is room.
+    /// Post each of `fragments`, whose number is a power of two. Data is to lie `headroom` bytes into each, which is no
+    /// longer than any of them.
     ///
     /// # Errors
     ///
@@ -39,17 +39,8 @@ impl PostedRing {
         for (index, iova) in iovas.into_iter().enumerate() {
             view.write(index as u32, [iova, 0]);
         }
-        let mut ring = PostedRing { ring, headroom, smallest, room: 0 };
-        ring.hold(smallest);
-        Ok(ring)
-    }
-
-    /// A fragment of `size` bytes is the smallest from now on.
-    #[cold]
-    fn hold(&mut self, size: usize) {
-        let room = size.checked_sub(self.headroom.into()).expect("a fragment is longer than the headroom");
-        self.smallest = size;
-        self.room = room.try_into().unwrap_or(u16::MAX);
+        let room = smallest.checked_sub(headroom.into()).expect("a fragment is longer than the headroom");
+        Ok(PostedRing { ring, headroom, smallest, room: room.try_into().unwrap_or(u16::MAX) })
     }
 
     /// Where the device finds the first descriptor.
@@ -81,20 +72,21 @@ impl PostedRing {
         self.ring.view().read::<WORD>(index)
     }
 
-    /// Post another fragment in a descriptor that the device is done with. Returns the one that was there.
-    pub fn replace(&mut self, index: u32, fresh: Posted) -> Posted {
+    /// Post another fragment in a descriptor that the device is done with. Returns the one that was there, or `fresh` itself if it
+    /// is smaller than what the ring began with: the device may write that much into each.
+    pub fn replace(&mut self, index: u32, fresh: Posted) -> Result<Posted, Posted> {
         if fresh.size() < self.smallest {
-            self.hold(fresh.size());
+            return Err(fresh);
         }
         let iova = data(&fresh, self.headroom);
         let mut view = self.ring.view();
         view.write(index, [iova, 0]);
-        std::mem::replace(view.slot(index), fresh)
+        Ok(std::mem::replace(view.slot(index), fresh))
     }
 
     /// The receive loop: from `index` on, take descriptors for as long as `accept` finds the length of a whole packet in their
     /// second word that is no more than `longest`, post a fragment of `fresh` in the place of each, and add the packets to `out`.
-    /// Returns how many, and their bytes.
+    /// Returns how many, and their bytes. Takes none for fragments that [`replace`](PostedRing::replace) would not post.
     ///
     /// With `DESCRIBE` the packet and both words go to `describe`. `fresh` has no more fragments than there are descriptors
     /// [to the end of the ring](PostedRing::straight): the loop has no index to mask. Nor does it ask a fragment for its size: what
@@ -110,7 +102,7 @@ impl PostedRing {
         mut describe: impl FnMut([u64; 2], &mut Packet),
     ) -> (usize, u64) {
         if fresh.fragment_size() < self.smallest {
-            self.hold(fresh.fragment_size());
+            return (0, 0);
         }
         let (headroom, longest) = (self.headroom, longest.min(self.room));
         let mut view = self.ring.view();

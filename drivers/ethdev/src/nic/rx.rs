@@ -203,12 +203,12 @@ impl<F: RxFormat> RxRing<F> {
             return Other::None;
         }
         let words = [self.descriptors.read::<0>(self.next), status];
-        // The replacement first: without one the packet stays where it is.
-        let Some(fragment) = self.pool.alloc() else {
+        // The replacement first: without one, or with one that is too small for the card, the packet stays where it is.
+        let fresh = self.pool.alloc();
+        let Some(done) = fresh.and_then(|fragment| self.descriptors.replace(self.next, fragment).ok()) else {
             self.counters.queue.count_nombuf();
             return Other::None;
         };
-        let done = self.descriptors.replace(self.next, fragment);
         self.next = self.next.wrapping_add(1);
         match self.assembly.add::<F>(status, done, self.headroom, self.limits, &self.counters) {
             None => Other::Consumed,

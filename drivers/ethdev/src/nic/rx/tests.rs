@@ -1,3 +1,5 @@
+use pagewire_pool::{PageSize, PoolConfig};
+
 use super::super::testing::Random;
 use super::super::testing::plain::{RDT, Rx, bench};
 use super::*;
@@ -116,6 +118,45 @@ fn the_tail_stays_one_behind() {
             ring.descriptors.write(index, [0, Rx::DONE | Rx::END | 60 << 32]);
         }
         assert_eq!(queue.rx_burst(&mut out), owned as usize);
+        out.clear();
+    }
+}
+
+/// The card was told how many bytes it may write into each fragment. Whoever puts another pool in the place of the queue's gets no
+/// packets while its fragments are smaller, and the card none of them.
+#[test]
+fn fragments_that_are_too_small_for_the_card_are_not_posted() {
+    let mut bench = bench();
+    let (mut port, mut queue, _tx) = bench.start(1024);
+    let pool = |fragment_size, headroom| {
+        let config = PoolConfig {
+            fragments: 64,
+            fragment_size,
+            headroom,
+            backing: PageSize::Size4K,
+            ..PoolConfig::default()
+        };
+        Pool::new(&config, &bench.space).unwrap()
+    };
+    let others = [pool(512, 0), pool(1024, 1000)];
+    let mut out = Burst::new(32);
+    let frame = |queue: &mut NicRx<Rx>, step: u32, status: u64| {
+        let ring = queue.ring();
+        ring.descriptors.write(ring.next.wrapping_add(step), [0, Rx::DONE | status | 100 << 32]);
+    };
+    for small in others {
+        frame(&mut queue, 0, Rx::END);
+        frame(&mut queue, 1, 0);
+        frame(&mut queue, 2, Rx::END);
+        let own = std::mem::replace(queue.pool(), small);
+        let before = port.stats().rx_nombuf;
+        assert_eq!((queue.rx_burst(&mut out), port.stats().rx_nombuf), (0, before + 1));
+        let mut small = std::mem::replace(queue.pool(), own);
+        small.trim();
+        assert_eq!(small.stats().inflight(), 0);
+        // They have waited.
+        assert_eq!(queue.rx_burst(&mut out), 2);
+        assert_eq!(out.iter().map(Packet::len).collect::<Vec<_>>(), [100, 200]);
         out.clear();
     }
 }
