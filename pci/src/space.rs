@@ -178,6 +178,11 @@ impl AddressSpace {
         Function::new(info, opened)
     }
 
+    /// Whether both are the same space: what is mapped in one is for the devices of the other.
+    pub fn is(&self, other: &AddressSpace) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Maps a segment for every device of the space, those open and those to come. The space keeps the segment until it
     /// is unmapped, so that its memory cannot be freed while a device can reach it. Mapping it again changes nothing.
     pub fn map(&self, segment: Arc<Segment>) -> Result<(), Error> {

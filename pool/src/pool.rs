@@ -113,7 +113,7 @@ pub(crate) struct Shared {
     number: usize,
     records: Records,
     /// Held so that the memory stays mapped.
-    _mapped: Mapped,
+    mapped: Mapped,
 }
 
 /// A segment mapped for the devices of a space, until dropped.
@@ -253,7 +253,7 @@ impl Pool {
             published: monitor.published.clone(),
             number,
             records,
-            _mapped: mapped,
+            mapped,
         }));
         POOLS[number].store(shared, Ordering::Release);
         drop(numbers);
@@ -283,6 +283,11 @@ impl Pool {
     /// The pool's name.
     pub fn name(&self) -> &str {
         self.monitor.name()
+    }
+
+    /// The address space that its memory is mapped in: its fragments are for devices of that space.
+    pub fn space(&self) -> &AddressSpace {
+        &self.shared().mapped.space
     }
 
     /// Bytes in a fragment.

@@ -70,6 +70,7 @@ impl nic::Card for I82574 {
     /// Section 10.1.
     const BAR_LEN: usize = 0x20000;
     const BAR_LEN_TEXT: &'static str = "0x20000";
+    const LEAST_BUFFER: usize = 256;
     const CAPABILITIES: Capabilities = Capabilities {
         rx_queues: 1,
         tx_queues: 1,
@@ -101,15 +102,7 @@ impl nic::Card for I82574 {
 
     /// The address is the one that the card has loaded from its EEPROM.
     fn open(device: &Device) -> Result<(I82574, MacAddr), Error> {
-        let (low, high) = (device.registers.read_at(RAL, 0), device.registers.read_at(RAH, 0));
-        let mac = Filters::address(low, high);
-        if high & RAH_AV == 0 || !mac.is_valid_unicast() {
-            return Err(device.error(
-                "the Ethernet address in RAL0/RAH0",
-                format!("{mac} (RAH0 {high:#010x})"),
-                "a valid unicast address from the EEPROM",
-            ));
-        }
+        let mac = device.own_address(device.registers.read_at(RAL, 0), device.registers.read_at(RAH, 0))?;
         set_link_up(device);
         Ok((I82574::default(), mac))
     }
@@ -242,7 +235,7 @@ impl nic::Card for I82574 {
         for index in 0..ADDRESSES {
             let (low, high) = addresses.next().map_or((0, 0), |mac| {
                 let (low, high) = Filters::words(mac);
-                (low, high | RAH_AV)
+                (low, high | Filters::VALID)
             });
             if [registers.read_at(RAL, index), registers.read_at(RAH, index)] == [low, high] {
                 continue;

@@ -135,9 +135,6 @@ pub(crate) mod rxcsum {
     pub(crate) const TUOFLD: u32 = 1 << 9;
 }
 
-/// RAH: the address takes part in filtering.
-pub(crate) const RAH_AV: u32 = 1 << 31;
-
 /// TCTL: transmit control.
 pub(crate) mod tctl {
     pub(crate) const EN: u32 = 1 << 1;

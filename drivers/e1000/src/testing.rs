@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use pagewire_ethdev::nic::Filters;
 use pagewire_ethdev::nic::testing::Bench;
 use pagewire_pci::mock::{Card, Registers};
 
@@ -82,6 +83,6 @@ pub(crate) fn bench() -> (Bench<I82574>, Faults) {
     // The pages of the rings' registers, whose tails are doorbells.
     let bench = Bench::new(0x2000..0x4000, faults.clone());
     bench.registers.set(RAL.offset as u64, 0x0000_0002);
-    bench.registers.set(RAH.offset as u64, RAH_AV | 0x0100);
+    bench.registers.set(RAH.offset as u64, Filters::VALID | 0x0100);
     (bench, faults)
 }

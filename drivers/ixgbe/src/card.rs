@@ -35,6 +35,7 @@ impl Card for Card82599 {
                                     its variants for backplanes, CX4, 10GBASE-T and QSFP+ are not supported";
     const BAR_LEN: usize = 0x20000;
     const BAR_LEN_TEXT: &'static str = "0x20000 or more";
+    const LEAST_BUFFER: usize = queues::KIB;
     const CAPABILITIES: Capabilities = Capabilities {
         rx_queues: RSS_QUEUES,
         tx_queues: TX_QUEUES,

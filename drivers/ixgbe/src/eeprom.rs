@@ -1,6 +1,8 @@
 //! The EEPROM: read a word at a time (section 8.2.3.2.2), laid out as chapter 6 says.
 
-use pagewire_ethdev::nic::{Device, Filters};
+use std::time::Instant;
+
+use pagewire_ethdev::nic::Device;
 use pagewire_ethdev::{Error, MacAddr};
 
 use crate::registers::*;
@@ -16,18 +18,39 @@ const SECTIONS: std::ops::RangeInclusive<u16> = 0x03..=0x0e;
 const CHECKSUM_WORD: u16 = 0x3f;
 const CHECKSUM: u16 = 0xbaba;
 
-/// Read a word.
-///
-/// # Errors
-///
-/// [`Error::Device`] for an address that there is none of, which only the EEPROM itself can have given; [`Error::Timeout`].
-pub(crate) fn read(device: &Device, address: u16) -> Result<u16, Error> {
-    if address >= WORDS {
-        return Err(device.error("an address in the EEPROM", format!("{address:#06x}"), "less than 0x4000"));
+/// Milliseconds that all the words of one purpose may take together, which may be all there are.
+const MILLIS: u64 = 5000;
+
+/// The EEPROM, for one purpose.
+pub(crate) struct Eeprom<'a> {
+    device: &'a Device,
+    since: Instant,
+}
+
+impl<'a> Eeprom<'a> {
+    pub(crate) fn new(device: &'a Device) -> Eeprom<'a> {
+        Eeprom { device, since: Instant::now() }
     }
-    device.registers.write(EERD, u32::from(address) << eerd::ADDRESS_SHIFT | eerd::START);
-    device.wait("reading the EEPROM", EERD, 100, |value| value & eerd::DONE != 0)?;
-    Ok((device.registers.read(EERD) >> eerd::DATA_SHIFT) as u16)
+
+    /// Read a word.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] for an address that there is none of, which only the EEPROM itself can have given; [`Error::Timeout`].
+    pub(crate) fn read(&self, address: u16) -> Result<u16, Error> {
+        let device = self.device;
+        if address >= WORDS {
+            return Err(device.error(
+                "an address in the EEPROM",
+                format!("{address:#06x}"),
+                "less than 0x4000",
+            ));
+        }
+        device.registers.write(EERD, u32::from(address) << eerd::ADDRESS_SHIFT | eerd::START);
+        let left = MILLIS.saturating_sub(self.since.elapsed().as_millis() as u64).min(100);
+        device.wait("reading the EEPROM", EERD, left, |value| value & eerd::DONE != 0)?;
+        Ok((device.registers.read(EERD) >> eerd::DATA_SHIFT) as u16)
+    }
 }
 
 /// Check that there is an EEPROM and that its checksum holds.
@@ -54,18 +77,18 @@ pub(crate) fn check(device: &Device) -> Result<(), Error> {
 
 /// The sum of words 0 to 0x3f and of the sections that they point to.
 fn sum(device: &Device) -> Result<u16, Error> {
-    let mut sum = 0u16;
+    let (eeprom, mut sum) = (Eeprom::new(device), 0u16);
     for address in 0..=CHECKSUM_WORD {
-        sum = sum.wrapping_add(read(device, address)?);
+        sum = sum.wrapping_add(eeprom.read(address)?);
     }
     // Sections do not overlap, so that there are no more words in them than in the EEPROM.
     let mut left = WORDS;
     for pointer in SECTIONS {
-        let start = read(device, pointer)?;
+        let start = eeprom.read(pointer)?;
         if matches!(start, 0 | NONE) {
             continue;
         }
-        let length = read(device, start)?;
+        let length = eeprom.read(start)?;
         if matches!(length, 0 | NONE) {
             continue;
         }
@@ -74,7 +97,7 @@ fn sum(device: &Device) -> Result<u16, Error> {
             device.error("the length of the EEPROM's sections", found, "16384 words at most")
         })?;
         for word in 1..=length {
-            sum = sum.wrapping_add(read(device, start.saturating_add(word))?);
+            sum = sum.wrapping_add(eeprom.read(start.saturating_add(word))?);
         }
     }
     Ok(sum)
@@ -86,14 +109,5 @@ fn sum(device: &Device) -> Result<u16, Error> {
 ///
 /// [`Error::Device`] if it is not one that a port can have.
 pub(crate) fn mac(device: &Device) -> Result<MacAddr, Error> {
-    let (low, high) = (device.registers.read(RAL), device.registers.read(RAH));
-    let mac = Filters::address(low, high);
-    match high & RAH_AV != 0 && mac.is_valid_unicast() {
-        true => Ok(mac),
-        false => Err(device.error(
-            "the Ethernet address in RAL0/RAH0",
-            format!("{mac} (RAH0 {high:#010x})"),
-            "a valid unicast address from the EEPROM",
-        )),
-    }
+    device.own_address(device.registers.read(RAL), device.registers.read(RAH))
 }

@@ -37,7 +37,7 @@ pub(crate) fn write_addresses(device: &Device, filters: &Filters) {
     let mut addresses = filters.addresses();
     for index in 0..RAL.count {
         let (low, high, pools) = match addresses.next().map(Filters::words) {
-            Some((low, high)) => (low, high | RAH_AV, 1),
+            Some((low, high)) => (low, high | Filters::VALID, 1),
             None => (0, 0, 0),
         };
         // Frames to it go to pool 0, which without virtualisation is all there is.

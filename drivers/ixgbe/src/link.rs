@@ -6,7 +6,7 @@ use std::time::Duration;
 use pagewire_ethdev::nic::Device;
 use pagewire_ethdev::{Error, Link};
 
-use crate::eeprom::{self, NONE};
+use crate::eeprom::{Eeprom, NONE};
 use crate::registers::*;
 use crate::semaphore::own;
 use crate::sfp::{self, Kind, Module};
@@ -106,10 +106,11 @@ pub(crate) fn set_up(device: &Device, module: &Module) -> Result<(), Error> {
 fn electrical_set_up(device: &Device, kind: Kind) -> Result<Vec<u16>, Error> {
     let second = device.registers.read(STATUS) >> status::LAN_ID_SHIFT & 1;
     let number = kind.set_up() + second as u16;
-    let list = eeprom::read(device, SET_UP_POINTER)?;
+    let eeprom = Eeprom::new(device);
+    let list = eeprom.read(SET_UP_POINTER)?;
     let found = match list {
         0 | NONE => None,
-        _ => find_set_up(device, list, number)?,
+        _ => find_set_up(&eeprom, list, number)?,
     };
     let Some(start) = found else {
         log::warn!(
@@ -120,7 +121,7 @@ fn electrical_set_up(device: &Device, kind: Kind) -> Result<Vec<u16>, Error> {
     };
     let mut words = Vec::new();
     for offset in 1..=MOST_WORDS {
-        match eeprom::read(device, start.saturating_add(offset))? {
+        match eeprom.read(start.saturating_add(offset))? {
             NONE => return Ok(words),
             word => words.push(word),
         }
@@ -129,13 +130,13 @@ fn electrical_set_up(device: &Device, kind: Kind) -> Result<Vec<u16>, Error> {
 }
 
 /// Where a set-up is: the list has pairs of number and pointer behind its own length.
-fn find_set_up(device: &Device, list: u16, number: u16) -> Result<Option<u16>, Error> {
+fn find_set_up(eeprom: &Eeprom<'_>, list: u16, number: u16) -> Result<Option<u16>, Error> {
     for pair in 0..MOST_KINDS {
         let at = list.saturating_add(1 + 2 * pair);
-        match eeprom::read(device, at)? {
+        match eeprom.read(at)? {
             NONE => break,
             found if found == number => {
-                let start = eeprom::read(device, at.saturating_add(1))?;
+                let start = eeprom.read(at.saturating_add(1))?;
                 return Ok((!matches!(start, 0 | NONE)).then_some(start));
             }
             _ => {}

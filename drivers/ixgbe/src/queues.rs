@@ -8,7 +8,7 @@ use crate::registers::*;
 /// How long a queue may take to be enabled, and the receive path to run dry.
 const MILLIS: u64 = 100;
 /// Unit of SRRCTL's buffer size, and the most of them.
-const KIB: usize = 1024;
+pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
 /// Longest frame without frame check sequence, with tag, that comes in without jumbo enable whatever MAXFRS says.
 const LONGEST_STANDARD: usize = 1518;

@@ -195,8 +195,6 @@ pub(crate) const MCSTCTRL_MFE: u32 = 1 << 2;
 pub(crate) const RXCSUM_PCSD: u32 = 1 << 13;
 /// RFCTL: no receive coalescing, no NFS.
 pub(crate) const RFCTL_PLAIN: u32 = 0b111 << 5;
-/// RAH: the address takes part in filtering.
-pub(crate) const RAH_AV: u32 = 1 << 31;
 
 /// MRQC: RSS over the flows of TCP, UDP and IP, both versions.
 pub(crate) const MRQC_RSS: u32 = {

@@ -61,7 +61,7 @@ pub(crate) const RX_MISSED: &[&str] = &["rx_missed_packets", "rx_no_descriptor_p
 /// Broken frames, each in one of these.
 pub(crate) const RX_ERRORS: &[&str] = &[
     "rx_crc_errors",
-    "rx_illegal_byte_errors",
+    // Not "rx_illegal_byte_errors": such a frame fails its check as well.
     "rx_length_errors",
     "rx_undersize_packets",
     "rx_fragments",

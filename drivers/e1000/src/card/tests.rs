@@ -103,7 +103,8 @@ fn a_card_that_is_pulled_out_keeps_its_memory() {
 
 #[test]
 fn an_address_that_is_none_is_refused() {
-    for (low, high) in [(0, 0), (u32::MAX, u32::MAX), (2, 0x100), (0, RAH_AV), (0x0000_0001, RAH_AV | 0x100)]
+    for (low, high) in
+        [(0, 0), (u32::MAX, u32::MAX), (2, 0x100), (0, Filters::VALID), (1, Filters::VALID | 0x100)]
     {
         let (mut bench, _) = new_bench();
         bench.registers.set(RAL.offset as u64, low);

@@ -64,6 +64,8 @@ pub trait Card: Send + Sized + 'static {
     const BAR_LEN: usize;
     /// The same for a message.
     const BAR_LEN_TEXT: &'static str;
+    /// Bytes of the smallest receive buffer: below, [`receive_buffer`](Card::receive_buffer) finds none.
+    const LEAST_BUFFER: usize;
     /// What its ports can do.
     const CAPABILITIES: Capabilities;
     /// Its statistics registers.

@@ -8,8 +8,10 @@ use std::time::Duration;
 use pagewire_pci::{AddressSpace, Function};
 
 use super::card::Card;
+use super::filters::Filters;
 use super::registers::{Register, Registers};
 use crate::error::Error;
+use crate::mac::MacAddr;
 use crate::wait::poll_until;
 
 /// Memory that the card may still reach: rings, posted fragments, packets being sent.
@@ -67,6 +69,23 @@ impl Device {
         }
     }
 
+    /// The port's own address, from the first pair of Intel's receive address registers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] if the card has not loaded a valid one from its EEPROM.
+    pub fn own_address(&self, low: u32, high: u32) -> Result<MacAddr, Error> {
+        let mac = Filters::address(low, high);
+        match high & Filters::VALID != 0 && mac.is_valid_unicast() {
+            true => Ok(mac),
+            false => Err(self.error(
+                "the Ethernet address in RAL0/RAH0",
+                format!("{mac} (RAH0 {high:#010x})"),
+                "a valid unicast address from the EEPROM",
+            )),
+        }
+    }
+
     /// [`Card::reset`].
     pub(super) fn reset(&self) -> Result<(), Error> {
         (self.reset)(self)
@@ -91,7 +110,9 @@ impl Device {
         let silenced = self.function.set_bus_master(false);
         // Either is enough to keep the card from memory.
         if reset.is_ok() || silenced.is_ok() {
-            self.retired().clear();
+            let left = std::mem::take(&mut *self.retired());
+            // Without the lock: what is dropped may log, and a logger may drop a queue.
+            drop(left);
         }
         silenced?;
         reset

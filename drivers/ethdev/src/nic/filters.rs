@@ -32,6 +32,9 @@ impl Filters {
         }
     }
 
+    /// Bit of the high word: the address takes part in filtering (RAH.AV).
+    pub const VALID: u32 = 1 << 31;
+
     /// The unicast addresses, the port's own first.
     pub fn addresses(&self) -> impl Iterator<Item = MacAddr> {
         std::iter::once(self.mac).chain(self.extra_unicast.iter().copied())

@@ -125,10 +125,22 @@ impl<C: Card> Nic<C> {
         queue: RxQueueConfig,
         config: &PortConfig,
     ) -> Result<NicRx<C::Rx>, Error> {
+        if !queue.pool.space().is(&self.device.space) {
+            let asked = format!("{:?}, made in another address space,", queue.pool.name());
+            return Err(self.device.unsupported(
+                "receive pool",
+                asked,
+                "one address space, for all its memory",
+            ));
+        }
         let frame = usize::from(config.mtu) + FRAME_OVERHEAD;
         let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
         let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
-            self.device.unsupported("receive buffer of", format!("{room} bytes"), "larger ones")
+            let limit = format!(
+                "buffers of {} bytes and more (a pool's fragment_size less its headroom)",
+                C::LEAST_BUFFER
+            );
+            self.device.unsupported("receive buffer of", format!("{room} bytes"), limit)
         })?;
         if frame > buffer && !config.rx_offloads.contains(RxOffloads::SCATTER) {
             let limit =

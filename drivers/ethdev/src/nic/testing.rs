@@ -179,6 +179,7 @@ pub(super) mod plain {
         const EXPECTED: &'static str = "memory";
         const BAR_LEN: usize = 0x4000;
         const BAR_LEN_TEXT: &'static str = "0x4000";
+        const LEAST_BUFFER: usize = 0;
         const CAPABILITIES: Capabilities = Capabilities {
             rx_queues: 4,
             tx_queues: 4,
