@@ -13,7 +13,7 @@ use crate::registers::{RDT, TDT};
 use crate::{DEVICES, DRIVER, eeprom, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
-const MAX_MTU: u16 = 9728 - 14 - 4;
+const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
 /// Transmit queues without DCB and virtualisation (section 7.2.1.2.1).
 const TX_QUEUES: u16 = 64;
 

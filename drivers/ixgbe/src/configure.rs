@@ -8,10 +8,11 @@ use crate::link;
 use crate::registers::*;
 use crate::sfp::Module;
 
-/// Ethernet header and frame check sequence, which MAXFRS counts. It does not count a VLAN tag.
-const FRAME_OVERHEAD: u16 = 14 + 4;
-/// Longest frame, with frame check sequence, that needs no jumbo enable.
-const LONGEST_STANDARD: u16 = 1518;
+/// Ethernet header, VLAN tag and frame check sequence. MAXFRS counts a tag only where there is none: a frame with one may be longer
+/// by that (section 8.2.3.22.13), and what is beyond the MTU's limit then is the ring's to refuse.
+const FRAME_OVERHEAD: u16 = 14 + 4 + 4;
+/// Longest frame, with tag and frame check sequence, that needs no jumbo enable.
+const LONGEST_STANDARD: u16 = 1522;
 /// Receive queues that RSS can choose from: entries of the redirection table have four bits.
 pub(crate) const RSS_QUEUES: u16 = 16;
 /// Entries of the redirection table in a register.

@@ -38,7 +38,14 @@ impl Cage {
 
     /// Look again, and say something only if it is another.
     pub(crate) fn look_again(&mut self, device: &Device) {
-        self.pin = device.registers.read(ESDP) & esdp::MODULE != 0;
+        let pin = device.registers.read(ESDP) & esdp::MODULE != 0;
+        let before = std::mem::replace(&mut self.pin, pin);
+        if let Module::Identified(identity) = &self.module
+            && before == pin
+            && sfp::is_still(device, identity)
+        {
+            return;
+        }
         let module = sfp::identify(device);
         if module != self.module {
             sfp::report(device, &module);

@@ -10,14 +10,17 @@ const MILLIS: u64 = 100;
 /// Unit of SRRCTL's buffer size, and the most of them.
 pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
+/// What a tagged frame may be longer by than MAXFRS.
+const VLAN_TAG: usize = 4;
 /// Longest frame without frame check sequence, with tag, that comes in without jumbo enable whatever MAXFRS says.
 const LONGEST_STANDARD: usize = 1518;
 
 /// Bytes that the card may be allowed to write into a buffer with `room` bytes.
 ///
-/// It counts in KiB. Where a whole frame fits it may be promised the next KiB in full, for it writes no more than the frame.
+/// It counts in KiB. Where the longest that it lets in fits it may be promised the next KiB in full, for it writes no more than the
+/// frame.
 pub(crate) fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
-    let frame = frame.max(LONGEST_STANDARD);
+    let frame = if frame <= LONGEST_STANDARD { LONGEST_STANDARD } else { frame + VLAN_TAG };
     match room {
         _ if frame <= room && frame <= MOST_KIB * KIB => Some(frame),
         KIB.. => Some(room / KIB * KIB).map(|bytes| bytes.min(MOST_KIB * KIB)),
@@ -93,11 +96,11 @@ mod tests {
             (1024, 86, Some(1024)),
             (1517, 1518, Some(1024)),
             // Jumbo frames, whole or in parts.
-            (16384, 9018, Some(9018)),
-            (9018, 9018, Some(9018)),
-            (9017, 9018, Some(8192)),
+            (16384, 9018, Some(9022)),
+            (9022, 9018, Some(9022)),
+            (9021, 9018, Some(8192)),
             (1920, 9018, Some(1024)),
-            (65536, 9018, Some(9018)),
+            (65536, 9018, Some(9022)),
             (20000, 30000, Some(16384)),
             (1023, 1518, None),
             (0, 0, None),

@@ -15,6 +15,8 @@ const ADDRESS: u8 = 0xa0;
 /// Bytes of it that are read, and how many at a time: longer reads are too much for some modules.
 const BYTES: usize = 96;
 const BLOCK: usize = 16;
+/// Where the serial number is.
+const SERIAL: std::ops::Range<usize> = 68..84;
 /// What an SFP or SFP+ module says that it is.
 const IDENTIFIER_SFP: u8 = 3;
 /// A module may need 300 ms after power-up to answer, or to answer right (SFF-8431, t_start_up).
@@ -119,19 +121,39 @@ pub(crate) fn identify(device: &Device) -> Module {
     module
 }
 
+/// Whether a module that was identified is still there, by its serial number: a register access a bit is what takes the time.
+pub(crate) fn is_still(device: &Device, identity: &Identity) -> bool {
+    let mut serial = [0; SERIAL.end - SERIAL.start];
+    identity.intact
+        && read_into(device, SERIAL.start as u8, &mut serial).is_some()
+        && text(&serial) == identity.serial
+}
+
 /// The module's identification, if it answers.
 fn read(device: &Device) -> Option<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    read_into(device, 0, &mut bytes)?;
+    Some(bytes)
+}
+
+/// Bytes of the identification from `offset` on.
+fn read_into(device: &Device, offset: u8, into: &mut [u8]) -> Option<()> {
     let registers = &device.registers;
     // Each port's wires are its PHY's business (section 10.5.4).
     let second = registers.read(STATUS) >> status::LAN_ID_SHIFT & 1 != 0;
     let _owned = own(device, if second { sync::PHY_1 } else { sync::PHY_0 })
         .inspect_err(|error| log::warn!("{error}; the SFP+ module is not read"))
         .ok()?;
-    let (mut bus, mut bytes) = (Bus::new(registers), [0; BYTES]);
-    for (number, block) in bytes.chunks_exact_mut(BLOCK).enumerate() {
-        bus.read(ADDRESS, (number * BLOCK) as u8, block).ok()?;
+    let mut bus = Bus::new(registers);
+    for (number, block) in into.chunks_mut(BLOCK).enumerate() {
+        bus.read(ADDRESS, offset + (number * BLOCK) as u8, block).ok()?;
     }
-    Some(bytes)
+    Some(())
+}
+
+fn text(bytes: &[u8]) -> String {
+    let printable = |&byte: &u8| if matches!(byte, b' '..=b'~') { byte as char } else { '.' };
+    bytes.iter().map(printable).collect::<String>().trim().to_owned()
 }
 
 impl Identity {
@@ -157,21 +179,17 @@ impl Identity {
         } else {
             Kind::Unknown
         };
-        let text = |from: usize, to: usize| {
-            let printable = |&byte: &u8| if matches!(byte, b' '..=b'~') { byte as char } else { '.' };
-            bytes[from..to].iter().map(printable).collect::<String>().trim().to_owned()
-        };
         Identity {
             kind,
             // 1000BASE-SX beside 10GBASE-SR, or LX beside LR.
             dual_rate: has(ten_gigabit, 4) && has(gigabit, 0) || has(ten_gigabit, 5) && has(gigabit, 1),
             identifier: bytes[0],
             intact: bytes[63] == bytes[..63].iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)),
-            vendor: text(20, 36),
+            vendor: text(&bytes[20..36]),
             oui: [bytes[37], bytes[38], bytes[39]],
-            part: text(40, 56),
-            revision: text(56, 60),
-            serial: text(68, 84),
+            part: text(&bytes[40..56]),
+            revision: text(&bytes[56..60]),
+            serial: text(&bytes[SERIAL]),
         }
     }
 
