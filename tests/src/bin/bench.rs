@@ -223,10 +223,12 @@ const FORWARDERS: [Forwarder; 2] = [
         name: "DPDK testpmd",
         guest: |card, mode, burst| {
             let (a, b) = (Guest::address(0), Guest::address(1));
+            // DPDK's vector path for the 82599 receives nothing in bursts of less than four.
+            let scalar = if card == Card::Ixgbe && burst < 4 { " --force-max-simd-bitwidth=64" } else { "" };
             let testpmd = testpmd(
                 Path::new(programs::IN_GUEST),
                 &[card.driver(), "bus_pci"],
-                &format!("--in-memory -a {a} -a {b}"),
+                &format!("--in-memory{scalar} -a {a} -a {b}"),
             );
             format!("{testpmd} --forward-mode={mode} --burst={burst}")
         },
@@ -238,9 +240,10 @@ const FORWARDERS: [Forwarder; 2] = [
     },
 ];
 
-/// testpmd with those drivers, counting its cycles.
+/// testpmd with those drivers, counting its cycles. It drops what its transmit rings have no room for: they get more than can be
+/// under way.
 fn testpmd(root: &Path, drivers: &[&str], devices: &str) -> String {
-    programs::testpmd(root, drivers, devices) + " --record-core-cycles --stats-period=5"
+    programs::testpmd(root, drivers, devices) + " --txd=512 --record-core-cycles --stats-period=5"
 }
 
 /// A guest with DPDK and its cards on vfio-pci.
