@@ -121,7 +121,8 @@ impl Packet {
         let mut at = self.l3 + 40;
         // Hop-by-hop, routing, fragment, destination; a frame has room for few.
         while let 0 | 43 | 44 | 60 = next {
-            let Some(extension) = frame.get(at..).filter(|e| e.len() >= 8) else { break };
+            // What is behind the packet's end is padding, whatever it looks like.
+            let Some(extension) = frame.get(at..self.end).filter(|e| e.len() >= 8) else { break };
             let length = if next == 44 { 8 } else { (extension[1] as usize + 1) * 8 };
             if length > extension.len() {
                 break;
@@ -206,6 +207,28 @@ impl Packet {
                 Some(checksum::fold(checksum::add(self.pseudo_header(frame), segment)) == 0xffff)
             }
             Transport::Sctp => Some(segment[8..12] == checksum::sctp(segment).to_le_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_ipv6_header_does_not_count_is_no_extension_of_it() {
+        // Hop-by-hop options, destination options and TCP stand in the frame; the header says for how many bytes.
+        let mut frame = [[2; 12].as_slice(), &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 0, 64], &[1; 32]].concat();
+        frame.extend([[60, 0, 0, 0, 0, 0, 0, 0], [6, 0, 0, 0, 0, 0, 0, 0]].concat());
+        frame.extend([[0; 12].as_slice(), &[0x50, 0, 0, 0, 0, 0, 0, 0]].concat());
+        for (length, l4, tcp) in
+            [(36, 70, true), (35, 70, false), (16, 70, false), (15, 62, false), (0, 54, false)]
+        {
+            frame[19] = length;
+            let packet = Packet::parse(&frame, None, 0x8100);
+            assert_eq!((packet.l4, packet.end), (l4, 54 + usize::from(length)), "{length}");
+            assert_eq!(packet.transport.is_some(), tcp, "{length}");
+            assert_eq!(packet.check_transport(&frame).is_some(), tcp, "{length}");
         }
     }
 }

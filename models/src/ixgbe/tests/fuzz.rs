@@ -118,6 +118,9 @@ fn random_receive_descriptors_and_frames() {
             frame[14] = [0x45, 0x60, 0x4f, 0x46][random.below(4) as usize];
             frame[23] = [6, 17, 132, 44][random.below(4) as usize];
             frame[20] = [0, 6, 44, 60][random.below(4) as usize];
+            // And lengths that end inside the frame: an IPv4 packet's, an IPv6 packet's, an extension header's.
+            (frame[16], frame[18]) = (0, 0);
+            frame[55] = random.below(4) as u8;
         }
         wire.give(&frame);
         if n % 16 == 0 {
