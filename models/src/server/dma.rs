@@ -60,7 +60,8 @@ impl Table {
         let Some(last) = map.size.checked_sub(1).and_then(|size| map.address.checked_add(size)) else {
             return Err(libc::EINVAL);
         };
-        if map.flags & !(DMA_READABLE | DMA_WRITABLE) != 0 {
+        // Also without a file: every place in the range has one in the backing.
+        if map.flags & !(DMA_READABLE | DMA_WRITABLE) != 0 || map.offset.checked_add(map.size).is_none() {
             return Err(libc::EINVAL);
         }
         let at = self.ranges.partition_point(|range| range.last < map.address);

@@ -41,6 +41,15 @@ fn an_access_may_cross_ranges_that_touch() {
 }
 
 #[test]
+fn a_range_without_a_file_has_places_in_none_all_the_same() {
+    let mut table = Table::default();
+    let map = |offset, size| DmaMap { argsz: 32, flags: DMA_READABLE, offset, address: 0x1000, size };
+    assert_eq!(table.map(&map(!0xfff, 0x2000), None), Err(libc::EINVAL));
+    table.map(&map(!0xfff - 0x1000, 0x1fff), None).unwrap();
+    assert_eq!(table.piece(0x2ffe, 1).unwrap().offset, u64::MAX - 1);
+}
+
+#[test]
 fn there_are_only_so_many_ranges() {
     let mut table = Table::default();
     for page in 0..MOST as u64 {
