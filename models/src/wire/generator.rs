@@ -165,7 +165,8 @@ impl Generator {
         let flow = u16::from_be_bytes([frame[34], frame[35]]) as usize;
         let total = u16::from_be_bytes([frame[16], frame[17]]) as usize + 14;
         let intact = total == frame.len() && frame[FILL_AT..].iter().all(|&byte| byte == number as u8);
-        if !intact {
+        // A number that was not sent yet is one that somebody made up.
+        if !intact || number >= report.sent.load(Relaxed) {
             single_writer_add(&report.corrupt, 1);
             return;
         }
@@ -295,11 +296,16 @@ mod tests {
         generator.send(&frames[1]);
         frames[3][59] ^= 1;
         generator.send(&frames[3]);
+        for forged in [5, u64::MAX] {
+            frames[4][NUMBER_AT..FILL_AT].copy_from_slice(&forged.to_be_bytes());
+            frames[4][FILL_AT..].fill(forged as u8);
+            generator.send(&frames[4]);
+        }
         generator.send(&[0; 60]);
         generator.send(&[0; 14]);
         let stream = &report.streams[0];
         assert_eq!((report.received(), report.lost()), (2, 1));
-        assert_eq!((stream.late.load(Relaxed), stream.corrupt.load(Relaxed)), (2, 1));
+        assert_eq!((stream.late.load(Relaxed), stream.corrupt.load(Relaxed)), (2, 3));
         assert_eq!(report.foreign.load(Relaxed), 2);
     }
 }
