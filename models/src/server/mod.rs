@@ -143,8 +143,8 @@ impl Server {
 
 /// Serves functions side by side in one thread, each as [`Server::run`] does, until one of the servers is stopped: for
 /// functions that share a core, which would otherwise take turns by the scheduler's clock. A client that does not finish a
-/// message, or does not answer when it is asked for its memory, holds up the clients of the others for as long as
-/// [`ServerOptions::timeout`].
+/// message, or does not take a reply, holds up the clients of the others for as long as [`ServerOptions::timeout`]; one that
+/// did not hand its memory over, for as long as that each time it is asked for some.
 pub fn run_together<'a>(served: Vec<(&'a Server, &'a mut dyn Function)>) -> Result<(), ServerError> {
     let stoppers: Vec<&Stopper> = served.iter().map(|(server, _)| &server.stopper).collect();
     let place = |(server, function): (&'a Server, &'a mut dyn Function)| {

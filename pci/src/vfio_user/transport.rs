@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::wire::{HEADER_LEN, Header, MAX_FDS, Malformed};
 
-/// Why a message could not be sent or received. All but `Refused` leave the stream in an unknown state: close it.
+/// Why a message could not be sent or received. The stream is in an unknown state then: close it.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Broken {
@@ -94,6 +94,8 @@ impl Channel {
         let mut bytes = Vec::with_capacity(size);
         bytes.extend(Header { size: size as u32, ..header }.encode());
         body.iter().for_each(|part| bytes.extend(*part));
+        // For all of it: a peer that takes a little now and then is waited for no longer.
+        let mut deadline = None;
         let mut sent = 0;
         while sent < bytes.len() {
             let first = if sent == 0 { fds } else { &[] };
@@ -102,7 +104,13 @@ impl Channel {
                 Ok(some) => sent += some,
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => return Err(Broken::TimedOut(self.timeout)),
+                    io::ErrorKind::WouldBlock => {
+                        let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        if left.is_zero() || !ready(&self.socket, libc::POLLOUT, left)? {
+                            return Err(Broken::TimedOut(self.timeout));
+                        }
+                    }
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => return Err(Broken::Closed),
                     _ => return Err(Broken::Io(error)),
                 },
@@ -130,7 +138,7 @@ impl Channel {
                     Err(Broken::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                         let Some(deadline) = deadline else { return Ok(false) };
                         let left = deadline.saturating_duration_since(Instant::now());
-                        if left.is_zero() || !readable(&self.socket, left)? {
+                        if left.is_zero() || !ready(&self.socket, libc::POLLIN, left)? {
                             return Err(Broken::TimedOut(timeout));
                         }
                     }
@@ -180,6 +188,7 @@ union Control {
 // SAFETY: the macro's function computes a number.
 const CONTROL_LEN: usize = unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<i32>()) as u32) } as usize;
 
+/// Sends what there is room for, without waiting.
 fn send_some(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     if fds.len() > MAX_FDS {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "more descriptors than fit a message"));
@@ -204,8 +213,9 @@ fn send_some(socket: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::R
             libc::CMSG_DATA(header).copy_from_nonoverlapping(fds.as_ptr().cast(), data as usize);
         }
     }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the message points at live memory of the lengths it gives; sending only reads it.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
@@ -256,10 +266,10 @@ fn receive_some(socket: &UnixStream, into: &mut [u8], fds: &mut Vec<OwnedFd>) ->
     Ok(received)
 }
 
-/// Waits until there is something to read or the peer is gone. `false` if the time is up first.
-fn readable(socket: &UnixStream, left: Duration) -> io::Result<bool> {
+/// Waits until there is something to read, or room to write, or the peer is gone. `false` if the time is up first.
+fn ready(socket: &UnixStream, events: libc::c_short, left: Duration) -> io::Result<bool> {
     let milliseconds = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-    let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
     // SAFETY: one entry, as the count says.
     match unsafe { libc::poll(&mut entry, 1, milliseconds) } {
         -1 => match io::Error::last_os_error() {

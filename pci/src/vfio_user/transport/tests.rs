@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 
 use super::*;
@@ -92,6 +92,18 @@ fn a_peer_that_takes_nothing_is_waited_for_a_limited_time() {
     let error = (0..100).find_map(|_| one.send(Header::default(), &[&body], &[]).err()).unwrap();
     assert!(matches!(error, Broken::TimedOut(SHORT)), "{error}");
     assert!(start.elapsed() < SOON);
+
+    // A little now and then is no way to be waited for any longer.
+    let (one, mut other) = pair();
+    let trickle = std::thread::spawn(move || {
+        while other.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {
+            std::thread::sleep(SHORT / 10);
+        }
+    });
+    let error = (0..100).find_map(|_| one.send(Header::default(), &[&body], &[]).err()).unwrap();
+    assert!(matches!(error, Broken::TimedOut(SHORT)), "{error}");
+    drop(one);
+    trickle.join().unwrap();
 }
 
 #[test]
