@@ -12,19 +12,24 @@ use pagewire_models::server::{Server, ServerOptions};
 
 const CHILD: &str = "PAGEWIRE_TEST_SOCKET";
 
-/// Runs the calling test in a process of its own, with a socket, until it says that it is ready.
-fn child(test: &str, socket: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(CHILD, socket).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap() == "ready"));
-    child
+/// A process that is killed when it is dropped, should a test fail before.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+/// Runs the calling test in a process of its own, with a socket, until it says that it is ready.
+fn child(test: &str, socket: &Path) -> Process {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(CHILD, socket).stdout(Stdio::piped());
+    let mut child = Process(command.spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "ready"));
+    child
 }
 
 /// The socket, in such a process.
@@ -54,7 +59,7 @@ fn a_server_that_is_killed_is_an_error_and_then_all_ones() {
         let ring = space.allocate_dma(4096, 64).unwrap();
         bar.write32(SCRATCH, 5);
         assert_eq!(bar.read32(SCRATCH), 5);
-        kill(server);
+        drop(server);
 
         let start = Instant::now();
         if round != 0 {
@@ -102,7 +107,7 @@ fn a_client_that_is_killed_makes_way_for_the_next() {
     for round in 1..4 {
         let client = child(NAME, &running.path);
         std::thread::sleep(Duration::from_millis(7 * round));
-        kill(client);
+        drop(client);
         let start = Instant::now();
         let function = space().open_vfio_user(&running.path).unwrap();
         let bar = function.bar(0).unwrap();
