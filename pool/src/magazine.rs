@@ -3,13 +3,16 @@
 // Thread-local state reached from `Drop` impls, holding raw record pointers.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, UnsafeCell};
+#[cfg(not(loom))]
+use std::cell::Cell;
+use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
 use crate::packet::Packet;
 use crate::pool::{Doomed, Shared};
 use crate::record::{CHAINED, Record};
+use crate::sync::thread_local;
 
 /// Fragments a magazine holds at most. With its three counters it makes 1,024 bytes.
 pub(crate) const CAPACITY: usize = 126;
@@ -43,13 +46,20 @@ thread_local! {
                 MAGAZINES],
         ))
     };
+}
+
+#[cfg(not(loom))]
+thread_local! {
     static THREAD_EXIT: ThreadExit = const { ThreadExit };
     static THREAD_HAS_EXITED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Flushes the thread's magazines when it ends.
+/// Flushes the thread's magazines when it ends. Model-checked threads call [`flush_thread`]: what their thread-locals hold is
+/// out of reach by the time they are dropped.
+#[cfg(not(loom))]
 struct ThreadExit;
 
+#[cfg(not(loom))]
 impl Drop for ThreadExit {
     fn drop(&mut self) {
         // What later destructors of this thread drop goes straight to the return ring.
@@ -61,6 +71,14 @@ impl Drop for ThreadExit {
             }));
         }
     }
+}
+
+/// Whether what this thread keeps is flushed when it ends; registers that the first time.
+fn flushed_at_exit() -> bool {
+    #[cfg(loom)]
+    return true;
+    #[cfg(not(loom))]
+    return !THREAD_HAS_EXITED.get() && THREAD_EXIT.try_with(|_| ()).is_ok();
 }
 
 /// Use the thread's magazines. A pool that ends meanwhile is handed out as [`Doomed`] and taken down when they are free
@@ -109,7 +127,7 @@ impl Magazine {
             self.kind = kind;
             self.limit = REMOTE_LIMIT as u16;
             // Only now does the thread need its exit hook; a thread past it keeps no fragment at all.
-            if THREAD_HAS_EXITED.get() || THREAD_EXIT.try_with(|_| ()).is_err() {
+            if !flushed_at_exit() {
                 self.limit = 0;
             }
         } else if self.len >= self.limit && usize::from(self.limit) == CAPACITY {

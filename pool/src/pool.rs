@@ -7,8 +7,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pagewire_hugepages::{PageSize, Segment, SegmentOptions};
 use pagewire_pci::AddressSpace;
@@ -20,18 +19,27 @@ use crate::pages::PageStore;
 use crate::record::{Record, Records};
 use crate::return_ring::{Outcome, ReturnRing};
 use crate::stats::{PoolMonitor, PoolStats, Published, add};
+use crate::sync::{AtomicPtr, Mutex, Ordering};
 
 /// Pools a process can have at one time. Number 0 is nobody's.
-pub(crate) const MAX_POOLS: usize = 1023;
+pub(crate) const MAX_POOLS: usize = if cfg!(loom) { 3 } else { 1023 };
 /// Fragments the owner's cache holds.
 const CACHE: usize = 256;
 /// Fragments that the slow path takes out of the page store at a time.
 const REFILL: usize = 64;
 
 /// The pools of this process by number, for those who only hold a fragment.
+#[cfg(not(loom))]
 static POOLS: [AtomicPtr<Shared>; MAX_POOLS + 1] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_POOLS + 1];
 /// Held while a number is taken.
+#[cfg(not(loom))]
 static NUMBERS: Mutex<()> = Mutex::new(());
+
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref POOLS: [AtomicPtr<Shared>; MAX_POOLS + 1] = Default::default();
+    static ref NUMBERS: Mutex<()> = Mutex::new(());
+}
 
 /// What a pool is made of.
 #[derive(Clone, Debug)]
@@ -107,8 +115,6 @@ impl PoolConfig {
 /// The part of a pool that lives until its last fragment is home, wherever and by whomever it is dropped.
 pub(crate) struct Shared {
     ring: ReturnRing,
-    /// Fragments the owner had taken from the ring when it left.
-    head_at_close: AtomicU64,
     published: Arc<Published>,
     number: usize,
     records: Records,
@@ -135,14 +141,16 @@ impl Shared {
     #[must_use]
     pub(crate) fn give_back(kind: u32, records: &[NonNull<Record>]) -> Option<Doomed> {
         let pool = POOLS[kind as usize & MAX_POOLS].load(Ordering::Acquire);
-        // SAFETY: a pool lives as long as a fragment of it is out, and `records` are, until `push` returns.
+        // SAFETY: a pool lives as long as a fragment of it is out, and `records` are, until `push` has counted them.
         let shared = unsafe { &*pool };
         // Counted before the push, after which the pool may be gone.
         shared.published.remote_batch.fetch_add(1, Ordering::Relaxed);
         if shared.ring.is_closed() {
             shared.published.release.fetch_add(records.len() as u64, Ordering::Release);
         }
-        (shared.ring.push(records) == Outcome::Last).then(|| Doomed(pool))
+        // SAFETY: `kind` names the pool of the fragments, which are the caller's to give.
+        let outcome = unsafe { ReturnRing::push(&raw const shared.ring, records) };
+        (outcome == Outcome::Last).then(|| Doomed(pool))
     }
 }
 
@@ -160,14 +168,10 @@ impl Drop for Doomed {
                 POOLS[self.0].store(ptr::null_mut(), Ordering::Release);
             }
         }
-        // SAFETY: the pool is alive, and nobody else takes it down.
-        let shared = unsafe { &*self.0 };
-        shared.ring.wait_for_producers(shared.head_at_close.load(Ordering::Relaxed));
+        // SAFETY: it was made by `Box::into_raw`, every other party has made its last access, and none takes it down as well.
+        let (_number, shared) = unsafe { (Number((*self.0).number), Box::from_raw(self.0)) };
         let published = &shared.published;
         published.release.store(published.hold.load(Ordering::Relaxed), Ordering::Release);
-        let _number = Number(shared.number);
-        // SAFETY: it was made by `Box::into_raw`; every producer has made its last access.
-        drop(unsafe { Box::from_raw(self.0) });
     }
 }
 
@@ -249,7 +253,6 @@ impl Pool {
         }
         let shared = Box::into_raw(Box::new(Shared {
             ring: ReturnRing::new(fragments),
-            head_at_close: AtomicU64::new(0),
             published: monitor.published.clone(),
             number,
             records,
@@ -450,11 +453,12 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.trim();
-        let shared = self.shared();
-        shared.head_at_close.store(self.head, Ordering::Relaxed);
-        let outstanding = shared.records.len() - self.store.free();
-        if shared.ring.close(self.head, outstanding as u64) == Outcome::Last {
-            drop(Doomed(self.shared.as_ptr()));
+        let shared = self.shared.as_ptr();
+        let outstanding = self.shared().records.len() - self.store.free();
+        // SAFETY: the pool is alive until its owner has left, which happens here, once.
+        let outcome = unsafe { ReturnRing::close(&raw const (*shared).ring, self.head, outstanding as u64) };
+        if outcome == Outcome::Last {
+            drop(Doomed(shared));
         }
     }
 }

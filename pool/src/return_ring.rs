@@ -3,22 +3,30 @@
 //! It has a slot for every fragment of the pool, and a fragment is in it at most once, so a producer needs neither to
 //! look at the consumer's position nor to retry: one addition reserves as many slots as it brings.
 //!
-//! The same counter ends the pool's life. Closing sets its top bit, and the producer whose reservation brings it to
-//! the last position knows that nothing is missing any more.
+//! A second addition, on the same cache line and a producer's last access, counts what it brought. That count ends the
+//! pool's life: the owner, on leaving, moves it to where it reaches [`END`] with the last fragment, and whoever brings it
+//! there knows that nothing is missing and nobody else is here any more. No party ever waits for another.
+
+// A ring may be freed as soon as a producer has made its last access, while that call has yet to return: what ends so
+// takes a pointer, since a reference would promise that the ring outlives the call.
+#![allow(unsafe_code)]
 
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::record::Record;
+use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
-/// Set in the tail once the owner has left.
-const CLOSED: u64 = 1 << 63;
+/// What `home` comes to when the owner has left and every fragment is home.
+const END: u64 = 1 << 63;
+/// `home` is below this as long as the owner is there, and never again.
+const CLOSED: u64 = 1 << 62;
 
 pub(crate) struct ReturnRing {
     slots: Box<[AtomicPtr<Record>]>,
+    /// Positions reserved so far.
     tail: AtomicU64,
-    /// The tail's value when every fragment is home; written before `CLOSED` is set, read after it was seen.
-    last: AtomicU64,
+    /// Fragments brought so far; once the owner has left, `END` less those still to come.
+    home: AtomicU64,
 }
 
 /// What a producer or the closing owner has to do next.
@@ -35,7 +43,7 @@ pub(crate) enum Outcome {
 impl ReturnRing {
     pub(crate) fn new(fragments: usize) -> ReturnRing {
         let slots = (0..fragments.next_power_of_two()).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
-        ReturnRing { slots, tail: AtomicU64::new(0), last: AtomicU64::new(0) }
+        ReturnRing { slots, tail: AtomicU64::new(0), home: AtomicU64::new(0) }
     }
 
     fn slot(&self, position: u64) -> &AtomicPtr<Record> {
@@ -43,21 +51,33 @@ impl ReturnRing {
     }
 
     /// Give fragments back. Unless the outcome is `Last`, the caller must not touch the pool again.
-    pub(crate) fn push(&self, records: &[NonNull<Record>]) -> Outcome {
+    ///
+    /// # Safety
+    ///
+    /// `ring` is that of the fragments' pool, and each of them was taken from it and has not been given back since.
+    pub(crate) unsafe fn push(ring: *const ReturnRing, records: &[NonNull<Record>]) -> Outcome {
         let count = records.len() as u64;
-        // Release: the slots this producer reuses were emptied before the fragments it brings were given out.
-        // Acquire: sees `last` if CLOSED is set.
-        let reserved = self.tail.fetch_add(count, Ordering::AcqRel);
-        let (position, closed) = (reserved & !CLOSED, reserved & CLOSED != 0);
-        // Read before the slots are filled: once they are, another producer may be the last and take the pool down.
-        let last = closed && position + count == self.last.load(Ordering::Relaxed);
-        for (i, record) in records.iter().enumerate() {
-            self.slot(position + i as u64).store(record.as_ptr(), Ordering::Release);
-        }
-        match (closed, last) {
-            (false, _) => Outcome::Open,
-            (true, false) => Outcome::Closed,
-            (true, true) => Outcome::Last,
+        let home = {
+            // SAFETY: the ring lives until `home` has counted these fragments.
+            let ring = unsafe { &*ring };
+            // Both orders: the slots reserved here were emptied before some fragment was given out that has come back at an
+            // earlier position, be it another producer's.
+            let position = ring.tail.fetch_add(count, Ordering::AcqRel);
+            for (i, record) in records.iter().enumerate() {
+                let slot = ring.slot(position + i as u64);
+                #[cfg(loom)]
+                // SAFETY: the model checker stops at any store to the slot that does not happen before.
+                assert!(unsafe { slot.unsync_load() }.is_null(), "a slot is used before it was emptied");
+                slot.store(record.as_ptr(), Ordering::Release);
+            }
+            &raw const ring.home
+        };
+        // Release: all that was done here is over before the ring is freed. Acquire: so it is for the one that frees it.
+        // SAFETY: as above; this counts them.
+        match unsafe { (*home).fetch_add(count, Ordering::AcqRel) } {
+            ..CLOSED => Outcome::Open,
+            before if before + count == END => Outcome::Last,
+            _ => Outcome::Closed,
         }
     }
 
@@ -71,35 +91,36 @@ impl ReturnRing {
 
     /// Whether the owner has left.
     pub(crate) fn is_closed(&self) -> bool {
-        self.tail.load(Ordering::Acquire) & CLOSED != 0
+        self.home.load(Ordering::Acquire) >= CLOSED
     }
 
-    /// The consumer, having taken `head` fragments in all, leaves while `outstanding` are still to come.
-    pub(crate) fn close(&self, head: u64, outstanding: u64) -> Outcome {
-        let last = head + outstanding;
-        self.last.store(last, Ordering::Relaxed);
-        match self.tail.fetch_or(CLOSED, Ordering::AcqRel) == last {
-            true => Outcome::Last,
-            false => Outcome::Closed,
-        }
-    }
-
-    /// Wait until every producer that reserved a position from `head` on has also filled it, its last access to the pool.
-    pub(crate) fn wait_for_producers(&self, head: u64) {
-        for position in head..self.last.load(Ordering::Relaxed) {
-            let mut spins = 0u32;
-            while self.slot(position).load(Ordering::Acquire).is_null() {
-                spins += 1;
-                match spins % 128 {
-                    0 => std::thread::yield_now(),
-                    _ => std::hint::spin_loop(),
-                }
-            }
+    /// The consumer, having taken `head` fragments in all, leaves while `outstanding` are still to come. Unless the
+    /// outcome is `Last`, it must not touch the ring again.
+    ///
+    /// # Safety
+    ///
+    /// `ring` is alive, and this is called once.
+    pub(crate) unsafe fn close(ring: *const ReturnRing, head: u64, outstanding: u64) -> Outcome {
+        let all = head + outstanding;
+        // SAFETY: the ring lives until this addition.
+        match unsafe { (*ring).home.fetch_add(END - all, Ordering::AcqRel) } {
+            home if home == all => Outcome::Last,
+            _ => Outcome::Closed,
         }
     }
 }
 
-#[cfg(test)]
+/// Shows the model checker that what is freed is this thread's alone: it stops at any access that does not happen before.
+#[cfg(loom)]
+impl Drop for ReturnRing {
+    fn drop(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.with_mut(|_| ()));
+        self.tail.with_mut(|_| ());
+        self.home.with_mut(|_| ());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -108,13 +129,23 @@ mod tests {
         (1..=count).map(|i| NonNull::new(ptr::without_provenance_mut(i * 64)).unwrap()).collect()
     }
 
+    fn push(ring: &ReturnRing, records: &[NonNull<Record>]) -> Outcome {
+        // SAFETY: the ring outlives the call, and the tests bring each fragment once.
+        unsafe { ReturnRing::push(ring, records) }
+    }
+
+    fn close(ring: &ReturnRing, head: u64, outstanding: u64) -> Outcome {
+        // SAFETY: the ring outlives the call, and the tests close it once.
+        unsafe { ReturnRing::close(ring, head, outstanding) }
+    }
+
     #[test]
     fn it_wraps_and_keeps_order() {
         let (ring, records) = (ReturnRing::new(5), records(5));
         let mut head = 0;
         for _ in 0..100 {
-            assert_eq!(ring.push(&records[..3]), Outcome::Open);
-            assert_eq!(ring.push(&records[3..]), Outcome::Open);
+            assert_eq!(push(&ring, &records[..3]), Outcome::Open);
+            assert_eq!(push(&ring, &records[3..]), Outcome::Open);
             for record in &records {
                 assert_eq!(ring.pop(head), Some(*record));
                 head += 1;
@@ -127,17 +158,16 @@ mod tests {
     fn exactly_one_party_is_the_last() {
         let records = records(6);
         // Nothing is out: the owner itself.
-        assert_eq!(ReturnRing::new(6).close(0, 0), Outcome::Last);
+        assert_eq!(close(&ReturnRing::new(6), 0, 0), Outcome::Last);
         // Some came back before the owner left but after it last looked; some after.
         let ring = ReturnRing::new(6);
-        assert_eq!(ring.push(&records[..2]), Outcome::Open);
-        assert_eq!(ring.close(0, 6), Outcome::Closed);
-        assert_eq!(ring.push(&records[2..5]), Outcome::Closed);
-        assert_eq!(ring.push(&records[5..]), Outcome::Last);
-        ring.wait_for_producers(0);
+        assert_eq!(push(&ring, &records[..2]), Outcome::Open);
+        assert_eq!(close(&ring, 0, 6), Outcome::Closed);
+        assert_eq!(push(&ring, &records[2..5]), Outcome::Closed);
+        assert_eq!(push(&ring, &records[5..]), Outcome::Last);
         // All came back in that gap.
         let ring = ReturnRing::new(6);
-        assert_eq!(ring.push(&records), Outcome::Open);
-        assert_eq!(ring.close(0, 6), Outcome::Last);
+        assert_eq!(push(&ring, &records), Outcome::Open);
+        assert_eq!(close(&ring, 0, 6), Outcome::Last);
     }
 }
