@@ -16,7 +16,7 @@ use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 
 use crate::{Packet, PageSize, Pool, PoolConfig, PoolMonitor, flush_thread};
 
-/// More of them find nothing more in these bodies, and take minutes.
+/// Two more find nothing more, and take ten times as long.
 const PREEMPTIONS: usize = 4;
 
 fn check(body: impl Fn() + Sync + Send + 'static) {
