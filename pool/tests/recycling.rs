@@ -1,6 +1,7 @@
 //! What becomes of fragments: recycled once, whoever drops them, wherever, in whatever order.
 
-use std::sync::mpsc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
@@ -295,7 +296,8 @@ enum Operation {
     Alloc(usize),
     Batch(usize),
     Drop(usize),
-    DropElsewhere(usize),
+    Send(usize),
+    Receive,
     Bulk(usize),
     Chain(usize),
     Trim,
@@ -308,7 +310,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (1..70usize).prop_map(Alloc),
         4 => (1..200usize).prop_map(Batch),
         4 => (0..1000usize).prop_map(Drop),
-        1 => (0..1000usize).prop_map(DropElsewhere),
+        2 => (0..1000usize).prop_map(Send),
+        2 => Just(Receive),
         2 => (0..200usize).prop_map(Bulk),
         2 => (0..10usize).prop_map(Chain),
         1 => Just(Trim),
@@ -316,67 +319,132 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// What is out of its pool: the addresses of the fragments, and whose they are.
+#[derive(Clone, Default)]
+struct Oracle(Arc<Mutex<HashMap<usize, usize>>>);
+
+impl Oracle {
+    const FRAGMENT: usize = 1024;
+
+    fn address(segment: &Packet) -> usize {
+        segment.as_slice().expect("host memory").as_ptr().addr() & !(Oracle::FRAGMENT - 1)
+    }
+
+    fn given_out(&self, owner: usize, packet: Packet) -> Packet {
+        let before = self.0.lock().expect("no panic").insert(Oracle::address(&packet), owner);
+        assert_eq!(before, None, "a fragment is held twice");
+        packet
+    }
+
+    fn dropped<'a>(&self, packets: impl IntoIterator<Item = &'a Packet>) {
+        let mut out = self.0.lock().expect("no panic");
+        for segment in packets.into_iter().flat_map(Packet::segments) {
+            out.remove(&Oracle::address(segment)).expect("what is dropped was given out");
+        }
+    }
+
+    fn count(&self, owner: usize) -> u64 {
+        self.0.lock().expect("no panic").values().filter(|of| **of == owner).count() as u64
+    }
+}
+
+/// A thread with a pool of its own, which holds and drops fragments of the other's as well.
+struct Party {
+    pool: Pool,
+    number: usize,
+    oracle: Oracle,
+    held: Vec<Packet>,
+    to_other: mpsc::Sender<Packet>,
+    from_other: mpsc::Receiver<Packet>,
+}
+
+impl Party {
+    const FRAGMENTS: usize = 256;
+
+    fn perform(&mut self, operation: Operation) {
+        let Party { pool, number, oracle, held, .. } = self;
+        match operation {
+            Operation::Alloc(n) => {
+                let packets = (0..n).map_while(|_| pool.alloc_packet());
+                held.extend(packets.map(|packet| oracle.given_out(*number, packet)));
+            }
+            Operation::Batch(n) => {
+                let packets =
+                    pool.batch(n).filter_map(|posted| posted.complete(0, 1, PacketFlags::empty()).ok());
+                held.extend(packets.map(|packet| oracle.given_out(*number, packet)));
+            }
+            Operation::Drop(n) if !held.is_empty() => {
+                let packet = held.swap_remove(n % held.len());
+                oracle.dropped([&packet]);
+            }
+            Operation::Send(n) if !held.is_empty() => {
+                for packet in held.split_off(n % held.len()) {
+                    self.to_other.send(packet).expect("the other end is kept until both are done");
+                }
+            }
+            Operation::Receive => held.extend(self.from_other.try_iter()),
+            Operation::Bulk(n) => {
+                let gone = held.split_off(held.len().saturating_sub(n));
+                oracle.dropped(&gone);
+                release_bulk(&mut gone.into_iter().map(Some).collect::<Vec<_>>());
+            }
+            Operation::Chain(n) if held.len() > n => {
+                let (mut single, chained): (Vec<_>, Vec<_>) = held
+                    .split_off(held.len() - n)
+                    .into_iter()
+                    .partition(|packet| !packet.flags().contains(PacketFlags::CHAINED));
+                held.extend(chained);
+                if let Some(head) = single.pop() {
+                    let mut chain = Chain::new(head);
+                    single.into_iter().for_each(|segment| chain.push(segment).expect("ten at most"));
+                    held.push(chain.finish());
+                }
+            }
+            Operation::Trim => pool.trim(),
+            Operation::Flush => flush_thread(),
+            _ => {}
+        }
+        // The other may drop some of ours meanwhile, and nobody can allocate any: what is out now was out then.
+        let inflight = self.pool.stats().inflight();
+        let out = self.oracle.count(self.number);
+        assert!((out..=Party::FRAGMENTS as u64).contains(&inflight), "{inflight} in flight, {out} out");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The oracle is a set of addresses: none is given out twice, none is lost, and the counters agree.
+    /// Two threads, each with a pool: no fragment is given out while somebody holds it, none is lost, and the counters
+    /// of each pool agree with what is out of it.
     #[test]
-    fn random_operations_agree_with_an_oracle(operations in proptest::collection::vec(operation(), 1..80)) {
-        const FRAGMENTS: usize = 256;
-        let mut pool = pool(FRAGMENTS, 1024, 4096);
-        let mut held: Vec<Packet> = Vec::new();
-        for operation in operations {
-            match operation {
-                Operation::Alloc(n) => held.extend((0..n).map_while(|_| pool.alloc_packet())),
-                Operation::Batch(n) => {
-                    let batch = pool.batch(n);
-                    held.extend(batch.filter_map(|posted| posted.complete(0, 1, PacketFlags::empty()).ok()));
-                }
-                Operation::Drop(n) if !held.is_empty() => drop(held.swap_remove(n % held.len())),
-                Operation::DropElsewhere(n) if !held.is_empty() => {
-                    let gone = held.split_off(n % held.len());
-                    thread::spawn(move || drop(gone)).join().expect("no panic");
-                }
-                Operation::Bulk(n) => {
-                    let keep = held.len().saturating_sub(n);
-                    let mut slots: Vec<_> = held.drain(keep..).map(Some).collect();
-                    release_bulk(&mut slots);
-                }
-                Operation::Chain(n) if held.len() > n => {
-                    let mut chain = None;
-                    for segment in held.split_off(held.len() - n) {
-                        if segment.flags().contains(PacketFlags::CHAINED) {
-                            held.push(segment);
-                            continue;
-                        }
-                        match &mut chain {
-                            None => chain = Some(Chain::new(segment)),
-                            Some(chain) => chain.push(segment).expect("ten segments at most"),
-                        }
-                    }
-                    held.extend(chain.map(Chain::finish));
-                }
-                Operation::Trim => pool.trim(),
-                Operation::Flush => flush_thread(),
-                _ => {}
-            }
-            let mut iovas: Vec<_> =
-                held.iter().flat_map(|packet| packet.segments()).map(|segment| segment.iova() & !1023).collect();
-            let count = iovas.len();
-            iovas.sort_unstable();
-            iovas.dedup();
-            prop_assert_eq!(iovas.len(), count, "a fragment is held twice");
-            let stats = pool.stats();
-            prop_assert!(stats.inflight() >= count as u64);
-            prop_assert!(stats.inflight() <= FRAGMENTS as u64);
+    fn random_operations_on_two_threads_agree_with_an_oracle(
+        operations in [(); 2].map(|()| proptest::collection::vec(operation(), 1..80)),
+    ) {
+        let oracle = Oracle::default();
+        let ((to_first, from_second), (to_second, from_first)) = (mpsc::channel(), mpsc::channel());
+        let channels = [(to_second, from_second), (to_first, from_first)];
+        let mut threads = Vec::new();
+        for (number, (operations, (to_other, from_other))) in operations.into_iter().zip(channels).enumerate() {
+            let (pool, held) = (pool(Party::FRAGMENTS, Oracle::FRAGMENT, 4096), Vec::new());
+            let mut party = Party { pool, number, oracle: oracle.clone(), held, to_other, from_other };
+            threads.push(thread::spawn(move || {
+                operations.into_iter().for_each(|operation| party.perform(operation));
+                party
+            }));
         }
-        pool.trim();
-        let outside: usize = held.iter().map(Packet::segment_count).sum();
-        prop_assert_eq!(pool.stats().inflight(), outside as u64);
-        let monitor = pool.monitor();
-        drop(pool);
+        let mut parties: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+        for party in &mut parties {
+            party.perform(Operation::Receive);
+            party.pool.trim();
+            prop_assert_eq!(party.pool.stats().inflight(), oracle.count(party.number));
+        }
+        // The pools go first, then what was held of them.
+        let monitors: Vec<_> = parties.iter().map(|party| party.pool.monitor()).collect();
+        let held: Vec<_> = parties.into_iter().map(|party| party.held).collect();
         drop(held);
         flush_thread();
-        prop_assert_eq!(monitor.stats().inflight(), 0);
+        for monitor in monitors {
+            prop_assert_eq!(monitor.stats().inflight(), 0);
+        }
     }
 }
