@@ -109,33 +109,29 @@ fn gone(monitor: &PoolMonitor) {
     assert_eq!(monitor.stats().inflight(), 0);
 }
 
-/// Two threads bring the last fragments while the owner leaves: one of the three takes the pool down, and nobody is still in
-/// the ring when it does.
-#[test]
-fn one_of_three_takes_the_pool_down() {
-    check(|| {
-        let mut fixture = Fixture::new(2);
-        let packets = [fixture.take(1), fixture.take(1)];
+/// Two threads bring what is out of a pool, batches of these sizes, while its owner leaves.
+fn last_fragments_come_in(fragments: usize, batches: [usize; 2]) {
+    check(move || {
+        let mut fixture = Fixture::new(fragments);
+        let batches = batches.map(|count| fixture.take(count));
         let Fixture { pool, monitor, touch } = fixture;
-        let threads = packets.map(|packets| touch.drop_elsewhere(packets));
+        let threads = batches.map(|batch| touch.drop_elsewhere(batch));
         drop(pool);
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         gone(&monitor);
     });
 }
 
-/// The same with batches: slots filled one after another, some of them taken by the owner on its way out.
+/// One of the three takes the pool down, and nobody is still in the ring when it does.
+#[test]
+fn one_of_three_takes_the_pool_down() {
+    last_fragments_come_in(2, [1, 1]);
+}
+
+/// The same with slots filled one after another, some of which the owner takes on its way out.
 #[test]
 fn a_pool_closes_while_a_batch_comes_in() {
-    check(|| {
-        let mut fixture = Fixture::new(4);
-        let (batch, single) = (fixture.take(2), fixture.take(1));
-        let Fixture { pool, monitor, touch } = fixture;
-        let threads = [touch.drop_elsewhere(batch), touch.drop_elsewhere(single)];
-        drop(pool);
-        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-        gone(&monitor);
-    });
+    last_fragments_come_in(4, [2, 1]);
 }
 
 /// Batches come in while the owner allocates: a fragment has one holder at any time, and none is lost.
