@@ -1,5 +1,7 @@
 //! `pagewire l2fwd` as its user runs it, on virtual ports.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -101,9 +103,8 @@ fn between_modelled_cards_totals_add_up_in_every_mode() {
 #[test]
 fn json_has_an_object_a_period_and_a_final_one_whose_totals_add_up() {
     for mode in ["io", "mac", "macswap"] {
-        let reports = reports(&format!(
-            "l2fwd --port null: --port null:1500 --mode {mode} --json --duration 0.25 -T 0.1"
-        ));
+        let reports =
+            reports(&format!("l2fwd --port null: --port null:1500 --mode {mode} --json --duration 1 -T 0.1"));
         let (last, periods) = reports.split_last().expect("a report");
         assert!(periods.len() >= 2 && periods.iter().all(|report| report["final"] == false));
         assert_eq!(last["final"], true);
@@ -195,14 +196,8 @@ fn a_reader_of_its_notes_that_leaves_does_not_stop_it() {
 
 #[test]
 fn an_ordinary_user_runs_it() {
-    // A copy where that user may read it.
     let folder = tempfile::tempdir().expect("a folder");
-    let program = folder.path().join("pagewire");
-    std::fs::copy(env!("CARGO_BIN_EXE_pagewire"), &program).expect("a copy");
-    for path in [folder.path(), &program] {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(path, mode).expect("they are ours");
-    }
+    let program = common::for_everybody(folder.path());
     // With huge pages if there are any, and without them within the 8 MiB that such a user may lock by default.
     for arguments in ["", "--pages 4K"] {
         let script = format!(

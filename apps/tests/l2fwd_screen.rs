@@ -58,8 +58,6 @@ impl Terminal {
         self.wait_for("eol2");
         // Words behind a minus are off.
         self.wait_for("echoke");
-        let _ = self.script.kill();
-        let _ = self.script.wait();
         let (before, after) = self.text.split_once(ENTER).expect("a screen");
         assert!(!before.contains(LEAVE));
         let (_, after) = after.split_once(LEAVE).expect("the screen is gone");
@@ -69,6 +67,14 @@ impl Terminal {
             assert!(words.contains(&on), "{on} is off: {after}");
         }
         after.to_owned()
+    }
+}
+
+impl Drop for Terminal {
+    /// What still runs on it is told by SIGHUP.
+    fn drop(&mut self) {
+        let _ = self.script.kill();
+        let _ = self.script.wait();
     }
 }
 
@@ -127,6 +133,5 @@ fn what_is_no_terminal_gets_lines() {
             "{}",
             terminal.text
         );
-        let _ = terminal.script.wait();
     }
 }

@@ -3,13 +3,12 @@
 mod common;
 
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::Model;
 use common::driver::{Driver, frame, space};
+use common::{Model, for_everybody};
 
 #[test]
 fn it_says_how_to_use_it_and_serves_one_client_after_the_other() {
@@ -241,13 +240,8 @@ fn bad_arguments_are_refused() {
 
 #[test]
 fn an_ordinary_user_is_told_how_to_get_a_tap() {
-    // A copy where that user may read it.
     let model = Model::folder();
-    let program = model.path("pagewire");
-    // Made by another process: one that this one forks meanwhile would hold it open for writing, and it could not be run.
-    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_pagewire")).arg(&program).status();
-    assert!(copied.unwrap().success());
-    std::fs::set_permissions(model.folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let program = for_everybody(model.folder.path());
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program);
     command

@@ -15,9 +15,9 @@ use common::driver::{Driver, frame, space};
 /// The socket, in a process that is a driver's.
 const SOCKET: &str = "PAGEWIRE_TEST_SOCKET";
 /// What a driver gives a model for an answer here.
-const LIMIT: Duration = Duration::from_millis(500);
+const LIMIT: Duration = Duration::from_secs(2);
 /// What a busy machine may add to anything.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 /// A driver that sends frames, in a process of its own: this program, with one test.
 struct Process(Child);
@@ -190,7 +190,7 @@ fn a_driver_that_hangs_keeps_its_model_and_others_are_told() {
     driver.signal("STOP");
     let start = Instant::now();
     let error = space().open_vfio_user_within(&socket, LIMIT).err().unwrap().to_string();
-    assert!(error.contains("no answer within 0.5 s") && error.contains(socket.to_str().unwrap()), "{error}");
+    assert!(error.contains("no answer within 2 s") && error.contains(socket.to_str().unwrap()), "{error}");
     assert!(start.elapsed() < LIMIT + SOON, "{:?}", start.elapsed());
     driver.signal("KILL");
     serves(&socket);
