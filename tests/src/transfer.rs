@@ -45,7 +45,7 @@ impl Transfer {
             traffic,
             frames,
             window: Some(255),
-            patience: Duration::from_secs(5),
+            patience: Duration::from_secs(10),
         }
     }
 

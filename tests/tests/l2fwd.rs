@@ -50,7 +50,7 @@ fn each_mode_writes_the_addresses_it_says() -> Result<()> {
         let (mut guest, _job) = forwarder(arguments)?;
         let out_of = usize::from(!arguments.contains("portmap"));
         guest.wires[0].send(&frame)?;
-        let received = guest.wires[out_of].receive(Duration::from_secs(5))?;
+        let received = guest.wires[out_of].receive(Duration::from_secs(30))?;
         let received = received.unwrap_or_else(|| panic!("`{arguments}`: nothing came"));
         assert_eq!(received[..12], expected.concat(), "`{arguments}`");
         assert_eq!(received[12..], frame[12..], "`{arguments}`");
