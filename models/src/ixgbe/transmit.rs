@@ -38,7 +38,7 @@ const MIN_FRAME: usize = 60;
 const MAX_FRAME: usize = 15872 - FCS;
 /// The most bytes of a packet to be segmented: 18 bits of payload and headers.
 const MAX_PACKET: usize = (1 << 18) + 512;
-/// Descriptors of one queue in one turn.
+/// Descriptors of one queue in one turn, and frames but for the last packet's: one may be cut into very many segments.
 const BUDGET: u32 = 128;
 
 struct Queue {
@@ -157,10 +157,10 @@ impl Transmit {
     /// One queue's turn.
     fn queue(&mut self, card: &mut Card<'_, '_>, wire: &mut dyn Wire, queue: usize) -> bool {
         let q = &mut self.queues[queue];
-        let mut done = 0;
+        let (mut done, mut sent) = (0, 0);
         let mut report = false;
         let turn = q.ring.available().min(BUDGET);
-        while done < turn && self.waiting.is_empty() {
+        while done < turn && sent < BUDGET && self.waiting.is_empty() {
             let Some(descriptor) = q.ring.get(&mut card.bus, 0) else {
                 card.interrupts.raise(PCI_EXCEPTION);
                 break;
@@ -170,7 +170,7 @@ impl Transmit {
                 if let (Some(request), false) = (q.request, q.spoilt) {
                     let mut out =
                         Output { card, wire, queue, waiting: &mut self.waiting, frame: &mut self.frame };
-                    finish(&mut q.packet, &request, &mut out);
+                    sent += finish(&mut q.packet, &request, &mut out);
                 }
                 q.drop_packet();
             }
@@ -276,29 +276,32 @@ struct Output<'o, 'a, 'b> {
     frame: &'o mut Vec<u8>,
 }
 
-/// A packet is whole: do what was asked with it and send it.
-fn finish(packet: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>) {
+/// A packet is whole: do what was asked with it and send it. How many frames that took.
+fn finish(packet: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>) -> u32 {
     if request.has_fcs || !request.segment {
         let done =
             if request.has_fcs { take_fcs(packet, request) } else { offload::checksums(packet, request) };
         if let Err(why) = done {
             out.card.bus.malformed(format_args!("transmit queue {}: {why}", out.queue));
-            return;
+            return 0;
         }
         send(packet, request, out);
-        return;
+        return 1;
     }
+    let mut sent = 0;
     let flags = (out.card.registers.get(DTXTCPFLGL), out.card.registers.get(DTXTCPFLGH));
     let mut frame = std::mem::take(out.frame);
     match offload::Segments::new(packet, request, flags) {
         Ok(mut segments) => {
             while segments.next_into(&mut frame) {
                 send(&mut frame, request, out);
+                sent += 1;
             }
         }
         Err(why) => out.card.bus.malformed(format_args!("transmit queue {}: {why}", out.queue)),
     }
     *out.frame = frame;
+    sent
 }
 
 /// Take a frame's own check sequence off, which the wire does not carry. A wrong one is one that nobody would receive.

@@ -192,6 +192,19 @@ fn segmentation_makes_packets_that_stand_alone() {
 }
 
 #[test]
+fn a_turn_is_over_when_a_packet_was_cut_into_very_many_segments() {
+    let (mut rig, wire) = bench(1);
+    let whole = packet(6, 200);
+    rig.machine.at(TX_BUFFERS, whole.len(), true).unwrap().copy_from_slice(&whole);
+    let data = [TX_BUFFERS, 0xab30_0000 | whole.len() as u64 | 3 << 40 | 200 << 46];
+    rig.submit(0, &[context(1, 20, 1, 0), data, data]);
+    rig.card.poll(&mut rig.machine);
+    assert_eq!((wire.taken().len(), rig.get(TDH)), (200, 2));
+    rig.poll();
+    assert_eq!((wire.taken().len(), rig.get(TDH)), (200, 3));
+}
+
+#[test]
 fn tags_go_in_and_come_out() {
     let (mut a, mut b) = two(1);
     let plain = packet(6, 50);
