@@ -343,7 +343,7 @@ mod tests {
             traffic: Traffic::Mixed { seed: 1, lengths: 60..=9018 },
             frames: 1000,
             window: Some(255),
-            patience: Duration::from_millis(300),
+            patience: Duration::from_secs(1),
         };
         thread::scope(|scope| {
             scope.spawn(move || {
