@@ -137,7 +137,7 @@ impl<C: Card> Nic<C> {
         let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
         let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
             let limit = format!(
-                "buffers of {} bytes and more (a pool's fragment_size less its headroom)",
+                "buffers of {} bytes or more (a pool's fragment_size less its headroom)",
                 C::LEAST_BUFFER
             );
             self.device.unsupported("receive buffer of", format!("{room} bytes"), limit)
