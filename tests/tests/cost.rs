@@ -64,8 +64,7 @@ fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result
         ("mac", 1, 384.4),
     ];
     // The program is built as the guest's are: with all optimisations.
-    let program =
-        script("static", &["pagewire-tests", "count"])?.pop().context("tests/lab/static printed nothing")?;
+    let program = script("static", &["count"])?.pop().context("tests/lab/static printed nothing")?;
     let run = Command::new(program).arg("--json").output().context("running it")?;
     ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let counted: Vec<Value> = run

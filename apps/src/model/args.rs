@@ -14,7 +14,8 @@ const EXAMPLES: &str = "\
 Wires:
   open                      nothing at the other end: what is sent is lost
   pair                      a cable between two cards: takes the next two --socket
-  stream:PATH[,listen]      a UNIX socket with frames as in QEMU's `-netdev stream`: connect, or wait
+  stream:PATH[,listen]      a UNIX socket with frames as QEMU's `-netdev stream` has: connect to it,
+                            or listen there
   pcap:IN[,OUT][,repeat=N]  receive a capture's frames, N times (0: for ever); write what is sent to
                             another. `pcap:,OUT` only writes. A file at OUT is overwritten
   tap:NAME                  a TAP interface of this machine
