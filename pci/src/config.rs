@@ -79,6 +79,12 @@ impl ConfigSpace {
         self.write(offset, &value.to_le_bytes())
     }
 
+    /// Whether the function answers: one that was pulled out, or whose server is gone, does not, or with all ones. By the status
+    /// register, because the kernel answers from memory for what identifies a function.
+    pub fn is_there(&self) -> bool {
+        self.read16(STATUS as u16).is_ok_and(|status| status != u16::MAX)
+    }
+
     /// Reads the lists of capabilities.
     pub fn capabilities(&self) -> Result<Capabilities, Error> {
         let mut image = vec![0; self.len().min(EXTENDED_LIST.end)];

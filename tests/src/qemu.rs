@@ -109,8 +109,8 @@ impl Image {
             Kernel::Debian => "debian",
             Kernel::Own => "own",
         };
-        let [qemu, kernel_file, initrd, _pagewire] = <[PathBuf; 4]>::try_from(script("image", &[name])?)
-            .map_err(|printed| anyhow!("tests/lab/image printed {printed:?}, expected four paths"))?;
+        let [qemu, kernel_file, initrd] = <[PathBuf; 3]>::try_from(script("image", &[name])?)
+            .map_err(|printed| anyhow!("tests/lab/image printed {printed:?}, expected three paths"))?;
         let image = Image { qemu, kernel: kernel_file, initrd };
         prepared.push((kernel, image.clone()));
         Ok(image)

@@ -136,23 +136,52 @@ const NAP: Duration = Duration::from_micros(1);
 
 /// Forward until told to stop. Gives the lanes back.
 pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: Idle) -> Vec<Lane> {
+    forward(&mut lanes, stop, idle_for, |_, lane| lane.poll());
+    lanes
+}
+
+/// [`run`], counting the cycles of each lane's rounds that moved packets.
+pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: Idle) -> (Vec<Lane>, Cycles) {
+    let mut cycles = Cycles::default();
+    let mut groups = vec![Group::default(); lanes.len()];
+    forward(&mut lanes, stop, idle_for, |number, lane| {
+        let start = tsc::read();
+        let moved = lane.poll();
+        let took = tsc::read().wrapping_sub(start);
+        if moved > 0 {
+            cycles.record(&mut groups[number], moved, took, &lane.counters);
+        }
+        moved
+    });
+    // Begun is not full, but may be all there is.
+    lanes.iter().zip(&mut groups).for_each(|(lane, group)| cycles.close(group, &lane.counters));
+    (lanes, cycles)
+}
+
+/// Rounds of `poll`, which returns how many packets it moved, over all lanes until told to stop.
+#[inline(always)]
+fn forward(
+    lanes: &mut [Lane],
+    stop: &AtomicBool,
+    idle_for: Idle,
+    mut poll: impl FnMut(usize, &mut Lane) -> usize,
+) {
     let mut idle = 0u32;
     while !stop.load(Ordering::Relaxed) {
         let mut moved = 0;
-        for lane in &mut lanes {
-            moved += lane.poll();
+        for (number, lane) in lanes.iter_mut().enumerate() {
+            moved += poll(number, lane);
         }
         if moved > 0 {
             idle = 0;
         } else {
             idle = idle.wrapping_add(1);
             if idle & (IDLE_ROUNDS - 1) == 0 {
-                rest(&mut lanes, idle_for);
+                rest(lanes, idle_for);
             }
         }
     }
-    rest(&mut lanes, Idle::Spin);
-    lanes
+    rest(lanes, Idle::Spin);
 }
 
 /// Nothing to do: let no ring and no magazine keep what others could use.
@@ -166,32 +195,6 @@ fn rest(lanes: &mut [Lane], idle_for: Idle) {
     if idle_for == Idle::Nap {
         std::thread::sleep(NAP);
     }
-}
-
-/// [`run`], counting the cycles of each lane's rounds that moved packets.
-pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: Idle) -> (Vec<Lane>, Cycles) {
-    let mut cycles = Cycles::default();
-    let mut groups = vec![Group::default(); lanes.len()];
-    let mut idle = 0u32;
-    while !stop.load(Ordering::Relaxed) {
-        idle = idle.wrapping_add(1);
-        for (lane, group) in lanes.iter_mut().zip(&mut groups) {
-            let start = tsc::read();
-            let moved = lane.poll();
-            let took = tsc::read().wrapping_sub(start);
-            if moved > 0 {
-                cycles.record(group, moved, took, &lane.counters);
-                idle = 0;
-            }
-        }
-        if idle & (IDLE_ROUNDS - 1) == IDLE_ROUNDS - 1 {
-            rest(&mut lanes, idle_for);
-        }
-    }
-    // Begun is not full, but may be all there is.
-    lanes.iter().zip(&mut groups).for_each(|(lane, group)| cycles.close(group, &lane.counters));
-    rest(&mut lanes, Idle::Spin);
-    (lanes, cycles)
 }
 
 /// What mode `txonly` sends: a UDP packet without payload worth mentioning, to the peer's number.

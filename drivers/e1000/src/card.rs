@@ -151,11 +151,7 @@ impl nic::Card for I82574 {
     /// Section 4.6.5. The ring is full of buffers before the unit is enabled.
     fn start_receive(&mut self, device: &Device, filters: &Filters, setup: RxSetup) -> Result<(), Error> {
         let registers = &device.registers;
-        registers.write(RDBAL, setup.iova as u32);
-        registers.write(RDBAH, (setup.iova >> 32) as u32);
-        registers.write(RDLEN, setup.bytes);
-        registers.write(RDH, 0);
-        registers.write(RDT, 0);
+        registers.hand_ring([RDBAL, RDBAH, RDLEN, RDH, RDT], 0, setup.iova, setup.bytes);
         registers.write(RXDCTL, rxdctl::GRAN_DESCRIPTORS | rxdctl::WTHRESH_1);
         registers.write(RFCTL, RFCTL_EXSTEN);
         let mut checksums = 0;
@@ -175,11 +171,7 @@ impl nic::Card for I82574 {
     /// Section 4.6.6.
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error> {
         let registers = &device.registers;
-        registers.write(TDBAL, setup.iova as u32);
-        registers.write(TDBAH, (setup.iova >> 32) as u32);
-        registers.write(TDLEN, setup.bytes);
-        registers.write(TDH, 0);
-        registers.write(TDT, 0);
+        registers.hand_ring([TDBAL, TDBAH, TDLEN, TDH, TDT], 0, setup.iova, setup.bytes);
         registers.write(
             TXDCTL,
             txdctl::GRAN_DESCRIPTORS
@@ -228,30 +220,13 @@ impl nic::Card for I82574 {
         device.registers.modify(RCTL, rctl::UPE | rctl::MPE | rctl::BAM, modes(filters));
     }
 
-    /// Those that are as they should be are left alone: frames to them may be on their way.
     fn write_addresses(&self, device: &Device, filters: &Filters) {
-        let registers = &device.registers;
-        let mut addresses = filters.addresses();
-        for index in 0..ADDRESSES {
-            let (low, high) = addresses.next().map_or((0, 0), |mac| {
-                let (low, high) = Filters::words(mac);
-                (low, high | Filters::VALID)
-            });
-            if [registers.read_at(RAL, index), registers.read_at(RAH, index)] == [low, high] {
-                continue;
-            }
-            // Invalid while it is being changed.
-            registers.write_at(RAH, index, 0);
-            registers.write_at(RAL, index, low);
-            registers.write_at(RAH, index, high);
-        }
+        filters.write_addresses(&device.registers, RAL, RAH, ADDRESSES);
     }
 
     /// Section 10.2.5.21 with RCTL.MO = 0.
     fn write_multicast(&self, device: &Device, filters: &Filters) {
-        for (index, word) in filters.multicast_table().into_iter().enumerate() {
-            device.registers.write_at(MTA, index, word);
-        }
+        filters.write_multicast(&device.registers, MTA);
     }
 }
 

@@ -48,6 +48,11 @@ impl PostedRing {
         self.ring.iova()
     }
 
+    /// Bytes before the data in each fragment.
+    pub fn headroom(&self) -> u16 {
+        self.headroom
+    }
+
     /// Number of descriptors.
     #[inline(always)]
     #[expect(clippy::len_without_is_empty, reason = "a ring is never empty")]

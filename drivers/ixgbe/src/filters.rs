@@ -31,31 +31,17 @@ pub(crate) fn write_modes(device: &Device, filters: &Filters) {
     device.registers.write(FCTRL, bits);
 }
 
-/// Those that are as they should be are left alone: frames to them may be on their way.
 pub(crate) fn write_addresses(device: &Device, filters: &Filters) {
-    let registers = &device.registers;
-    let mut addresses = filters.addresses();
+    // Frames to an address go to pool 0, which without virtualisation is all there is.
+    let used = filters.addresses().count();
     for index in 0..RAL.count {
-        let (low, high, pools) = match addresses.next().map(Filters::words) {
-            Some((low, high)) => (low, high | Filters::VALID, 1),
-            None => (0, 0, 0),
-        };
-        // Frames to it go to pool 0, which without virtualisation is all there is.
-        registers.write_at(MPSAR, 2 * index, pools);
-        registers.write_at(MPSAR, 2 * index + 1, 0);
-        if [registers.read_at(RAL, index), registers.read_at(RAH, index)] == [low, high] {
-            continue;
-        }
-        // Invalid while it is being changed.
-        registers.write_at(RAH, index, 0);
-        registers.write_at(RAL, index, low);
-        registers.write_at(RAH, index, high);
+        device.registers.write_at(MPSAR, 2 * index, u32::from(index < used));
+        device.registers.write_at(MPSAR, 2 * index + 1, 0);
     }
+    filters.write_addresses(&device.registers, RAL, RAH, RAL.count);
 }
 
 pub(crate) fn write_multicast(device: &Device, filters: &Filters) {
-    for (index, word) in filters.multicast_table().into_iter().enumerate() {
-        device.registers.write_at(MTA, index, word);
-    }
+    filters.write_multicast(&device.registers, MTA);
     device.registers.write(MCSTCTRL, MCSTCTRL_MFE);
 }

@@ -1,7 +1,7 @@
 //! Queues as the card knows them (sections 4.6.7 and 4.6.8).
 
 use pagewire_ethdev::Error;
-use pagewire_ethdev::nic::{Device, Register, RxSetup, TxSetup};
+use pagewire_ethdev::nic::{Device, RxSetup, TxSetup};
 
 use crate::registers::*;
 
@@ -37,7 +37,7 @@ pub(crate) fn start_receive(
 ) -> Result<(), Error> {
     let (registers, queue) = (&device.registers, setup.queue);
     registers.modify_at(DCA_RXCTRL, queue, DCA_RXCTRL_CLEAR, 0);
-    hand_ring(device, [RDBAL, RDBAH, RDLEN, RDH, RDT], queue, setup.iova, setup.bytes);
+    registers.hand_ring([RDBAL, RDBAH, RDLEN, RDH, RDT], queue, setup.iova, setup.bytes);
     let kib = setup.buffer.div_ceil(KIB).min(MOST_KIB) as u32;
     let drop = if drop { srrctl::DROP_EN } else { 0 };
     registers.write_at(SRRCTL, queue, kib | srrctl::BSIZEHEADER_256 | srrctl::ADVANCED | drop);
@@ -66,20 +66,12 @@ pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Erro
     registers.write(RTTDQSEL, queue as u32);
     registers.write(RTTBCNRC, 0);
     registers.modify_at(DCA_TXCTRL, queue, DCA_TXCTRL_CLEAR, 0);
-    hand_ring(device, [TDBAL, TDBAH, TDLEN, TDH, TDT], queue, setup.iova, setup.bytes);
+    registers.hand_ring([TDBAL, TDBAH, TDLEN, TDH, TDT], queue, setup.iova, setup.bytes);
     let thresholds = txdctl::PTHRESH_32 | txdctl::HTHRESH_1;
     registers.write_at(TXDCTL, queue, thresholds);
     registers.modify(DMATXCTL, 0, DMATXCTL_TE);
     registers.write_at(TXDCTL, queue, thresholds | txdctl::ENABLE);
     device.wait_at("enabling a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE != 0)
-}
-
-/// Where a ring is, how long, and that it is empty: base low and high, length, head, tail.
-fn hand_ring(device: &Device, ring: [Register; 5], queue: usize, iova: u64, bytes: u32) {
-    let values = [iova as u32, (iova >> 32) as u32, bytes, 0, 0];
-    for (register, value) in ring.into_iter().zip(values) {
-        device.registers.write_at(register, queue, value);
-    }
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ fn counts(card: Card, kernel: Kernel) -> Result<()> {
 /// Cycles a packet between two devices that are not there.
 fn null(rounds: usize, seconds: u64) -> Result<()> {
     println!("cycles a packet between null devices, best of {rounds} (all)");
-    let pagewire = script("image", &["debian"])?.pop().context("tests/lab/image printed nothing")?;
+    let pagewire = script("static", &["pagewire"])?.pop().context("tests/lab/static printed nothing")?;
     let testpmd = testpmd(
         &programs::fetch()?,
         &["net_null", "bus_vdev"],

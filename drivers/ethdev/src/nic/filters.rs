@@ -1,5 +1,6 @@
 //! Which frames a card lets in, as configured.
 
+use super::registers::{Register, Registers};
 use crate::mac::MacAddr;
 
 /// Words of the multicast table: a bit for each of 4,096 hashes.
@@ -50,6 +51,30 @@ impl Filters {
     pub fn address(low: u32, high: u32) -> MacAddr {
         let ([a, b, c, d], [e, f, ..]) = (low.to_le_bytes(), high.to_le_bytes());
         MacAddr([a, b, c, d, e, f])
+    }
+
+    /// Write the unicast addresses into Intel's receive address registers, of which there are `count`, and clear the others.
+    ///
+    /// Those that are as they should be are left alone: frames to them may be on their way.
+    pub fn write_addresses(&self, registers: &Registers, low: Register, high: Register, count: usize) {
+        let mut addresses = self.addresses().map(Filters::words);
+        for index in 0..count {
+            let words = addresses.next().map_or([0, 0], |(low, high)| [low, high | Filters::VALID]);
+            if [registers.read_at(low, index), registers.read_at(high, index)] == words {
+                continue;
+            }
+            // Invalid while it is being changed.
+            registers.write_at(high, index, 0);
+            registers.write_at(low, index, words[0]);
+            registers.write_at(high, index, words[1]);
+        }
+    }
+
+    /// Write [the multicast table](Filters::multicast_table).
+    pub fn write_multicast(&self, registers: &Registers, table: Register) {
+        for (index, word) in self.multicast_table().into_iter().enumerate() {
+            registers.write_at(table, index, word);
+        }
     }
 
     /// Intel's multicast table with multicast offset 0: bits 47:36 of a group's address choose one of 4,096 bits.

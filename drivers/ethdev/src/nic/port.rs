@@ -269,11 +269,9 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn check(&self) -> Result<(), Error> {
-        // The status register: of what identifies a function the kernel answers from memory.
-        const STATUS: u16 = 0x06;
-        match self.device.function.config().read16(STATUS) {
-            Ok(status) if status != u16::MAX => Ok(()),
-            _ => Err(Error::Gone { port: self.info.name.clone() }),
+        match self.device.function.config().is_there() {
+            true => Ok(()),
+            false => Err(Error::Gone { port: self.info.name.clone() }),
         }
     }
 

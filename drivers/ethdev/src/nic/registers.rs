@@ -89,6 +89,13 @@ impl Registers {
         self.write_at(register, index, self.read_at(register, index) & !clear | set);
     }
 
+    /// Tell the card where a ring is and how long, and that it is empty: base low and high, length, head and tail, in this order.
+    pub fn hand_ring(&self, ring: [Register; 5], index: usize, iova: u64, bytes: u32) {
+        for (register, value) in ring.into_iter().zip([iova as u32, (iova >> 32) as u32, bytes, 0, 0]) {
+            self.write_at(register, index, value);
+        }
+    }
+
     /// One of an array, to be written often.
     ///
     /// # Errors

@@ -86,7 +86,6 @@ pub(super) struct RxRing<F> {
     /// Descriptors refilled since the last doorbell.
     held: u32,
     refill_batch: u32,
-    headroom: u16,
     /// The frame's limit, as far as a length goes.
     longest: u16,
     /// What is to be found out about packets.
@@ -125,7 +124,6 @@ impl<F: RxFormat> RxRing<F> {
             next: 0,
             held: 0,
             refill_batch: REFILL_BATCH.min(descriptors / 4),
-            headroom,
             longest: u16::try_from(limits.frame).unwrap_or(u16::MAX),
             offloads: offloads - RxOffloads::SCATTER,
             doorbell,
@@ -210,7 +208,7 @@ impl<F: RxFormat> RxRing<F> {
             return Other::None;
         };
         self.next = self.next.wrapping_add(1);
-        match self.assembly.add::<F>(status, done, self.headroom, self.limits, &self.counters) {
+        match self.assembly.add::<F>(status, done, self.descriptors.headroom(), self.limits, &self.counters) {
             None => Other::Consumed,
             Some(mut packet) => {
                 if !self.offloads.is_empty() {
