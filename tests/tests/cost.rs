@@ -1,9 +1,10 @@
 //! What a forwarded packet costs, in instructions: exact, because the guest's clock counts them, or valgrind.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use pagewire_tests::{Guest, GuestOptions, Nic, script};
+use pagewire_tests::{Guest, GuestOptions, Nic, callgrind, script};
 use serde_json::Value;
 
 /// The TSC of a counting guest advances by this for each instruction.
@@ -37,6 +38,19 @@ fn compare(figures: &[(&str, u32, f64)], mut measure: impl FnMut(&str, u32) -> R
     Ok(())
 }
 
+/// A program built as the guest's are: with all optimisations.
+fn optimised(name: &str) -> Result<PathBuf> {
+    script("static", &[name])?.pop().context("tests/lab/static printed nothing")
+}
+
+/// What a program prints as lines of JSON.
+fn figures(program: &Path, args: &[&str]) -> Result<Vec<Value>> {
+    let run = Command::new(program).args(args).output().context("running it")?;
+    ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let text = String::from_utf8(run.stdout)?;
+    Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
 #[test]
 fn a_packet_forwarded_on_the_82574_costs_what_the_documentation_says() -> Result<()> {
     let figures = [
@@ -63,20 +77,36 @@ fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result
         ("io", 1, 363.4),
         ("mac", 1, 384.4),
     ];
-    // The program is built as the guest's are: with all optimisations.
-    let program = script("static", &["count"])?.pop().context("tests/lab/static printed nothing")?;
-    let run = Command::new(program).arg("--json").output().context("running it")?;
-    ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let counted: Vec<Value> = run
-        .stdout
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(serde_json::from_slice)
-        .collect::<Result<_, _>>()?;
+    let counted = self::figures(&optimised("count")?, &["--json"])?;
     compare(&figures, |mode, burst| {
         let figure = counted.iter().find(|figure| figure["mode"] == mode && figure["burst"] == burst);
         figure
             .and_then(|figure| figure["instructions"].as_f64())
             .with_context(|| format!("no figure for {mode}, {burst}"))
     })
+}
+
+#[test]
+fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
+    let figures = [
+    ];
+    let counted = self::figures(&optimised("pool")?, &["instructions", "--json"])?;
+    compare(&figures, |operation, size| {
+        Err(anyhow!("x"))
+    })
+}
+
+#[test]
+fn the_hit_path_of_the_pool_has_no_push_no_call_and_no_lock() -> Result<()> {
+    let program = optimised("pool")?;
+    for function in ["alloc_fragment", "alloc_packet", "free_packet"] {
+        let executed = callgrind::executed(function, &program, ["drive", "hits"])?;
+        println!("{function}:\n    {}", executed.join("\n    "));
+        assert!(executed.last().is_some_and(|last| last.starts_with("ret")), "{function} does not return");
+        for instruction in executed {
+            let forbidden = ["push", "pop", "call", "lock", "xchg"].iter().any(|word| instruction.starts_with(word));
+            assert!(!forbidden, "{function} executes {instruction}");
+        }
+    }
+    Ok(())
 }
