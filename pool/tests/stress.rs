@@ -105,7 +105,7 @@ impl Party {
                 let mut fresh = Vec::with_capacity(HANDED);
                 let packets = self.pool.batch(many).map(|posted| posted.complete(0, 0, PacketFlags::empty()));
                 // Not all that are on offer.
-                fresh.extend(packets.take(many - few / 2).flatten());
+                fresh.extend(packets.take(many.saturating_sub(few / 2)).flatten());
                 fresh.into_iter().for_each(|packet| self.keep(packet));
             }
             9 | 10 => {
