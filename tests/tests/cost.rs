@@ -126,7 +126,7 @@ fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
 fn the_hit_path_of_a_drop_has_no_push_no_call_and_no_lock() -> Result<()> {
     let program = optimised("pool")?;
     for function in ["free_packet"] {
-        let executed = callgrind::executed(function, &program, ["drive", "hits"])?;
+        let executed = callgrind::executed(function, &program, ["drive", "half page, hits"])?;
         println!("{function}:\n    {}", executed.join("\n    "));
         assert!(executed.last().is_some_and(|last| last.starts_with("ret")), "{function} does not return");
         for instruction in executed {

@@ -14,7 +14,7 @@ use crate::operations::{
 
 /// Fragments that are counted. Before them as many pass without being counted, so that all caches are in their steady state.
 const COUNTED: usize = 8192;
-/// Names what finds the cache filled and the magazine empty.
+/// Names what finds the cache filled and the magazine empty, after how pages are cut.
 const HITS: &str = "hits";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,11 @@ pub(crate) fn report(json: bool) -> Result<()> {
 pub(crate) fn hit_path() -> Result<()> {
     for function in ["alloc_fragment", "alloc_packet", "free_packet"] {
         println!("{function}:");
-        for instruction in callgrind::executed(function, &current_exe()?, ["drive", HITS])? {
+        for instruction in callgrind::executed(
+            function,
+            &current_exe()?,
+            ["drive", &format!("{}, {HITS}", Cut::Half.name())],
+        )? {
             println!("    {instruction}");
         }
     }
@@ -86,8 +90,8 @@ pub(crate) fn hit_path() -> Result<()> {
 
 /// Allocates and drops what is to be counted.
 pub(crate) fn drive(what: &str) -> Result<()> {
-    if what == HITS {
-        return drive_hits();
+    if let Some(cut) = Cut::ALL.into_iter().find(|cut| format!("{}, {HITS}", cut.name()) == what) {
+        return drive_hits(cut);
     }
     let (_, cut, operation) = cases().find(|(name, ..)| name == what).context("no such operation")?;
     let mut pools = cut.pools(PageSize::Size4K);
@@ -125,9 +129,9 @@ pub(crate) fn drive(what: &str) -> Result<()> {
 }
 
 /// A few fragments and packets, after a refill and before the next.
-fn drive_hits() -> Result<()> {
+fn drive_hits(cut: Cut) -> Result<()> {
     const HITS: usize = 16;
-    let mut pool = Cut::Half.pools(PageSize::Size4K).pop().context("no pool")?;
+    let mut pool = cut.pools(PageSize::Size4K).pop().context("no pool")?;
     let mut burst = Burst::new(FRAGMENTS);
     drop(pool.alloc_packet());
     // A refill that finds something in the magazine has the thread keep more of what it drops; the next one gets all of that.
