@@ -64,12 +64,12 @@ fn printed(program: &Path, args: &[&str]) -> Result<Vec<Value>> {
 #[test]
 fn a_packet_forwarded_on_the_82574_costs_what_the_documentation_says() -> Result<()> {
     let figures = [
-        (Forwarding("io", 32), 74.8),
-        (Forwarding("mac", 32), 88.0),
-        (Forwarding("io", 8), 103.3),
-        (Forwarding("mac", 8), 117.3),
-        (Forwarding("io", 1), 362.3),
-        (Forwarding("mac", 1), 381.3),
+        (Forwarding("io", 32), 60.1),
+        (Forwarding("mac", 32), 77.2),
+        (Forwarding("io", 8), 82.4),
+        (Forwarding("mac", 8), 100.0),
+        (Forwarding("io", 1), 290.6),
+        (Forwarding("mac", 1), 312.6),
     ];
     let nics = vec![Nic::on_hub("e1000e"), Nic::on_hub("e1000e")];
     let mut guest = Guest::boot(GuestOptions { nics, count_instructions: true, ..GuestOptions::default() })?;
@@ -80,12 +80,12 @@ fn a_packet_forwarded_on_the_82574_costs_what_the_documentation_says() -> Result
 #[test]
 fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result<()> {
     let figures = [
-        (Forwarding("io", 32), 76.8),
-        (Forwarding("mac", 32), 88.2),
-        (Forwarding("io", 8), 105.3),
-        (Forwarding("mac", 8), 117.8),
-        (Forwarding("io", 1), 363.4),
-        (Forwarding("mac", 1), 384.4),
+        (Forwarding("io", 32), 62.2),
+        (Forwarding("mac", 32), 77.5),
+        (Forwarding("io", 8), 84.7),
+        (Forwarding("mac", 8), 100.8),
+        (Forwarding("io", 1), 294.7),
+        (Forwarding("mac", 1), 318.7),
     ];
     let counted = printed(&optimised("count")?, &["--json"])?;
     compare(&figures, |&Forwarding(mode, burst)| {
@@ -100,14 +100,14 @@ fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result
 fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
     // Allocated and dropped, by the size of the bulk.
     let figures = [
-        ("one fragment", 36.0),
-        ("one packet", 42.0),
-        ("bulk of 8", 44.1),
-        ("bulk of 32", 26.6),
-        ("bulk of 64", 24.3),
-        ("returned by another thread", 80.8),
+        ("one fragment", 38.4),
+        ("one packet", 44.4),
+        ("bulk of 8", 44.6),
+        ("bulk of 32", 26.8),
+        ("bulk of 64", 24.7),
+        ("returned by another thread", 82.3),
     ];
-    let mixed = [("mixed, bulk of 8", 130.9), ("mixed, bulk of 32", 120.7), ("mixed, bulk of 64", 115.5)];
+    let mixed = [("mixed, bulk of 8", 132.9), ("mixed, bulk of 32", 122.8), ("mixed, bulk of 64", 116.5)];
     let whole_and_half = ["whole page", "half page"]
         .map(|cut| figures.map(|(name, figure)| (format!("{cut}, {name}"), figure)));
     let figures: Vec<_> = whole_and_half

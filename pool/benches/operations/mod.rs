@@ -69,7 +69,7 @@ pub(crate) fn free_packet(packet: Packet) {
 pub(crate) fn alloc_bulk(pools: &mut [Pool], burst: &mut Burst) {
     let empty = |posted: Posted| posted.complete(PoolConfig::HEADROOM, 0, PacketFlags::empty()).ok();
     match pools {
-        [pool] => _ = burst.fill(&mut pool.batch(burst.room()), |fresh| empty(fresh.take())),
+        [pool] => _ = burst.fill(pool, burst.room(), |_, fresh| empty(fresh.take())),
         [first, second] => {
             let half = burst.room() / 2;
             let mut others = second.batch(half);
