@@ -99,6 +99,11 @@ impl Random {
         Random(seed)
     }
 
+    /// The sequence of a seed: another one than this, for another thread.
+    pub fn seeded(seed: u64) -> Random {
+        Random(seed)
+    }
+
     /// The next number.
     #[expect(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {

@@ -5,7 +5,7 @@ use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
 use pagewire_models::wire::pair;
 use pagewire_pci::AddressSpace;
 
-use super::{Running, config, eventually, pool, serve_on, space};
+use super::{Card, Running, config, eventually, pool, serve_on, space};
 
 /// A started port.
 pub(crate) struct End {
@@ -25,10 +25,19 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(mapped: bool, change: impl Fn(&AddressSpace, &mut PortConfig)) -> Bench {
+        Bench::spoiled(mapped, change, |_| ())
+    }
+
+    /// With something wrong with both cards.
+    pub(crate) fn spoiled(
+        mapped: bool,
+        change: impl Fn(&AddressSpace, &mut PortConfig),
+        spoil: impl Fn(&mut Card),
+    ) -> Bench {
         let space = space();
         let (one, two) = pair();
         let end = |number, wire| {
-            let running = serve_on(mapped, number, Box::new(wire), |_| ());
+            let running = serve_on(mapped, number, Box::new(wire), &spoil);
             let mut port = running.open_in(&space).unwrap();
             let mut config = config(&space);
             change(&space, &mut config);
