@@ -5,6 +5,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod liar;
+pub(crate) mod mutator;
 pub(crate) mod neighbour;
 
 use std::path::PathBuf;
@@ -144,7 +145,7 @@ impl Function for Card {
         if !self.lying.load(Relaxed) {
             return self.model.poll(host);
         }
-        if self.rings.is_empty() || self.polls % LOOK == 0 {
+        if self.rings.is_empty() || self.polls.is_multiple_of(LOOK) {
             self.look_for_rings(host);
         }
         let (liar, rings) = (&mut *self.liar, &self.rings[..]);

@@ -1,0 +1,307 @@
+//! A card that tells any lie, at any time: nothing panics, nothing is lost, everything ends; and another port goes on.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::mutator::{Flood, Mutator, Told};
+use common::neighbour::Neighbour;
+use common::{Running, eventually, pool, serve_on, space};
+use pagewire_ethdev::PacketFlags;
+use pagewire_ethdev::nic::testing::{Random, packet};
+use pagewire_ethdev::{
+    Burst, MacAddr, Packet, Pool, Port, PortConfig, RxOffloads, RxQueue, TxOffloads, TxQueue, XStat,
+};
+use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
+use pagewire_pci::AddressSpace;
+use pagewire_pool::{PoolMonitor, flush_thread};
+
+/// How long a normal run tells lies. HOSTILE_MUTATIONS=1000000 has it tell a million, however long that takes.
+const NORMALLY: Duration = Duration::from_secs(15);
+
+/// Without a packet for this long a started port has heard the last of its card.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Longest that any call may take, by its name. What a working card answers at once has its limit from the waits in it.
+const LIMITS: [(&str, Duration); 9] = [
+    ("open", Duration::from_secs(30)),
+    ("start", Duration::from_secs(30)),
+    ("stop", Duration::from_secs(10)),
+    ("drop", Duration::from_secs(10)),
+    ("link", Duration::from_secs(30)),
+    ("statistics", Duration::from_secs(5)),
+    ("filters", Duration::from_secs(5)),
+    ("receive", Duration::from_secs(2)),
+    ("transmit", Duration::from_secs(2)),
+];
+
+/// The longest that each call took, and all of them together.
+#[derive(Default)]
+struct Times(BTreeMap<&'static str, (Duration, Duration)>);
+
+impl Times {
+    fn of<T>(&mut self, name: &'static str, what: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = what();
+        let took = start.elapsed();
+        let (longest, all) = self.0.entry(name).or_default();
+        (*longest, *all) = (took.max(*longest), *all + took);
+        let (_, limit) = LIMITS.into_iter().find(|(known, _)| *known == name).expect("a limit for each");
+        assert!(took < limit, "{name} took {took:?}");
+        result
+    }
+}
+
+/// What happened.
+#[derive(Debug, Default)]
+struct Tally {
+    cards: u64,
+    not_opened: u64,
+    starts: u64,
+    not_started: u64,
+    not_stopped: u64,
+    packets: u64,
+    chains: u64,
+    sent: u64,
+    refused_dma: u64,
+    recovered: u64,
+}
+
+struct Bench {
+    random: Random,
+    told: Arc<Told>,
+    times: Times,
+    tally: Tally,
+    space: AddressSpace,
+    own: Pool,
+}
+
+#[test]
+fn a_million_mutations() {
+    let most = std::env::var("HOSTILE_MUTATIONS").ok();
+    let most: Option<u64> =
+        most.map(|most| most.parse().expect("HOSTILE_MUTATIONS is a number, such as 1000000"));
+    let neighbour = Neighbour::start();
+    let space = space();
+    let mut bench = Bench {
+        random: Random::new(),
+        told: Arc::default(),
+        times: Times::default(),
+        tally: Tally::default(),
+        own: pool(&space, 512),
+        space,
+    };
+    let start = Instant::now();
+    while most.map_or(start.elapsed() < NORMALLY, |most| bench.told.all() < most) {
+        bench.card();
+        neighbour.assert_forwards();
+    }
+    println!("{} lies in {:?}: {:?}", bench.told.all(), start.elapsed(), bench.tally);
+    println!("{:?}", bench.told.by_kind());
+    println!("calls, the longest and all: {:.1?}", bench.times.0);
+    let tally = &bench.tally;
+    // The test reaches what it is about.
+    assert!(
+        tally.packets > 1000 && tally.sent > 1000 && tally.recovered > 0 && tally.refused_dma > 0,
+        "{tally:?}"
+    );
+    bench.own.trim();
+    assert_eq!(bench.own.stats().inflight(), 0);
+    neighbour.finish();
+}
+
+impl Bench {
+    /// A card's life: opened, started a few times, and told the truth by in the end.
+    fn card(&mut self) {
+        self.tally.cards += 1;
+        let seed = self.random.next();
+        let wire = Box::new(Flood(Random::seeded(self.random.next())));
+        let running = serve_on(self.random.below(4) == 0, 1, wire, |card| {
+            card.liar = Box::new(Mutator::new(seed, self.told.clone()));
+        });
+        // Most are opened by the truth: a card that lies about its EEPROM comes no further.
+        running.lie(self.random.below(4) == 0);
+        let port = self.times.of("open", || running.open_in(&self.space));
+        match port {
+            Ok(port) => self.port(&running, port),
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                self.tally.not_opened += 1;
+            }
+        }
+        self.tally.refused_dma += running.refused();
+    }
+
+    fn port(&mut self, running: &Running, mut port: Ixgbe) {
+        let mut before = port.xstats();
+        for _ in 0..=self.random.below(3) {
+            running.lie(self.random.below(3) == 0);
+            let config = self.config();
+            let monitors: Vec<PoolMonitor> = config.rx.iter().map(|queue| queue.pool.monitor()).collect();
+            self.tally.starts += 1;
+            match self.times.of("start", || port.start(config)) {
+                Ok((rx, tx)) => {
+                    running.lie(true);
+                    self.run(&mut port, rx, tx, &mut before);
+                    running.lie(self.random.below(2) == 0);
+                    self.tally.not_stopped += u64::from(self.times.of("stop", || port.stop()).is_err());
+                }
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    self.tally.not_started += 1;
+                }
+            }
+            flush_thread();
+            let out: Vec<u64> = monitors.iter().map(|pool| pool.stats().inflight()).collect();
+            assert!(out.iter().all(|&fragments| fragments == 0), "{out:?} fragments are out");
+        }
+        if self.random.below(2) == 0 {
+            running.lie(false);
+            self.recovers(&mut port);
+        }
+        self.times.of("drop", || drop(port));
+    }
+
+    /// Any configuration.
+    fn config(&mut self) -> PortConfig {
+        let random = &mut self.random;
+        // Sometimes barely enough, so that refills fail.
+        let fragments = 64 + 32 + random.below(400) as usize;
+        let mut config = PortConfig::single_queue(pool(&self.space, fragments));
+        (config.rx[0].descriptors, config.tx[0].descriptors) = (64, 64);
+        if random.below(2) == 0 {
+            (config.mtu, config.rx_offloads) = (9000, RxOffloads::SCATTER);
+        }
+        if random.below(2) == 0 {
+            config.rx_offloads |= RxOffloads::IP_CSUM | RxOffloads::L4_CSUM | RxOffloads::VLAN_STRIP;
+        }
+        config.tx_offloads = TxOffloads::MULTI_SEGS | TxOffloads::UDP_CSUM | TxOffloads::VLAN_INSERT;
+        config
+    }
+
+    /// Forward what the card says it has received, until it has told some thousand lies.
+    fn run(&mut self, port: &mut Ixgbe, mut rx: Vec<IxgbeRx>, mut tx: Vec<IxgbeTx>, before: &mut Vec<XStat>) {
+        let (told, start) = (self.told.all(), Instant::now());
+        let enough = 1000 << self.random.below(7);
+        let (mut burst, mut held) = (Burst::new(32), Vec::new());
+        // Or until nothing comes any more: the card waits for what it was not given, or we for what it has not said.
+        let (mut last, mut packets) = (start, self.tally.packets);
+        while self.told.all() < told + enough && last.elapsed() < QUIET {
+            if self.tally.packets > packets {
+                (last, packets) = (Instant::now(), self.tally.packets);
+            }
+            for rx in &mut rx {
+                self.receive(rx, &mut burst, &mut held);
+            }
+            for tx in &mut tx {
+                self.send(tx, &mut burst, &mut held);
+            }
+            if self.random.below(1000) == 0 {
+                self.control(port, before);
+            }
+            if self.random.below(50) == 0 {
+                balance(&mut rx, &tx, &held, &mut self.own);
+            }
+        }
+        self.control(port, before);
+        drop(held);
+        balance(&mut rx, &tx, &[], &mut self.own);
+        self.times.of("drop", || drop((rx, tx)));
+    }
+
+    fn receive(&mut self, rx: &mut IxgbeRx, burst: &mut Burst, held: &mut Vec<Packet>) {
+        self.times.of("receive", || rx.rx_burst(burst));
+        for packet in burst.drain() {
+            let (segments, bytes) = packet.segments().fold((0, 0), |(count, bytes), segment| {
+                let data = segment.as_slice().expect("memory that can be read");
+                // Every byte can be.
+                std::hint::black_box(data.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
+                (count + 1, bytes + data.len())
+            });
+            assert_eq!((segments, bytes), (packet.segment_count(), packet.len()));
+            assert!(bytes <= 9018 && segments <= 9, "{packet:?}");
+            self.tally.packets += 1;
+            self.tally.chains += u64::from(segments > 1);
+            held.push(packet);
+        }
+    }
+
+    /// What was received, and packets that ask for something.
+    fn send(&mut self, tx: &mut IxgbeTx, burst: &mut Burst, held: &mut Vec<Packet>) {
+        if self.random.below(4) == 0 && self.own.available() > 4 {
+            let mut packet = packet(&mut self.own, &vec![100; 1 + self.random.below(3) as usize]);
+            if self.random.below(2) == 0 {
+                packet.set_flags(PacketFlags::TX_UDP_CSUM | PacketFlags::TX_VLAN_INSERT);
+                packet.set_header_lens(14, 20);
+            }
+            held.push(packet);
+        }
+        let keep = if self.random.below(4) == 0 { self.random.below(24) as usize } else { 0 };
+        while held.len() > keep
+            && burst.room() > 0
+            && let Some(packet) = held.pop()
+        {
+            burst.push(packet).expect("there is room");
+        }
+        self.tally.sent += self.times.of("transmit", || tx.tx_burst(burst)) as u64;
+        if self.random.below(8) == 0 {
+            self.times.of("transmit", || tx.reclaim());
+        }
+        // What the card does not send is dropped.
+        burst.clear();
+    }
+
+    /// Calls that are not of the hot path.
+    fn control(&mut self, port: &mut Ixgbe, before: &mut Vec<XStat>) {
+        let now = self.times.of("statistics", || {
+            port.stats();
+            port.xstats()
+        });
+        for old in before.iter() {
+            let new = now.iter().find(|new| new.name == old.name).expect("counters stay");
+            assert!(new.value >= old.value, "{} from {} to {}", old.name, old.value, new.value);
+        }
+        *before = now;
+        self.times.of("link", || port.link());
+        let address = MacAddr([2, 0, 0, 0, 0, self.random.next() as u8]);
+        self.times.of("filters", || {
+            port.set_promiscuous(true).and_then(|()| port.set_multicast(&[])).expect("they cannot fail");
+            port.set_mac(address).expect("an address that may be");
+        });
+        // It may have been pulled out.
+        let _ = port.check();
+    }
+
+    /// A card that tells the truth works, whatever it said before.
+    fn recovers(&mut self, port: &mut Ixgbe) {
+        let config = self.config();
+        let (mut rx, tx) = self.times.of("start", || port.start(config)).expect("a card that works");
+        let (mut burst, mut packets) = (Burst::new(32), 0);
+        eventually("a thousand packets", || {
+            for rx in &mut rx {
+                packets += rx.rx_burst(&mut burst);
+                burst.clear();
+            }
+            packets > 1000
+        });
+        drop((rx, tx));
+        port.stop().expect("a card that works");
+        self.tally.recovered += 1;
+    }
+}
+
+/// Every fragment that is out is in a ring or in our hands.
+fn balance(rx: &mut [IxgbeRx], tx: &[IxgbeTx], held: &[Packet], own: &mut Pool) {
+    let held: usize = held.iter().map(Packet::segment_count).sum();
+    let rings =
+        rx.iter().map(RxQueue::posted).sum::<usize>() + tx.iter().map(TxQueue::pending).sum::<usize>();
+    own.trim();
+    let mut out = own.stats().inflight();
+    for rx in rx {
+        rx.pool().trim();
+        out += rx.pool().stats().inflight();
+    }
+    assert_eq!(out, (rings + held) as u64, "fragments out, and in rings and packets");
+}
