@@ -5,9 +5,12 @@
 
 use std::{
     ffi::CStr,
-    fs::File,
+    fs::{File, Permissions},
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     thread,
 };
 
@@ -45,7 +48,10 @@ fn memfd_create(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
 /// since 4.3, where a touch would be SIGBUS.
 pub(crate) fn fill(file: &OwnedFd, len: usize, node: Option<u32>) -> io::Result<()> {
     let file_len = i64::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    File::from(file.try_clone()?).set_len(file_len as u64)?;
+    let plain = File::from(file.try_clone()?);
+    plain.set_len(file_len as u64)?;
+    // A memfd is everybody's by default: who is handed a descriptor for reading could open it once more, for writing.
+    plain.set_permissions(Permissions::from_mode(0o600))?;
     match node {
         None => allocate(file, file_len)?,
         // Allocation by descriptor follows the memory policy of the thread that does it. A thread of its own takes its

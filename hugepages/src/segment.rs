@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
     },
     path::Path,
@@ -117,6 +117,16 @@ impl Segment {
     /// sealed.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// A descriptor of the same memory that can be mapped for reading only, for a process that is to see it and not to
+    /// change it. Another user cannot make more of it; this one and root could reach the memory anyway.
+    ///
+    /// # Errors
+    /// Without `/proc`, or when the process has no descriptor left.
+    pub fn read_only_fd(&self) -> Result<OwnedFd, Error> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        File::open(&path).map(OwnedFd::from).map_err(|cause| Error::File { path: path.into(), cause })
     }
 
     /// Physical address of the byte at `offset`, for devices without an IOMMU. Contiguous within one page, not between

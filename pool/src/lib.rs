@@ -53,6 +53,7 @@
 
 mod burst;
 mod error;
+pub mod handover;
 mod magazine;
 #[cfg(all(test, loom))]
 mod models;

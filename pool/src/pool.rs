@@ -293,6 +293,11 @@ impl Pool {
         &self.shared().mapped.space
     }
 
+    /// The memory that its fragments are in.
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        vec![self.shared().mapped.segment.clone()]
+    }
+
     /// Bytes in a fragment.
     #[inline(always)]
     pub fn fragment_size(&self) -> usize {

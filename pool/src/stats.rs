@@ -54,6 +54,11 @@ counters! {
     recycle_released_ref,
     /// Batches that other threads, or this thread's idle loop, sent through the return ring.
     remote_batch,
+    /// References that another process returned and did not hold: given back before, or never handed to it. See
+    /// [`crate::handover`].
+    stale_generation,
+    /// Packets that were not handed to another process because it holds as many fragments as it may.
+    quota_denied,
     /// Fragments that went back to the page store. Read before `hold`, so that a reader never sees more back than left.
     release,
     /// Fragments that left the page store.

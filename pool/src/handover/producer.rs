@@ -1,0 +1,377 @@
+//! The producer's half: what offers packets and takes them back, on the thread that owns the pool.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use pagewire_hugepages::Segment;
+
+use super::hub::{Hub, Mailbox, News};
+use super::layout::{Offer, Piece, Token, words};
+use super::memory::Rings;
+use super::stats::{Client, Counts};
+use super::table::{Bad, Holders, Table};
+use super::{Error, wake};
+use crate::packet::{Chain, Packet};
+use crate::pool::Pool;
+use crate::stats::PoolMonitor;
+
+/// Returns that one poll takes from one consumer: what more there are waits for the next.
+const BUDGET: u64 = 64;
+/// Bad returns after which a consumer is thrown out. An honest one makes none.
+const PATIENCE: u64 = 1024;
+
+/// Offers the packets of one pool to the consumers of a server. Made by [`Server::producer`](super::Server::producer).
+///
+/// It belongs to one thread, like the queue that its packets come from. With nobody attached an offer is one comparison, and
+/// a poll two. Dropping it takes back what is still with consumers: [`drain`](Producer::drain) first if they are to be done.
+pub struct Producer {
+    hub: Arc<Hub>,
+    lane: usize,
+    mailbox: Arc<Mailbox>,
+    pub(super) consumers: Vec<Attached>,
+    table: Table,
+    pub(super) segments: Vec<(u16, Arc<Segment>)>,
+    monitor: PoolMonitor,
+    /// Where the packet lies that is being offered.
+    pieces: Vec<Piece>,
+    /// When the packets of this burst came, in nanoseconds since 1970.
+    time: Option<u64>,
+    /// Of consumers that have gone.
+    past: Counts,
+}
+
+/// A producer's end of the lane to one consumer.
+pub(super) struct Attached {
+    client: Arc<Client>,
+    rings: Rings,
+    wake: UnixStream,
+    /// Its bit in the table; none until the producer has read the news.
+    bit: Holders,
+    /// Positions in the rings.
+    offered: u64,
+    published: u64,
+    returned: u64,
+    /// Fragments it holds.
+    held: u32,
+    counts: Counts,
+    /// What of `counts` the client's own have yet to get.
+    fresh: Counts,
+}
+
+impl Attached {
+    pub(super) fn new(client: Arc<Client>, rings: Rings, wake: UnixStream) -> Attached {
+        let (counts, fresh) = (Counts::default(), Counts::default());
+        Attached {
+            client,
+            rings,
+            wake,
+            bit: 0,
+            offered: 0,
+            published: 0,
+            returned: 0,
+            held: 0,
+            counts,
+            fresh,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.client.id
+    }
+
+    fn push(&mut self, token: Token, time: u64, pieces: &[Piece]) {
+        for &piece in pieces {
+            self.rings.write_offer(self.offered, Offer { time, token, piece });
+            self.offered = self.offered.wrapping_add(1);
+        }
+        self.held += pieces.len() as u32;
+        self.fresh.handed += 1;
+    }
+
+    fn publish(&mut self) {
+        if self.published != self.offered {
+            self.published = self.offered;
+            if self.rings.publish(words::OFFERED, self.offered, words::CONSUMER_SLEEPS) {
+                wake::poke(&self.wake);
+            }
+        }
+    }
+
+    fn has_returns(&self) -> bool {
+        self.rings.position(words::RETURNED) != self.returned
+    }
+
+    /// Takes back what was returned. `false` if this consumer is to be thrown out.
+    fn collect(&mut self, table: &mut Table) -> bool {
+        let waiting = self.rings.position(words::RETURNED).wrapping_sub(self.returned);
+        if waiting > self.rings.slots().into() {
+            return false;
+        }
+        for _ in 0..waiting.min(BUDGET) {
+            let token = self.rings.read_return(self.returned);
+            self.returned = self.returned.wrapping_add(1);
+            match table.take_back(token, self.bit) {
+                Ok((fragments, packet)) => {
+                    self.held -= u32::from(fragments);
+                    self.fresh.returned += 1;
+                    drop(packet);
+                }
+                Err(Bad::Index) => self.fresh.bad_index += 1,
+                Err(Bad::Generation) => self.fresh.stale_generation += 1,
+                Err(Bad::Holder) => self.fresh.not_holder += 1,
+            }
+        }
+        self.counts.bad_returns() + self.fresh.bad_returns() <= PATIENCE
+    }
+
+    /// Tells what has been counted since the last time.
+    fn report(&mut self, monitor: &PoolMonitor) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh == Counts::default() {
+            return;
+        }
+        self.counts.add(&fresh);
+        self.client.count(&fresh);
+        // Not `stats::add`: other producers of the same pool's packets count here too.
+        let published = &monitor.published;
+        if fresh.quota_denied > 0 {
+            published.quota_denied.fetch_add(fresh.quota_denied, Ordering::Relaxed);
+        }
+        if fresh.bad_returns() > 0 {
+            published.stale_generation.fetch_add(fresh.bad_returns(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Producer {
+    pub(super) fn new(hub: Arc<Hub>, name: &str, pool: &Pool) -> Result<Producer, Error> {
+        let mailbox = Mailbox::new().map_err(super::error::failed("making an eventfd"))?;
+        let mailbox = Arc::new(mailbox);
+        let lane = hub.add_lane(name, mailbox.clone())?;
+        let places = hub.options.quota * hub.options.consumers;
+        let producer = Producer {
+            hub,
+            lane,
+            mailbox,
+            consumers: Vec::with_capacity(super::MAX_CONSUMERS as usize),
+            table: Table::new(places),
+            segments: Vec::new(),
+            monitor: pool.monitor(),
+            pieces: Vec::with_capacity(Chain::MAX_SEGMENTS.into()),
+            time: None,
+            past: Counts::default(),
+        };
+        producer.share(pool)?;
+        Ok(producer)
+    }
+
+    /// Tells consumers of memory that the pool has got since the producer was made. Until they know, packets in it are not
+    /// handed over.
+    pub fn share(&self, pool: &Pool) -> Result<(), Error> {
+        self.hub.add_segments(self.lane, pool.segments())
+    }
+
+    /// Whether anybody is attached, as of the last poll.
+    #[inline(always)]
+    pub fn has_consumers(&self) -> bool {
+        !self.consumers.is_empty()
+    }
+
+    /// Hands a packet to every consumer that may hold more. They see it from the next [`poll`](Producer::poll) on, and the
+    /// packet goes home when the last of them has returned it.
+    ///
+    /// The packet comes back if nobody took it: nobody is attached, all hold as much as they may, or its memory is not
+    /// the pool's or cannot be read by a CPU.
+    #[inline]
+    pub fn offer(&mut self, packet: Packet) -> Result<(), Packet> {
+        if self.consumers.is_empty() { Err(packet) } else { self.hand_over(packet) }
+    }
+
+    #[inline(never)]
+    fn hand_over(&mut self, packet: Packet) -> Result<(), Packet> {
+        self.pieces.clear();
+        for fragment in packet.segments() {
+            let Some(piece) = locate(&self.segments, fragment.as_slice()) else { return Err(packet) };
+            self.pieces.push(piece);
+        }
+        if let Some(last) = self.pieces.last_mut() {
+            last.more = false;
+        }
+        let fragments = self.pieces.len() as u32;
+        let mut holders = 0;
+        for consumer in &mut self.consumers {
+            if self.hub.options.quota - consumer.held >= fragments {
+                holders |= consumer.bit;
+            } else {
+                consumer.fresh.quota_denied += 1;
+            }
+        }
+        if holders == 0 {
+            return Err(packet);
+        }
+        // The table has a place for every packet that quotas allow.
+        let token = self.table.insert(packet, holders)?;
+        let time = *self.time.get_or_insert_with(now);
+        for consumer in self.consumers.iter_mut().filter(|consumer| holders & consumer.bit != 0) {
+            consumer.push(token, time, &self.pieces);
+        }
+        Ok(())
+    }
+
+    /// Once a burst, and when idle: consumers get to see what was offered, what they returned goes home, and so does
+    /// everything of those that have gone.
+    #[inline]
+    pub fn poll(&mut self) {
+        if self.mailbox.has_any() {
+            self.read_news();
+        }
+        if !self.consumers.is_empty() {
+            self.serve();
+        }
+    }
+
+    #[inline(never)]
+    fn serve(&mut self) {
+        self.time = None;
+        let mut at = 0;
+        while let Some(consumer) = self.consumers.get_mut(at) {
+            consumer.publish();
+            let good = consumer.collect(&mut self.table);
+            consumer.report(&self.monitor);
+            match good {
+                true => at += 1,
+                false => self.evict(at),
+            }
+        }
+    }
+
+    /// Throws a consumer out.
+    #[cold]
+    fn evict(&mut self, at: usize) {
+        self.consumers[at].client.evict();
+        self.hub.event.set();
+        self.detach(at);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_news(&mut self) {
+        for news in self.mailbox.take() {
+            match news {
+                News::Attached(mut consumer) => {
+                    let taken = self.consumers.iter().fold(0, |bits, consumer| bits | consumer.bit);
+                    // The server lets no more in than there are bits, and those that have gone were told of first.
+                    consumer.bit = !taken & taken.wrapping_add(1);
+                    if consumer.bit != 0 {
+                        self.consumers.push(consumer);
+                    }
+                }
+                News::Gone(id) => {
+                    if let Some(at) = self.consumers.iter().position(|consumer| consumer.id() == id) {
+                        self.detach(at);
+                    }
+                }
+                News::Segment(number, segment) => self.segments.push((number, segment)),
+            }
+        }
+    }
+
+    /// Takes back all that a consumer holds, and forgets it.
+    fn detach(&mut self, at: usize) {
+        let mut consumer = self.consumers.swap_remove(at);
+        // What it did return is counted as that.
+        consumer.collect(&mut self.table);
+        consumer.fresh.reclaimed += self.table.take_all(consumer.bit) as u64;
+        consumer.report(&self.monitor);
+        self.past.add(&consumer.counts);
+    }
+
+    /// Packets that are with consumers.
+    pub fn outstanding(&self) -> usize {
+        self.table.len()
+    }
+
+    /// What became of packets so far, over all consumers that there are and were.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.past;
+        for consumer in &self.consumers {
+            counts.add(&consumer.counts);
+            counts.add(&consumer.fresh);
+        }
+        counts
+    }
+
+    /// Polls, and if that brought nothing sleeps until somebody attaches, leaves or returns something, or the time is up.
+    pub fn wait(&mut self, within: Duration) {
+        let until = Instant::now() + within;
+        let before = (self.consumers.len(), self.outstanding());
+        self.poll();
+        if before != (self.consumers.len(), self.outstanding()) {
+            return;
+        }
+        self.consumers.iter().for_each(|consumer| consumer.rings.ask(words::PRODUCER_SLEEPS));
+        if !self.mailbox.has_any() && !self.consumers.iter().any(Attached::has_returns) {
+            let wakes = self.consumers.iter().map(|consumer| consumer.wake.as_fd());
+            let fds: Vec<_> = std::iter::once(self.mailbox.event.as_fd()).chain(wakes).collect();
+            if let Err(error) = wake::wait(&fds, Some(until)) {
+                log::warn!("waiting for consumers: {error}");
+            }
+        }
+        let mut at = 0;
+        while let Some(consumer) = self.consumers.get(at) {
+            consumer.rings.ask_no_more(words::PRODUCER_SLEEPS);
+            match wake::drain(&consumer.wake) {
+                true => at += 1,
+                // A closed end would end every wait at once.
+                false => self.evict(at),
+            }
+        }
+        self.poll();
+    }
+
+    /// Waits until consumers have returned everything. Gives the number of packets that they still hold when the time is up.
+    pub fn drain(&mut self, within: Duration) -> usize {
+        let until = Instant::now() + within;
+        self.poll();
+        while self.outstanding() > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            // Not for all of it at once: a wake-up that a consumer swallows costs this much.
+            self.wait(left.min(Duration::from_millis(50)));
+        }
+        self.outstanding()
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.hub.remove_lane(self.lane);
+        while !self.consumers.is_empty() {
+            self.detach(0);
+        }
+    }
+}
+
+/// Where a fragment's data is, for those who have the memory elsewhere.
+fn locate(segments: &[(u16, Arc<Segment>)], data: Option<&[u8]>) -> Option<Piece> {
+    let data = data?;
+    segments.iter().find_map(|(number, segment)| {
+        let offset = data.as_ptr().addr().checked_sub(segment.as_ptr().addr().get())?;
+        let inside = offset < segment.len();
+        inside.then_some(Piece {
+            segment: *number,
+            more: true,
+            len: data.len() as u32,
+            offset: offset as u64,
+        })
+    })
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
