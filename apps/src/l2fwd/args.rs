@@ -2,10 +2,10 @@
 
 use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::MacAddr;
-use pagewire_hugepages::PageSize;
-use pagewire_pci::Backend;
+use pagewire_pool::PoolConfig;
 
-use crate::ports::PortSpec;
+use crate::memory::Needs;
+use crate::ports::{Access, PortSpec};
 use crate::run::Reporting;
 
 const EXAMPLES: &str = "\
@@ -62,10 +62,6 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
     pub(crate) fragments: Option<u32>,
 
-    /// Memory pages of the pools: 2M, 1G or 4K. By default 2M; without a real device 4K has to do where there are none
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) pages: Option<PageSize>,
-
     /// Receive only frames for the port's own address, broadcast and multicast
     #[arg(long)]
     pub(crate) no_promiscuous: bool,
@@ -90,19 +86,26 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) record_core_cycles: bool,
 
-    /// The kernel's interface to the devices
-    #[arg(long, value_enum, default_value_t = Vfio::Auto)]
-    pub(crate) vfio: Vfio,
-
-    /// Accept devices without an IOMMU: they can then read and write all of the machine's memory
-    #[arg(long)]
-    pub(crate) unsafe_noiommu: bool,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 impl Args {
     /// `--mode`, or what `--no-mac-updating` makes of it.
     pub(crate) fn mode(&self) -> Mode {
         if self.no_mac_updating { Mode::Io } else { self.mode }
+    }
+
+    /// What the ports take of memory.
+    pub(crate) fn needs(&self) -> Needs<'_> {
+        Needs {
+            ports: &self.ports,
+            pages: self.access.pages,
+            descriptors: self.rx_ring + self.tx_ring,
+            elsewhere: 2 * usize::from(self.burst),
+            fragments: self.fragments,
+            headroom: if self.is_jumbo() { 0 } else { PoolConfig::HEADROOM },
+        }
     }
 
     /// Whether frames take several fragments; headroom would then halve what each receives.
@@ -124,27 +127,6 @@ pub(crate) enum Mode {
     Rxonly,
     /// Receive nothing, send as fast as possible
     Txonly,
-}
-
-/// `--vfio`.
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub(crate) enum Vfio {
-    /// iommufd where there is one, else group and container
-    Auto,
-    /// Group and container
-    Group,
-    /// iommufd and device cdev
-    Iommufd,
-}
-
-impl From<Vfio> for Backend {
-    fn from(vfio: Vfio) -> Backend {
-        match vfio {
-            Vfio::Auto => Backend::Auto,
-            Vfio::Group => Backend::Group,
-            Vfio::Iommufd => Backend::Iommufd,
-        }
-    }
 }
 
 /// CPUs by number.

@@ -7,7 +7,6 @@ mod embedded;
 mod forward;
 mod lane;
 mod live;
-mod memory;
 mod report;
 mod reporter;
 mod table;
@@ -20,7 +19,7 @@ use pagewire_ethdev::{
     AnyPort, Burst, PortConfig, RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
 use pagewire_hugepages::PageSize;
-use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
 
 pub(crate) use args::Args;
@@ -63,15 +62,8 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         cards = Some(started);
     }
 
-    let page_size = memory::page_size(&args)?;
-    let started = match Started::new(&args, page_size, &peers) {
-        // What was free a moment ago is not any more, or a limit forbids it.
-        Err(error) if memory::is_lack(&error) && page_size.is_huge() && memory::may_be_small(&args) => {
-            Started::new(&args, memory::go_small(&format!("{error:#}")), &peers)
-        }
-        started => started,
-    };
-    let Started { mut ports, lanes, monitors, space: _space } = started?;
+    let started = args.needs().with_pages(|page_size| Started::new(&args, page_size, &peers))?;
+    let Started { mut ports, lanes, monitors, space: _space } = started;
     if let Some(cards) = &mut cards {
         cards.connected();
     }
@@ -94,12 +86,7 @@ struct Started {
 impl Started {
     /// Open the ports, start them, and pair each one's receive queue with its peer's transmit queue.
     fn new(args: &Args, page_size: PageSize, peers: &[usize]) -> Result<Started> {
-        let space = AddressSpace::new(AddressSpaceOptions {
-            backend: args.vfio.into(),
-            unsafe_noiommu: args.unsafe_noiommu,
-            dma_page_size: page_size,
-            ..Default::default()
-        })?;
+        let space = args.access.space(page_size)?;
         let mut ports = ports::open(&args.ports, &space)?;
         let (lanes, monitors) = start(args, page_size, &space, &mut ports, peers)?;
         Ok(Started { lanes, ports, monitors, space })
@@ -117,7 +104,7 @@ fn start(
     let jumbo = args.is_jumbo();
     let (mut rx_queues, mut tx_queues, mut monitors) = (Vec::new(), Vec::new(), Vec::new());
     for (number, port) in ports.iter_mut().enumerate() {
-        let pool = memory::make_pool(args, page_size, space, number)?;
+        let pool = args.needs().make_pool(page_size, space, number)?;
         monitors.push(pool.monitor());
         let config = PortConfig {
             rx: vec![RxQueueConfig { pool, descriptors: args.rx_ring }],
