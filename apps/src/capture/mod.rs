@@ -9,6 +9,7 @@ mod write;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::ArgGroup;
 use serde::{Deserialize, Serialize};
 
 use crate::ports::{Access, PortSpec};
@@ -25,11 +26,11 @@ Examples:
 ///
 /// Write packets to a pcap file with nanosecond stamps: what a port receives, or what a running process hands over.
 #[derive(clap::Args, Clone, Debug)]
-#[command(after_help = EXAMPLES, verbatim_doc_comment)]
+#[command(after_help = EXAMPLES, verbatim_doc_comment, group = ArgGroup::new("source").required(true).args(["port", "from"]))]
 pub(crate) struct Args {
     /// Capture what this port receives, and take it for that: a PCI address bound to vfio-pci (see `pagewire dev bind`),
     /// vfio-user:SOCKET (see `pagewire model`) or null:
-    #[arg(long, value_name = "ADDR", required_unless_present = "from", conflicts_with = "from")]
+    #[arg(long, value_name = "ADDR")]
     port: Option<PortSpec>,
 
     /// Capture what another process hands over at this socket, for example `pagewire l2fwd --capture-socket SOCKET`

@@ -75,6 +75,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BURSTS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=65536))]
     pub(crate) tx_first: u32,
 
+    /// Let `pagewire capture --from SOCKET` watch what the ports receive, as it came. Costs copies while somebody watches
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) capture_socket: Option<std::path::PathBuf>,
+
     #[command(flatten)]
     pub(crate) reporting: Reporting,
 

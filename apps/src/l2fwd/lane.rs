@@ -8,6 +8,7 @@ use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, MacAddr, Packet};
 
 use super::args::Mode;
 use super::cycles::{Cycles, Group};
+use super::tap::Tap;
 use crate::tsc;
 
 /// Rounds without a packet after which a loop counts as idle and gives back what it hoards; a power of two.
@@ -25,6 +26,8 @@ pub(crate) struct Lane {
     pub(crate) header: [u8; 12],
     /// The frame that mode `txonly` and `send_first` send.
     pub(crate) template: Vec<u8>,
+    /// Where what is received can be watched, if anywhere.
+    pub(crate) tap: Option<Tap>,
     pub(crate) counters: Arc<LaneCounters>,
 }
 
@@ -55,6 +58,9 @@ impl Lane {
             self.generate();
         } else {
             self.rx.rx_burst(&mut self.burst);
+            if let Some(tap) = &mut self.tap {
+                tap.see(&self.burst);
+            }
         }
         let count = self.burst.len();
         if count == 0 {

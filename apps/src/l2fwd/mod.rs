@@ -10,6 +10,7 @@ mod live;
 mod report;
 mod reporter;
 mod table;
+mod tap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use pagewire_ethdev::{
 use pagewire_hugepages::PageSize;
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
+use pagewire_pool::handover::Server;
 
 pub(crate) use args::Args;
 use args::{Mode, PortMap};
@@ -29,6 +31,7 @@ use forward::{Forwarded, forward};
 use lane::{Lane, LaneCounters};
 use report::Fragments;
 use reporter::Reporter;
+use tap::Tap;
 
 use crate::{cores, ports, run};
 
@@ -62,7 +65,9 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         cards = Some(started);
     }
 
-    let started = args.needs().with_pages(|page_size| Started::new(&args, page_size, &peers))?;
+    let server = args.capture_socket.as_deref().map(|path| Server::bind(path, tap::options())).transpose()?;
+    let started =
+        args.needs().with_pages(|page_size| Started::new(&args, page_size, &peers, server.as_ref()))?;
     let Started { mut ports, lanes, monitors, space: _space } = started;
     if let Some(cards) = &mut cards {
         cards.connected();
@@ -85,10 +90,17 @@ struct Started {
 
 impl Started {
     /// Open the ports, start them, and pair each one's receive queue with its peer's transmit queue.
-    fn new(args: &Args, page_size: PageSize, peers: &[usize]) -> Result<Started> {
+    fn new(args: &Args, page_size: PageSize, peers: &[usize], server: Option<&Server>) -> Result<Started> {
         let space = args.access.space(page_size)?;
         let mut ports = ports::open(&args.ports, &space)?;
-        let (lanes, monitors) = start(args, page_size, &space, &mut ports, peers)?;
+        let (mut lanes, mut monitors) = start(args, page_size, &space, &mut ports, peers)?;
+        if let Some(server) = server {
+            for lane in &mut lanes {
+                let tap = Tap::new(server, page_size, &space, lane.rx_port)?;
+                monitors.push(tap.pool().monitor());
+                lane.tap = Some(tap);
+            }
+        }
         Ok(Started { lanes, ports, monitors, space })
     }
 }
@@ -132,6 +144,7 @@ fn start(
             mode: args.mode(),
             header,
             template: lane::template(header, args.tx_size),
+            tap: None,
             counters: Arc::new(LaneCounters::default()),
         });
     }
@@ -143,6 +156,9 @@ fn finish(args: &Args, forwarded: Forwarded, mut ports: Vec<AnyPort>, mut report
     let Forwarded { mut lanes, cycles, elapsed, outcome } = forwarded;
     let (mut inflight, mut in_rings) = (0, 0);
     for lane in &mut lanes {
+        if let Some(tap) = lane.tap.take() {
+            tap.finish();
+        }
         in_rings += lane.rx.posted() + lane.tx.pending();
         lane.rx.pool().trim();
         inflight += lane.rx.pool().stats().inflight();
