@@ -238,6 +238,48 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_descriptor_for_reading_cannot_be_mapped_for_writing_nor_opened_by_another_user() {
+        let _turn = testing::huge_pages(1);
+        for page_size in [PageSize::Size4K, PageSize::Size2M] {
+            let segment = Segment::allocate(1, &options(page_size, "read-only")).unwrap();
+            write(&segment, 7, 42);
+            let fd = segment.read_only_fd().unwrap();
+            let map = |protection| {
+                // SAFETY: a mapping of its own, at a place that the kernel chooses.
+                unsafe {
+                    let flags = libc::MAP_SHARED;
+                    libc::mmap(std::ptr::null_mut(), segment.len(), protection, flags, fd.as_raw_fd(), 0)
+                }
+            };
+            assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE), libc::MAP_FAILED);
+            assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EACCES));
+            let mapped = map(libc::PROT_READ);
+            assert_ne!(mapped, libc::MAP_FAILED);
+            // SAFETY: mapped for reading, and unmapped once.
+            unsafe {
+                assert_eq!(mapped.cast::<u8>().add(7).read_volatile(), 42);
+                assert_eq!(libc::munmap(mapped, segment.len()), 0);
+            }
+            // Another user who has the descriptor, and opens it once more.
+            let path = format!("/proc/self/fd/{}\0", fd.as_raw_fd());
+            // SAFETY: the child makes system calls only, with memory that was there before.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: the path ends with a zero byte.
+                unsafe {
+                    libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534);
+                    let opened = libc::open(path.as_ptr().cast(), libc::O_RDWR);
+                    libc::_exit(if opened < 0 { 0 } else { 1 });
+                }
+            }
+            let mut status = -1;
+            // SAFETY: the kernel writes one number.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert_eq!(status, 0, "{page_size}: opened for writing by another user");
+        }
+    }
+
     /// Reads and writes every page of a new segment: none of it may fault, and all of it reads as zero.
     fn check_new(segment: &Segment) {
         let before = page_faults();

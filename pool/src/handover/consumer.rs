@@ -133,7 +133,8 @@ impl Consumer {
         if segments.len() <= index {
             segments.resize_with(index + 1, || None);
         }
-        let mapping = Mapping::new(File::from(file), info.len as usize, self.access == Access::ReadWrite);
+        let writable = self.access == Access::ReadWrite;
+        let mapping = Mapping::new(File::from(file), info.offset, info.len as usize, writable);
         segments[index] = Some(mapping.map_err(super::error::failed("mapping the producer's memory"))?);
         Ok(())
     }

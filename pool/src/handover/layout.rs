@@ -59,6 +59,8 @@ layout! {
         index: u32,
         /// 0.
         reserved: u32,
+        /// Where in the file it begins, in bytes: a multiple of 4,096.
+        offset: u64,
         /// Bytes.
         len: u64,
     }

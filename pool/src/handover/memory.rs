@@ -24,24 +24,26 @@ use rustix::fs::{SealFlags, fcntl_get_seals};
 
 use super::layout::{Offer, Token, words};
 
-/// A sealed file, mapped as a whole.
+/// A part of a sealed file.
 pub(super) struct Mapping {
     map: MmapRaw,
 }
 
 impl Mapping {
-    /// Maps a file that has `len` bytes and will not shrink: access to what is not there any more would be a signal.
-    pub(super) fn new(file: File, len: usize, writable: bool) -> io::Result<Mapping> {
+    /// Maps `len` bytes of a file from `offset` on, which will not shrink: access to what is not there any more would be a
+    /// signal.
+    pub(super) fn new(file: File, offset: u64, len: usize, writable: bool) -> io::Result<Mapping> {
         let bad = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
         if !fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
             return bad("a file that is not sealed against shrinking".into());
         }
         let found = file.metadata()?.len();
-        if len == 0 || found < len as u64 {
-            return bad(format!("a file of {found} bytes that should have {len}"));
+        let end = offset.checked_add(len as u64);
+        if len == 0 || end.is_none_or(|end| end > found) {
+            return bad(format!("a file of {found} bytes that should have {len} from {offset} on"));
         }
         let mut options = MmapOptions::new();
-        options.len(len);
+        options.offset(offset).len(len);
         let map = if writable { options.map_raw(&file)? } else { options.map_raw_read_only(&file)? };
         Ok(Mapping { map })
     }
@@ -87,7 +89,7 @@ impl Rings {
         if !slots.is_power_of_two() || slots > super::MAX_QUOTA {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("rings of {slots} slots")));
         }
-        let mapping = Mapping::new(file, 8 * words::count(slots), true)?;
+        let mapping = Mapping::new(file, 0, 8 * words::count(slots), true)?;
         let words = mapping.at(0, 0).ok_or(io::ErrorKind::InvalidData)?.cast();
         Ok(Rings { words, slots, owner: Owner::Consumer { _mapping: mapping } })
     }

@@ -315,7 +315,7 @@ fn tell(hub: &Hub, seat: &mut Seat) -> Result<(), Broken> {
             shared.as_ref().map(|shared| shared.segment.clone())
         };
         if let Some(segment) = segment {
-            let info = SegmentInfo { index: seat.segments as u32, reserved: 0, len: segment.len() as u64 };
+            let info = SegmentInfo { index: seat.segments as u32, reserved: 0, offset: 0, len: segment.len() as u64 };
             let read_only: OwnedFd;
             let fd = match seat.writes {
                 true => segment.fd(),

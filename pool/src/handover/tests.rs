@@ -246,6 +246,37 @@ fn a_consumer_that_closes_its_wake_up_is_thrown_out() {
     assert_eq!(setup.inflight(), 0);
 }
 
+/// Attaches as user 65534 would: on a thread that has become it, which the kernel allows.
+fn attach_as_nobody(path: std::path::PathBuf) -> Result<(), Error> {
+    std::thread::spawn(move || {
+        let nobody = rustix::process::Uid::from_raw(65534);
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).expect("the tests have to run as root");
+        Consumer::attach(path, Access::Read).map(drop)
+    })
+    .join()
+    .unwrap()
+}
+
+#[test]
+fn another_user_is_kept_out_by_the_file_and_by_credentials_unless_named() {
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let setup = Setup::new(small());
+    open(setup.folder.path(), 0o711);
+    let error = attach_as_nobody(setup.path()).unwrap_err();
+    assert!(matches!(&error, Error::NoServer { cause, .. } if cause.raw_os_error() == Some(13)), "{error}");
+    // Whoever opens the file to all has not opened the server.
+    open(&setup.path(), 0o666);
+    let error = attach_as_nobody(setup.path()).unwrap_err();
+    assert!(error.to_string().contains("user 65534 may not attach, 0 and root may"), "{error}");
+
+    let setup = Setup::new(Options { user: Some(65534), ..small() });
+    open(setup.folder.path(), 0o711);
+    attach_as_nobody(setup.path()).unwrap();
+    assert_eq!(std::fs::metadata(setup.path()).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
 /// What a greeting of these bytes is answered with.
 fn greet(setup: &Setup, bytes: &[u8]) -> Vec<u8> {
     let mut socket = UnixStream::connect(setup.path()).unwrap();
