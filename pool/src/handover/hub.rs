@@ -92,15 +92,31 @@ pub(super) struct Hub {
     pub(super) event: Event,
     pub(super) stop: AtomicBool,
     state: Mutex<State>,
+    /// Lanes that are used no more.
+    dead: Mutex<Vec<Attached>>,
 }
 
 impl Hub {
     pub(super) fn new(options: Options, event: Event) -> Hub {
-        Hub { options, event, stop: AtomicBool::new(false), state: Mutex::default() }
+        Hub { options, event, stop: AtomicBool::new(false), state: Mutex::default(), dead: Mutex::default() }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves it to the server's thread to unmap and close a lane: a producer has other things to do.
+    pub(super) fn bury(&self, lane: Attached) {
+        if let Ok(mut dead) = self.dead.try_lock() {
+            dead.push(lane);
+            drop(dead);
+            self.event.set();
+        }
+    }
+
+    pub(super) fn clear_dead(&self) {
+        let dead = std::mem::take(&mut *self.dead.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(dead);
     }
 
     /// Adds a producer; gives its number.

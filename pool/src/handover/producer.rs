@@ -20,6 +20,8 @@ use crate::stats::PoolMonitor;
 
 /// Returns that one poll takes from one consumer: what more there are waits for the next.
 const BUDGET: u64 = 64;
+/// Places of the table that one poll looks at for what a consumer left behind.
+const SWEEP: u32 = 256;
 /// Bad returns after which a consumer is thrown out. An honest one makes none.
 const PATIENCE: u64 = 1024;
 
@@ -32,6 +34,8 @@ pub struct Producer {
     lane: usize,
     mailbox: Arc<Mailbox>,
     pub(super) consumers: Vec<Attached>,
+    /// Consumers that have gone, as long as the table has something of theirs.
+    leaving: Vec<Leaving>,
     table: Table,
     pub(super) segments: Vec<(u16, Arc<Segment>)>,
     monitor: PoolMonitor,
@@ -41,6 +45,13 @@ pub struct Producer {
     time: Option<u64>,
     /// Of consumers that have gone.
     past: Counts,
+}
+
+/// A consumer that has gone.
+struct Leaving {
+    consumer: Attached,
+    /// Places of the table from here on may have something of it.
+    place: u32,
 }
 
 /// A producer's end of the lane to one consumer.
@@ -157,6 +168,7 @@ impl Producer {
             lane,
             mailbox,
             consumers: Vec::with_capacity(super::MAX_CONSUMERS as usize),
+            leaving: Vec::with_capacity(super::MAX_CONSUMERS as usize),
             table: Table::new(places),
             segments: Vec::new(),
             monitor: pool.monitor(),
@@ -231,6 +243,9 @@ impl Producer {
         if !self.consumers.is_empty() {
             self.serve();
         }
+        if !self.leaving.is_empty() {
+            self.sweep(SWEEP);
+        }
     }
 
     #[inline(never)]
@@ -262,8 +277,12 @@ impl Producer {
         for news in self.mailbox.take() {
             match news {
                 News::Attached(mut consumer) => {
-                    let taken = self.consumers.iter().fold(0, |bits, consumer| bits | consumer.bit);
-                    // The server lets no more in than there are bits, and those that have gone were told of first.
+                    if self.leaving.len() + self.consumers.len() >= super::MAX_CONSUMERS as usize {
+                        // The server lets no more in than there are bits: some are those of the ones that have gone.
+                        self.sweep(u32::MAX);
+                    }
+                    let leaving = self.leaving.iter().map(|leaving| &leaving.consumer);
+                    let taken = self.consumers.iter().chain(leaving).fold(0, |bits, one| bits | one.bit);
                     consumer.bit = !taken & taken.wrapping_add(1);
                     if consumer.bit != 0 {
                         self.consumers.push(consumer);
@@ -279,14 +298,32 @@ impl Producer {
         }
     }
 
-    /// Takes back all that a consumer holds, and forgets it.
+    /// Has nothing more to do with a consumer. What it holds is taken back by [`sweep`](Producer::sweep).
     fn detach(&mut self, at: usize) {
         let mut consumer = self.consumers.swap_remove(at);
         // What it did return is counted as that.
         consumer.collect(&mut self.table);
-        consumer.fresh.reclaimed += self.table.take_all(consumer.bit) as u64;
-        consumer.report(&self.monitor);
-        self.past.add(&consumer.counts);
+        self.leaving.push(Leaving { consumer, place: 0 });
+    }
+
+    /// Takes back what consumers hold that have gone, as far as it is in the next places of the table.
+    #[cold]
+    #[inline(never)]
+    fn sweep(&mut self, places: u32) {
+        let mut at = 0;
+        while let Some(Leaving { consumer, place }) = self.leaving.get_mut(at) {
+            let end = place.saturating_add(places).min(self.table.places());
+            consumer.fresh.reclaimed += self.table.take_all(*place..end, consumer.bit);
+            *place = end;
+            at += 1;
+            if end == self.table.places() {
+                at -= 1;
+                let mut consumer = self.leaving.swap_remove(at).consumer;
+                consumer.report(&self.monitor);
+                self.past.add(&consumer.counts);
+                self.hub.bury(consumer);
+            }
+        }
     }
 
     /// Packets that are with consumers.
@@ -297,7 +334,7 @@ impl Producer {
     /// What became of packets so far, over all consumers that there are and were.
     pub fn counts(&self) -> Counts {
         let mut counts = self.past;
-        for consumer in &self.consumers {
+        for consumer in self.consumers.iter().chain(self.leaving.iter().map(|leaving| &leaving.consumer)) {
             counts.add(&consumer.counts);
             counts.add(&consumer.fresh);
         }
@@ -313,7 +350,8 @@ impl Producer {
             return;
         }
         self.consumers.iter().for_each(|consumer| consumer.rings.ask(words::PRODUCER_SLEEPS));
-        if !self.mailbox.has_any() && !self.consumers.iter().any(Attached::has_returns) {
+        let sleeps = self.leaving.is_empty() && !self.mailbox.has_any();
+        if sleeps && !self.consumers.iter().any(Attached::has_returns) {
             let wakes = self.consumers.iter().map(|consumer| consumer.wake.as_fd());
             let fds: Vec<_> = std::iter::once(self.mailbox.event.as_fd()).chain(wakes).collect();
             if let Err(error) = wake::wait(&fds, Some(until)) {
@@ -354,6 +392,7 @@ impl Drop for Producer {
         while !self.consumers.is_empty() {
             self.detach(0);
         }
+        self.sweep(u32::MAX);
     }
 }
 

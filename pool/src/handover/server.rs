@@ -135,6 +135,7 @@ impl Door {
                 Vec::new()
             });
             self.hub.event.clear();
+            self.hub.clear_dead();
             let is_ready = |index: usize| ready.get(index).copied().unwrap_or(false);
             let (first, behind) = (1 + self.greeting.len(), 1 + self.greeting.len() + self.seats.len());
             let mut at = first;
@@ -315,7 +316,12 @@ fn tell(hub: &Hub, seat: &mut Seat) -> Result<(), Broken> {
             shared.as_ref().map(|shared| shared.segment.clone())
         };
         if let Some(segment) = segment {
-            let info = SegmentInfo { index: seat.segments as u32, reserved: 0, offset: 0, len: segment.len() as u64 };
+            let info = SegmentInfo {
+                index: seat.segments as u32,
+                reserved: 0,
+                offset: 0,
+                len: segment.len() as u64,
+            };
             let read_only: OwnedFd;
             let fd = match seat.writes {
                 true => segment.fd(),

@@ -1,5 +1,7 @@
 //! The packets of one producer that are with consumers, and who has which. Nothing here is shared.
 
+use std::ops::Range;
+
 use super::layout::Token;
 use crate::packet::Packet;
 
@@ -64,10 +66,15 @@ impl Table {
         Ok((fragments, self.vacate(token.index)))
     }
 
-    /// Takes back all that a holder has. Returns how many packets that were.
-    pub(super) fn take_all(&mut self, holder: Holders) -> usize {
+    /// Places.
+    pub(super) fn places(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// Takes back what a holder has in these places. Returns how many packets that were.
+    pub(super) fn take_all(&mut self, places: Range<u32>, holder: Holders) -> u64 {
         let mut count = 0;
-        for index in 0..self.entries.len() as u32 {
+        for index in places {
             let entry = &mut self.entries[index as usize];
             if entry.holders & holder != 0 {
                 entry.holders &= !holder;

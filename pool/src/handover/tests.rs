@@ -499,15 +499,15 @@ proptest! {
                     }
                 }
                 _ => {
-                    let mut count = 0;
+                    let mut count = 0u64;
                     out.retain(|index, (_, holders)| {
-                        count += usize::from(holders.remove(&holder));
+                        count += u64::from(holders.remove(&holder));
                         if holders.is_empty() {
                             *used.entry(*index).or_default() += 1;
                         }
                         !holders.is_empty()
                     });
-                    prop_assert_eq!(table.take_all(1 << holder), count);
+                    prop_assert_eq!(table.take_all(0..table.places(), 1 << holder), count);
                 }
             }
             prop_assert_eq!(table.len(), out.len());
