@@ -320,15 +320,11 @@ fn who_says_nothing_does_not_keep_others_out() {
     }
     assert_eq!(setup.server.consumers().len(), 1);
     // Somebody who goes on talking has left.
-    rustix::io::write(&consumer.channel_fd(), b"and another thing").unwrap();
+    rustix::io::write(&consumer.channel, b"and another thing").unwrap();
     setup.until(|producer| producer.consumers.is_empty());
 }
 
 impl Consumer {
-    fn channel_fd(&self) -> impl std::os::fd::AsFd + '_ {
-        std::os::fd::AsFd::as_fd(&self.channel)
-    }
-
     fn store(&self, word: usize, value: u64) {
         self.lanes.borrow()[0].rings.word(word).store(value, Relaxed);
     }
@@ -341,7 +337,9 @@ fn rings_that_make_no_sense_end_the_connection() {
     let packet = setup.packet(b"held");
     setup.producer.offer(packet).unwrap();
     consumer.store(words::RETURNED, u64::MAX / 2);
-    setup.until(|producer| producer.consumers.is_empty());
+    setup.until(|producer| producer.consumers.is_empty() && producer.outstanding() == 0);
+    let counts = setup.producer.counts();
+    assert_eq!((counts.returned, counts.bad_returns(), counts.reclaimed), (0, 0, 1), "nothing was read");
     assert_eq!(setup.inflight(), 0);
     let end = std::time::Instant::now() + LONG;
     while !setup.server.consumers().is_empty() {
