@@ -67,8 +67,8 @@ mod sync;
 
 pub use burst::{Burst, Drain};
 pub use error::Error;
-pub use magazine::{flush_thread, release_bulk};
-pub use packet::{Chain, Packet, PacketFlags, Posted, Segments};
+pub use magazine::{flush_thread, release_alike, release_bulk};
+pub use packet::{Chain, Packet, PacketFlags, Plain, Posted, Segments};
 pub use pagewire_hugepages::PageSize;
 pub use pool::{Batch, Fresh, Pool, PoolConfig};
 pub use stats::{PoolMonitor, PoolStats};
