@@ -10,8 +10,8 @@ use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
 use crate::packet::Packet;
-use crate::pool::{Doomed, Shared};
-use crate::record::{CHAINED, Record};
+use crate::record::{CHAINED, LARGE, Record};
+use crate::shared::{Doomed, Shared};
 use crate::sync::thread_local;
 
 /// Fragments a magazine holds at most. With its three counters it makes 1,024 bytes.
@@ -174,6 +174,11 @@ fn release_slow(record: NonNull<Record>) {
             record.kind &= !CHAINED;
             record.kind
         };
+        if kind & LARGE != 0 {
+            // A magazine has fragments of one size.
+            drop(Shared::give_back(kind, &[record]));
+            continue;
+        }
         drop(with_all(|magazines| {
             let magazine = &mut magazines[kind as usize % MAGAZINES];
             let doomed = magazine.make_room(kind);

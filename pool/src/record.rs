@@ -8,6 +8,8 @@ use std::ptr::NonNull;
 
 use memmap2::MmapMut;
 
+use crate::fault;
+
 /// One cache line for each fragment.
 ///
 /// What a receive path writes stands together, and a free path decides by one comparison of `kind` whether the fragment takes
@@ -45,19 +47,26 @@ pub(crate) struct Record {
     pub l2_len: u16,
     pub l3_len: u16,
 
-    /// Bytes in the fragment. Constant.
+    /// Bytes in the fragment: those of the pool's fragments, but for [`LARGE`] ones.
     pub size: u32,
 }
 
 /// Bit of [`Record::kind`]: more segments hang on this one.
 pub(crate) const CHAINED: u32 = 1 << 16;
 
-const _: () = assert!(size_of::<Record>() == 64);
+/// Bit of [`Record::kind`]: it stands for several fragments in a row, and is taken apart in the page store.
+pub(crate) const LARGE: u32 = 1 << 17;
+
+// A line each, and what the fast paths touch within its first half.
+const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
+const _: () = assert!(std::mem::offset_of!(Record, kind) < 32 && std::mem::offset_of!(Record, flags) < 32);
 
 /// The records of one pool, an array in ordinary memory that no device can reach.
 pub(crate) struct Records {
     memory: MmapMut,
     count: usize,
+    /// Bytes in a fragment.
+    fragment_size: u32,
 }
 
 impl Records {
@@ -65,15 +74,14 @@ impl Records {
         count * size_of::<Record>()
     }
 
-    pub(crate) fn new(count: usize) -> std::io::Result<Records> {
+    pub(crate) fn new(count: usize, fragment_size: usize) -> std::io::Result<Records> {
+        if fault::here() {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
         let memory = MmapMut::map_anon(Records::bytes(count))?;
         // Records of a large pool span many small pages; fewer TLB misses are worth asking for, not failing for.
         let _ = memory.advise(memmap2::Advice::HugePage);
-        Ok(Records { memory, count })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.count
+        Ok(Records { memory, count, fragment_size: fragment_size as u32 })
     }
 
     pub(crate) fn get(&self, index: usize) -> NonNull<Record> {
@@ -84,5 +92,30 @@ impl Records {
 
     pub(crate) fn index_of(&self, record: NonNull<Record>) -> usize {
         (record.as_ptr().addr() - self.memory.as_ptr().addr()) / size_of::<Record>()
+    }
+
+    /// How many fragments these records of the caller's stand for.
+    pub(crate) fn fragments(&self, records: &[NonNull<Record>]) -> usize {
+        // SAFETY: the caller owns the fragments, so their records are alive and nobody writes them.
+        let count = |record: &NonNull<Record>| unsafe { record.as_ref() }.size / self.fragment_size;
+        records.iter().map(count).sum::<u32>() as usize
+    }
+
+    /// Make one of `count` fragments in a row, the first of which this is: all free and the caller's.
+    pub(crate) fn join(&self, mut record: NonNull<Record>, count: usize) {
+        // SAFETY: the caller's.
+        let record = unsafe { record.as_mut() };
+        record.size = self.fragment_size * count as u32;
+        record.kind |= LARGE;
+    }
+
+    /// Undo [`join`](Records::join), for a record of any kind that is free and the caller's. Returns how many it stood for.
+    pub(crate) fn split(&self, mut record: NonNull<Record>) -> usize {
+        // SAFETY: the caller's.
+        let record = unsafe { record.as_mut() };
+        let count = record.size / self.fragment_size;
+        record.size = self.fragment_size;
+        record.kind &= !LARGE;
+        count as usize
     }
 }
