@@ -69,6 +69,21 @@ impl Segment {
         }
         Ok(Arc::new(Segment { slot, file, file_offset: offset, page_size, node: None, readable: false }))
     }
+
+    /// Takes a part of the segment, in whole pages, from the CPU: whoever touches it faults. Devices reach it as before, and
+    /// pointers into it are dangling. For finding who uses memory that is not his.
+    ///
+    /// # Errors
+    /// [`Error::BadPart`] for a part that is not made of whole pages inside.
+    pub fn withdraw(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let page = self.page_size.bytes();
+        let part = || (offset as u64, self.len() as u64);
+        if !offset.is_multiple_of(page) || !len.is_multiple_of(page) {
+            return Err(Error::BadPart { offset: part().0, len, file: part().1, page });
+        }
+        let refused = |cause| Error::Part { doing: "withdrawn", offset: part().0, len, cause };
+        self.slot.withdraw(offset, len).map_err(refused)
+    }
 }
 
 fn file_len(file: &OwnedFd) -> std::io::Result<u64> {

@@ -159,6 +159,15 @@ impl Slot {
         mapping(mapped).map(drop)
     }
 
+    /// Unmaps a part of the slot, in whole pages: whoever touches it faults.
+    pub(crate) fn withdraw(&self, offset: usize, len: usize) -> io::Result<()> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // SAFETY: inside the range that is this slot's own; nobody uses what is withdrawn, by the contract of a segment's.
+        unsafe { mmap_nothing(self.as_ptr().as_ptr().add(offset), len, libc::MAP_FIXED) }.map(drop)
+    }
+
     /// Locks the slot's pages in memory.
     pub(crate) fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is this slot's own; locking changes none of its bytes.

@@ -74,6 +74,12 @@ impl Stamps {
         self.stamps[fragment].store(HOME, Ordering::Relaxed);
     }
 
+    /// Have all looks so far been earlier.
+    #[cfg(test)]
+    pub(crate) fn backdate(&self, by: Duration) {
+        self.times.lock().expect("no panic").iter_mut().for_each(|time| *time -= by);
+    }
+
     /// Look, and begin a new interval.
     pub(crate) fn look(&self) -> Ages {
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);

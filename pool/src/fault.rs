@@ -8,7 +8,9 @@ pub(crate) fn here() -> bool {
 }
 
 #[cfg(test)]
-pub(crate) use ordered::{here, in_steps};
+pub(crate) use ordered::here;
+#[cfg(all(test, not(loom)))]
+pub(crate) use ordered::in_steps;
 
 #[cfg(test)]
 mod ordered {
@@ -27,6 +29,7 @@ mod ordered {
 
     /// Run `attempt` with its first step failing, then with its second, and so on until it comes to its end. Returns what it
     /// made, and how many steps there were.
+    #[cfg(not(loom))]
     pub(crate) fn in_steps<T, E>(mut attempt: impl FnMut() -> Result<T, E>, check: impl Fn(E)) -> (T, usize) {
         for steps in 0.. {
             LEFT.set(Some(steps));

@@ -53,6 +53,7 @@
 
 mod ages;
 mod burst;
+mod check;
 mod config;
 mod error;
 mod fault;
@@ -71,6 +72,8 @@ mod return_ring;
 mod shared;
 mod stats;
 mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use ages::Ages;
 pub use burst::{Burst, Drain};

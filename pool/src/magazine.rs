@@ -9,6 +9,7 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
+use crate::check;
 use crate::packet::Packet;
 use crate::record::{CHAINED, LARGE, Record};
 use crate::shared::{Doomed, Shared};
@@ -153,6 +154,7 @@ pub(crate) fn release(record: NonNull<Record>) {
         let magazine = &mut magazines[kind as usize % MAGAZINES];
         let fast = magazine.kind == kind && magazine.len < magazine.limit;
         if fast {
+            check::dropped(record);
             magazine.push(record);
         }
         fast
@@ -167,6 +169,7 @@ pub(crate) fn release(record: NonNull<Record>) {
 fn release_slow(record: NonNull<Record>) {
     let mut next = Some(record);
     while let Some(record) = next {
+        check::dropped(record);
         // SAFETY: the caller owns the packet, hence every segment's record; each is read before it is given away.
         let kind = unsafe {
             let record = &mut *record.as_ptr();
@@ -224,7 +227,10 @@ fn release_run(magazines: &mut [Magazine; MAGAZINES], slots: &mut [Option<Packet
     let mut taken = 0;
     for (home, slot) in magazine.records[start..].iter_mut().zip(&slots[..room]) {
         match slot {
-            Some(packet) if packet.kind() == kind => home.write(packet.record()),
+            Some(packet) if packet.kind() == kind => {
+                check::dropped(packet.record());
+                home.write(packet.record())
+            }
             _ => break,
         };
         taken += 1;

@@ -32,6 +32,9 @@ impl Memory {
         let pool = || self.pool.to_string();
         let needed = self.geometry.segment_bytes();
         let refused = |cause| Error::Provider { pool: pool(), provider: self.provider.describe(), cause };
+        if fault::here() {
+            return Err(refused("on order".into()));
+        }
         let segment = self.provider.allocate(needed).map_err(|cause| {
             match cause.downcast::<pagewire_hugepages::Error>() {
                 Ok(cause) => Error::Memory { pool: pool(), cause: *cause },
@@ -43,7 +46,11 @@ impl Memory {
             self.provider.release(segment);
             return Err(refused(format!("{found} bytes were provided where {needed} were asked for").into()));
         }
-        let mapped = self.space.map(segment.clone()).and_then(|()| self.describe(&segment, at, records));
+        let mapped = match fault::here() {
+            true => Err(pagewire_pci::Error::NotMapped { window_offset: 0, offset: 0 }),
+            false => self.space.map(segment.clone()),
+        };
+        let mapped = mapped.and_then(|()| self.describe(&segment, at, records));
         if let Err(cause) = mapped {
             let pool = pool();
             self.let_go(segment);

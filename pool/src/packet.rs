@@ -7,6 +7,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
+use crate::check;
 use crate::error::Error;
 use crate::magazine;
 use crate::record::{CHAINED, Record};
@@ -61,6 +62,7 @@ impl Posted {
     /// `record` is a free fragment that now belongs to the caller.
     #[inline(always)]
     pub(crate) fn from_record(record: NonNull<Record>) -> Posted {
+        check::taken(record);
         Posted(record)
     }
 

@@ -13,6 +13,7 @@ use pagewire_hugepages::SegmentOptions;
 use pagewire_pci::AddressSpace;
 
 use crate::ages::Turn;
+use crate::check;
 use crate::config::PoolConfig;
 use crate::error::Error;
 use crate::magazine;
@@ -356,6 +357,7 @@ impl Pool {
     pub(crate) fn put(&mut self, record: NonNull<Record>) -> usize {
         let shared = self.shared();
         let (first, count) = (shared.records.index_of(record), shared.records.split(record));
+        check::split(record, count);
         for fragment in first..first + count {
             self.store.put(fragment);
             self.monitor.published.stamps.home(fragment);

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use memmap2::MmapMut;
 
-use crate::fault;
+use crate::{check, fault};
 
 /// One cache line for each fragment.
 ///
@@ -84,6 +84,12 @@ impl Records {
         Ok(Records { memory, count, fragment_size: fragment_size as u32 })
     }
 
+    /// Of as many records as there may be, the addresses.
+    fn addresses(&self) -> std::ops::Range<usize> {
+        let first = self.memory.as_ptr().addr();
+        first..first + Records::bytes(self.count)
+    }
+
     pub(crate) fn get(&self, index: usize) -> NonNull<Record> {
         assert!(index < self.count);
         // SAFETY: the index is within the mapping, which is page aligned, zeroed (a valid Record) and not null.
@@ -117,5 +123,11 @@ impl Records {
         record.size = self.fragment_size;
         record.kind &= !LARGE;
         count as usize
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        check::forget(self.addresses());
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use pagewire_hugepages::Segment;
 
+use crate::check;
+use crate::config::Geometry;
 use crate::error::Error;
 use crate::packet::{Packet, Posted};
 use crate::pool::Pool;
@@ -116,8 +118,10 @@ impl Pool {
         (first..first + count).for_each(|fragment| self.monitor.published.stamps.pass(fragment));
         self.joined += count - 1;
         self.count_split(count);
-        let record = self.shared().records.get(first);
-        self.shared().records.join(record, count);
+        let records = &self.shared().records;
+        (first..first + count).for_each(|fragment| check::taken(records.get(fragment)));
+        let record = records.get(first);
+        records.join(record, count);
         Some(Posted::from_record(record))
     }
 
@@ -136,9 +140,21 @@ impl Pool {
         Ok(())
     }
 
-    /// A fragment has been put into the page store. In a build that checks, a page in quarantine that is complete is unmapped:
-    /// whoever still has its address faults.
-    #[cfg(not(feature = "checks"))]
-    #[inline(always)]
-    pub(crate) fn seal_off(&self, _: usize) {}
+    /// A fragment has been put into the page store. In the debug mode a page in quarantine that is complete is unmapped: whoever
+    /// still has its address faults. Pages larger than ours stay as they are.
+    pub(crate) fn seal_off(&self, fragment: usize) {
+        if !check::is_on() || !self.store.is_sealed_off(fragment) {
+            return;
+        }
+        let memory = self.memory();
+        let Geometry { page_size, pages_per_segment, .. } = memory.geometry;
+        let page = fragment / memory.geometry.per_page();
+        let segment =
+            memory.segments[page / pages_per_segment].as_ref().filter(|segment| segment.is_readable());
+        if let Some(segment) = segment
+            && let Err(error) = segment.withdraw(page % pages_per_segment * page_size, page_size)
+        {
+            log::debug!("a page in quarantine stays mapped: {error}");
+        }
+    }
 }

@@ -71,6 +71,8 @@ impl Shared {
         shared.published.remote_batch.fetch_add(1, Ordering::Relaxed);
         if shared.ring.is_closed() {
             shared.published.release.fetch_add(shared.records.fragments(records) as u64, Ordering::Release);
+            // Nobody takes them out of the ring any more.
+            records.iter().for_each(|record| shared.published.stamps.home(shared.records.index_of(*record)));
         }
         // SAFETY: `kind` names the pool of the fragments, which are the caller's to give.
         let outcome = unsafe { ReturnRing::push(&raw const shared.ring, records) };
