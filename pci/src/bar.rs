@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn whole_pages_outside_the_msix_table_are_memory_for_other_devices() {
         let (bar, file, _) = bar();
-        for part in [0..0, 0..0x800, 0x800..0x1000, 0x1000..0x3000, 0x3000..0x5000, 0x3000..0x2000] {
+        for part in [0..0, 0..0x800, 0x800..0x1000, 0x1000..0x3000, 0x3000..0x5000] {
             let error = bar.memory(part.clone()).unwrap_err();
             assert!(matches!(error, Error::NoBarMemory { .. }), "{part:x?}: {error}");
         }

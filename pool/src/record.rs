@@ -4,6 +4,7 @@
 // when it is free, and ownership passes through rings of plain pointers.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use memmap2::MmapMut;
@@ -85,7 +86,7 @@ impl Records {
     }
 
     /// Of as many records as there may be, the addresses.
-    fn addresses(&self) -> std::ops::Range<usize> {
+    fn addresses(&self) -> Range<usize> {
         let first = self.memory.as_ptr().addr();
         first..first + Records::bytes(self.count)
     }
@@ -100,11 +101,12 @@ impl Records {
         (record.as_ptr().addr() - self.memory.as_ptr().addr()) / size_of::<Record>()
     }
 
-    /// How many fragments these records of the caller's stand for.
-    pub(crate) fn fragments(&self, records: &[NonNull<Record>]) -> usize {
-        // SAFETY: the caller owns the fragments, so their records are alive and nobody writes them.
-        let count = |record: &NonNull<Record>| unsafe { record.as_ref() }.size / self.fragment_size;
-        records.iter().map(count).sum::<u32>() as usize
+    /// The fragments that a record of the caller's stands for: one, or several in a row.
+    pub(crate) fn fragments(&self, record: NonNull<Record>) -> Range<usize> {
+        let first = self.index_of(record);
+        // SAFETY: the caller owns the fragment, so its record is alive and nobody writes it.
+        let count = unsafe { record.as_ref() }.size / self.fragment_size;
+        first..first + count as usize
     }
 
     /// Make one of `count` fragments in a row, the first of which this is: all free and the caller's.
@@ -117,12 +119,12 @@ impl Records {
 
     /// Undo [`join`](Records::join), for a record of any kind that is free and the caller's. Returns how many it stood for.
     pub(crate) fn split(&self, mut record: NonNull<Record>) -> usize {
+        let count = self.fragments(record).len();
         // SAFETY: the caller's.
         let record = unsafe { record.as_mut() };
-        let count = record.size / self.fragment_size;
         record.size = self.fragment_size;
         record.kind &= !LARGE;
-        count as usize
+        count
     }
 }
 

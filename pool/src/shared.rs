@@ -70,13 +70,21 @@ impl Shared {
         // Counted before the push, after which the pool may be gone.
         shared.published.remote_batch.fetch_add(1, Ordering::Relaxed);
         if shared.ring.is_closed() {
-            shared.published.release.fetch_add(shared.records.fragments(records) as u64, Ordering::Release);
-            // Nobody takes them out of the ring any more.
-            records.iter().for_each(|record| shared.published.stamps.home(shared.records.index_of(*record)));
+            shared.count_late(records);
         }
         // SAFETY: `kind` names the pool of the fragments, which are the caller's to give.
         let outcome = unsafe { ReturnRing::push(&raw const shared.ring, records) };
         (outcome == Outcome::Last).then(|| Doomed(pool))
+    }
+}
+
+impl Shared {
+    /// Fragments come back to a pool without an owner, who would count them.
+    fn count_late(&self, records: &[NonNull<Record>]) {
+        for fragments in records.iter().map(|record| self.records.fragments(*record)) {
+            self.published.release.fetch_add(fragments.len() as u64, Ordering::Release);
+            fragments.for_each(|fragment| self.published.stamps.home(fragment));
+        }
     }
 }
 

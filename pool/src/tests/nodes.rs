@@ -30,7 +30,7 @@ impl Topology for TwoNodes {
 struct Fixture {
     pool: Pool,
     topology: TwoNodes,
-    base: u64,
+    space: AddressSpace,
 }
 
 impl Fixture {
@@ -42,15 +42,18 @@ impl Fixture {
         let provider = Arc::new(Counted::default());
         let mut pool =
             Pool::with_topology(&config, &space, provider, Box::new(topology.clone())).expect("a small pool");
-        let base = space.iova(&pool.segments()[0], 0).expect("it is mapped");
         drop(all(&mut pool));
         pool.trim();
-        Fixture { pool, topology, base }
+        Fixture { pool, topology, space }
     }
 
-    fn node(&self, packet: &Packet) -> u64 {
-        // The segments are one after the other.
-        (packet.iova().abs_diff(self.base) / (64 * 2048)) % 2
+    fn node(&self, packet: &Packet) -> usize {
+        let segments = self.pool.segments();
+        let has = |segment: &Arc<Segment>| {
+            let first = self.space.iova(segment, 0).expect("it is mapped");
+            (first..first + segment.len() as u64).contains(&packet.iova())
+        };
+        segments.iter().position(has).expect("it is of this pool") % 2
     }
 
     /// Everything out, then those of one node back through the ring and the others in the page store.
