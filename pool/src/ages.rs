@@ -36,7 +36,7 @@ impl Ages {
 }
 
 /// Looks whose time is kept. What is older than the first of them is as old as that.
-const KEPT: usize = 4096;
+const KEPT: usize = 1024;
 /// The stamp of a fragment in the page store.
 const HOME: u32 = 0;
 
@@ -51,10 +51,12 @@ pub(crate) struct Stamps {
 
 impl Stamps {
     pub(crate) fn new(fragments: usize) -> Stamps {
+        let mut times = VecDeque::with_capacity(KEPT);
+        times.push_back(Instant::now());
         Stamps {
             looks: AtomicU32::new(HOME + 1),
             stamps: (0..fragments).map(|_| AtomicU32::new(HOME)).collect(),
-            times: Mutex::new(VecDeque::from([Instant::now()])),
+            times: Mutex::new(times),
         }
     }
 

@@ -59,6 +59,8 @@ mod error;
 mod fault;
 mod magazine;
 mod memory;
+#[cfg(doctest)]
+mod misuse;
 #[cfg(all(test, loom))]
 mod models;
 mod numa;
@@ -67,6 +69,7 @@ mod pages;
 mod pool;
 mod provider;
 mod record;
+mod refill;
 mod resize;
 mod return_ring;
 mod shared;

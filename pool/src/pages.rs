@@ -1,5 +1,7 @@
 //! The page store: which fragments of which pages are free, which pages are whole again, and which segments.
 
+use std::iter::repeat_n;
+
 use crate::config::Geometry;
 
 /// Which fragments of a page are meant: a bit each.
@@ -14,6 +16,8 @@ struct Page {
     free: Mask,
     prev: u32,
     next: u32,
+    /// The place of its segment.
+    place: u32,
     /// Not to be given out again.
     quarantined: bool,
 }
@@ -42,12 +46,15 @@ struct List {
 pub(crate) struct PageStore {
     pages: Box<[Page]>,
     places: Box<[Place]>,
-    per_page: u32,
+    /// Fragments in a page, as a power of two.
+    shift: u32,
     pages_per_segment: u32,
     /// Broken pages, whole pages, and both of segments on foreign nodes: the order in which they are used.
     lists: [List; 4],
     free: usize,
     home: usize,
+    /// Pages that were ever put in quarantine, of segments that are there.
+    quarantined: usize,
 }
 
 impl PageStore {
@@ -56,24 +63,38 @@ impl PageStore {
 
     /// Places for all segments that there may be, and no segment.
     pub(crate) fn new(geometry: &Geometry) -> PageStore {
-        let page = Page { free: 0, prev: NONE, next: NONE, quarantined: false };
+        let page = |place| Page { free: 0, prev: NONE, next: NONE, place, quarantined: false };
+        let places = 0..geometry.segments as u32;
         PageStore {
-            pages: vec![page; geometry.segments * geometry.pages_per_segment].into_boxed_slice(),
+            pages: places.flat_map(|place| repeat_n(page(place), geometry.pages_per_segment)).collect(),
             places: vec![Place::default(); geometry.segments].into_boxed_slice(),
-            per_page: geometry.per_page() as u32,
+            shift: geometry.per_page().ilog2(),
             pages_per_segment: geometry.pages_per_segment as u32,
             lists: [List { head: NONE, len: 0 }; 4],
             free: 0,
             home: 0,
+            quarantined: 0,
         }
     }
 
+    fn per_page(&self) -> u32 {
+        1 << self.shift
+    }
+
+    fn page_of(&self, fragment: usize) -> u32 {
+        (fragment >> self.shift) as u32
+    }
+
+    fn place(&mut self, page: u32) -> &mut Place {
+        &mut self.places[self.pages[page as usize].place as usize]
+    }
+
     fn full(&self) -> Mask {
-        Mask::MAX >> (Mask::BITS - self.per_page)
+        Mask::MAX >> (Mask::BITS - self.per_page())
     }
 
     fn per_segment(&self) -> usize {
-        (self.pages_per_segment * self.per_page) as usize
+        (self.pages_per_segment as usize) << self.shift
     }
 
     fn pages_of(&self, place: usize) -> std::ops::Range<u32> {
@@ -132,7 +153,8 @@ impl PageStore {
         for page in self.pages_of(place) {
             let Page { free, quarantined, .. } = self.pages[page as usize];
             self.free -= if quarantined { 0 } else { free.count_ones() as usize };
-            self.change(page, |page, _| page.free = 0);
+            self.quarantined -= usize::from(quarantined);
+            self.change(page, |page, _| (page.free, page.quarantined) = (0, false));
         }
         self.home -= self.per_segment();
         self.places[place] = Place::default();
@@ -154,9 +176,14 @@ impl PageStore {
         }
     }
 
+    /// Whether every fragment that comes back may be used again without a look at its page.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.quarantined == 0 && self.places.iter().all(|place| !place.foreign)
+    }
+
     /// Whether the segment of a fragment is on a foreign node.
     pub(crate) fn is_foreign(&self, fragment: usize) -> bool {
-        self.places[fragment / self.per_segment()].foreign
+        self.places[self.pages[fragment >> self.shift].place as usize].foreign
     }
 
     /// Take one fragment, from a page already broken if there is one.
@@ -165,8 +192,8 @@ impl PageStore {
         let slot = self.pages[page as usize].free.trailing_zeros();
         self.change(page, |page, _| page.free &= page.free - 1);
         (self.free, self.home) = (self.free - 1, self.home - 1);
-        self.places[(page / self.pages_per_segment) as usize].home -= 1;
-        Some((page * self.per_page + slot) as usize)
+        self.place(page).home -= 1;
+        Some(((page as usize) << self.shift) + slot as usize)
     }
 
     /// Take `count` fragments in a row, a power of two and no more than a page has, that start at a multiple of `count`:
@@ -175,8 +202,8 @@ impl PageStore {
         let (page, slot) = self.find_run(count as u32)?;
         self.change(page, |page, full| page.free &= !(full >> (full.count_ones() - count as u32) << slot));
         (self.free, self.home) = (self.free - count, self.home - count);
-        self.places[(page / self.pages_per_segment) as usize].home -= count;
-        Some((page * self.per_page + slot) as usize)
+        self.place(page).home -= count;
+        Some(((page as usize) << self.shift) + slot as usize)
     }
 
     fn find_run(&self, count: u32) -> Option<(u32, u32)> {
@@ -184,7 +211,7 @@ impl PageStore {
             let mut page = list.head;
             for _ in 0..PageStore::SEARCHED {
                 let Some(&Page { free, next, .. }) = self.pages.get(page as usize) else { break };
-                let start = (0..self.per_page).step_by(count as usize);
+                let start = (0..self.per_page()).step_by(count as usize);
                 let run = Mask::MAX >> (Mask::BITS - count);
                 if let Some(slot) = start.into_iter().find(|slot| free >> slot & run == run) {
                     return Some((page, slot));
@@ -197,41 +224,42 @@ impl PageStore {
 
     /// Put a fragment back. Freeing one that is already here is a bug of the pool: it stops the process.
     pub(crate) fn put(&mut self, fragment: usize) {
-        let page = fragment as u32 / self.per_page;
-        let bit = 1 << (fragment as u32 % self.per_page);
+        let page = self.page_of(fragment);
+        let bit = 1 << (fragment as u32 % self.per_page());
         let Page { free, quarantined, .. } = self.pages[page as usize];
         assert!(free & bit == 0, "fragment {fragment} returned to its page twice");
         self.change(page, |page, _| page.free |= bit);
         self.free += usize::from(!quarantined);
         self.home += 1;
-        self.places[(page / self.pages_per_segment) as usize].home += 1;
+        self.place(page).home += 1;
     }
 
     /// The page of a fragment is not to be given out again, by and by as its fragments come here.
     pub(crate) fn quarantine(&mut self, fragment: usize) {
-        let page = fragment as u32 / self.per_page;
+        let page = self.page_of(fragment);
         let Page { free, quarantined, .. } = self.pages[page as usize];
         if !quarantined {
             self.free -= free.count_ones() as usize;
+            self.quarantined += 1;
             self.change(page, |page, _| page.quarantined = true);
         }
     }
 
     /// Whether the page of a fragment is in quarantine.
     pub(crate) fn is_quarantined(&self, fragment: usize) -> bool {
-        self.pages[fragment / self.per_page as usize].quarantined
+        self.pages[fragment >> self.shift].quarantined
     }
 
     /// Whether the page of a fragment is in quarantine, with all its fragments.
     pub(crate) fn is_sealed_off(&self, fragment: usize) -> bool {
-        let page = &self.pages[fragment / self.per_page as usize];
+        let page = &self.pages[fragment >> self.shift];
         page.quarantined && page.free == self.full()
     }
 
     /// The list that a page belongs in: none if nothing of it is to be had.
     fn list(&self, page: u32) -> Option<usize> {
-        let Page { free, quarantined, .. } = self.pages[page as usize];
-        let foreign = self.places[(page / self.pages_per_segment) as usize].foreign;
+        let Page { free, quarantined, place, .. } = self.pages[page as usize];
+        let foreign = self.places[place as usize].foreign;
         (free != 0 && !quarantined).then(|| usize::from(free == self.full()) + 2 * usize::from(foreign))
     }
 

@@ -13,7 +13,6 @@ use pagewire_hugepages::SegmentOptions;
 use pagewire_pci::AddressSpace;
 
 use crate::ages::Turn;
-use crate::check;
 use crate::config::PoolConfig;
 use crate::error::Error;
 use crate::magazine;
@@ -29,35 +28,32 @@ use crate::stats::{Life, PoolMonitor, PoolStats, add};
 use crate::sync::Ordering;
 
 /// Fragments the owner's cache holds.
-const CACHE: usize = 256;
-/// Fragments that the slow path takes out of the page store at a time.
-const REFILL: usize = 64;
-
+pub(crate) const CACHE: usize = 256;
 /// A pool of packet memory; owned by one core at a time.
 ///
 /// `Send`, not `Sync`: allocation needs `&mut`, so the compiler forbids two cores on one pool. Dropping a pool while fragments
 /// are out is normal: its memory lives on until the last of them returns.
 pub struct Pool {
     pub(crate) shared: NonNull<Shared>,
-    cache: Box<[MaybeUninit<NonNull<Record>>; CACHE]>,
-    cached: usize,
+    pub(crate) cache: Box<[MaybeUninit<NonNull<Record>>; CACHE]>,
+    pub(crate) cached: usize,
     /// Fragments taken from the return ring so far.
-    head: u64,
+    pub(crate) head: u64,
     pub(crate) kind: u32,
     headroom: u16,
-    fragment_size: u32,
+    pub(crate) fragment_size: u32,
     pub(crate) store: PageStore,
     /// Fragments that have come into the cache from the page store or the return ring, and from magazines, less those that went
     /// back. Less what is there now, their sum is what has been allocated.
-    filled: u64,
-    recycled: u64,
-    turn: Turn,
+    pub(crate) filled: u64,
+    pub(crate) recycled: u64,
+    pub(crate) turn: Turn,
     pub(crate) monitor: PoolMonitor,
     pub(crate) page_size: usize,
     /// Fragments that others stand for: out, and without a return of their own.
     pub(crate) joined: usize,
     pub(crate) nodes: Nodes,
-    grow_when_empty: bool,
+    pub(crate) grow_when_empty: bool,
     _not_sync: PhantomData<std::cell::Cell<()>>,
 }
 
@@ -230,142 +226,6 @@ impl Pool {
         add(&published.alloc_refill, 1);
         published.alloc_fast.store(self.allocated(), Ordering::Relaxed);
         self.cached > 0
-    }
-
-    /// Somebody looks at ages: stamp what came in last, and at first all that is cached.
-    #[cold]
-    #[inline(never)]
-    fn stamp(&mut self, fresh: usize) {
-        // SAFETY: as in `shared`; not through `self`, whose turn is changed meanwhile.
-        let shared = unsafe { self.shared.as_ref() };
-        // SAFETY: the first `cached` entries are fragments.
-        let index = |record: &MaybeUninit<_>| shared.records.index_of(unsafe { record.assume_init() });
-        self.turn.stamp(&shared.published.stamps, self.cache[..self.cached].iter().map(index), fresh);
-    }
-
-    /// Fill the cache from the return ring, then from the page store.
-    #[cold]
-    #[inline(never)]
-    fn refill_slow(&mut self, want: usize) {
-        if self.nodes.has_moved() {
-            self.sort_by_node();
-        }
-        let want = want.clamp(REFILL, CACHE);
-        let returned = self.fill_from_ring(want);
-        self.fill_from_store(want);
-        if self.cached == 0 && self.grow_when_empty && self.grow().is_ok() {
-            self.fill_from_store(want);
-        }
-        let published = &*self.monitor.published;
-        add(&published.recycle_ring, returned as u64);
-        if self.cached == 0 {
-            add(&published.alloc_empty, 1);
-        }
-    }
-
-    /// Take what has come back, until the cache has `want`; what is not to be used again goes to the page store.
-    fn fill_from_ring(&mut self, want: usize) -> usize {
-        let mut returned = 0;
-        while self.cached < want {
-            let Some(record) = self.pop_returned() else { break };
-            let fragment = self.shared().records.index_of(record);
-            // SAFETY: the fragment came back, and is the pool's.
-            let is_large = unsafe { record.as_ref() }.size != self.fragment_size;
-            let is_foreign = self.store.is_foreign(fragment);
-            if is_large || is_foreign || self.store.is_quarantined(fragment) {
-                returned += self.put(record);
-                if is_foreign {
-                    // One a refill: a ring full of them is not to be drained at once.
-                    add(&self.monitor.published.alloc_waive, 1);
-                    break;
-                }
-                continue;
-            }
-            self.monitor.published.stamps.pass(fragment);
-            self.cache[self.cached].write(record);
-            self.cached += 1;
-            self.filled += 1;
-            returned += 1;
-        }
-        returned
-    }
-
-    /// Take fragments out of the page store, until the cache has `want`.
-    fn fill_from_store(&mut self, want: usize) {
-        let before = self.cached;
-        while self.cached < want {
-            let Some(fragment) = self.store.take() else { break };
-            self.monitor.published.stamps.pass(fragment);
-            self.cache[self.cached].write(self.shared().records.get(fragment));
-            self.cached += 1;
-        }
-        let split = self.cached - before;
-        self.filled += split as u64;
-        self.count_split(split);
-    }
-
-    /// That many fragments have left the page store.
-    pub(crate) fn count_split(&self, fragments: usize) {
-        let published = &*self.monitor.published;
-        let taken =
-            if self.page_size > 4096 { &published.alloc_slow_high_order } else { &published.alloc_slow };
-        add(taken, fragments as u64);
-        add(&published.hold, fragments as u64);
-    }
-
-    fn pop_returned(&mut self) -> Option<NonNull<Record>> {
-        let record = self.shared().ring.pop(self.head)?;
-        self.head += 1;
-        Some(record)
-    }
-
-    /// Put everything that is free back into the page store, where pages become whole again.
-    ///
-    /// Afterwards [`PoolStats::inflight`] is what rings and packets hold, and magazines of other threads.
-    pub fn trim(&mut self) {
-        loop {
-            let taken = magazine::take(self.kind, &mut self.cache[self.cached..]);
-            self.recycled += taken as u64;
-            self.cached += taken;
-            if self.cached == 0 {
-                break;
-            }
-            while self.cached > 0 {
-                self.cached -= 1;
-                // Not allocated: wrapping, since it may have come from a magazine.
-                self.filled = self.filled.wrapping_sub(1);
-                // SAFETY: entries below the old `cached` are free fragments; lowering it makes this the only owner.
-                self.put(unsafe { self.cache[self.cached].assume_init() });
-            }
-        }
-        let mut returned = 0;
-        while let Some(record) = self.pop_returned() {
-            returned += self.put(record);
-        }
-        let published = &*self.monitor.published;
-        published.recycle_cached.store(self.recycled, Ordering::Relaxed);
-        add(&published.recycle_ring, returned as u64);
-        published.alloc_fast.store(self.allocated(), Ordering::Relaxed);
-    }
-
-    /// Allocations from the cache so far.
-    fn allocated(&self) -> u64 {
-        self.filled.wrapping_add(self.recycled).wrapping_sub(self.cached as u64)
-    }
-
-    /// Put a free fragment into the page store, or those that it stands for. Returns how many.
-    pub(crate) fn put(&mut self, record: NonNull<Record>) -> usize {
-        let shared = self.shared();
-        let (first, count) = (shared.records.index_of(record), shared.records.split(record));
-        check::split(record, count);
-        for fragment in first..first + count {
-            self.store.put(fragment);
-            self.monitor.published.stamps.home(fragment);
-        }
-        self.joined -= count - 1;
-        add(&self.monitor.published.release, count as u64);
-        self.seal_off(first);
-        count
     }
 
     /// Fragments that can be allocated at once, short of those that are on their way back.
