@@ -82,18 +82,17 @@ impl Memory {
             let record = Record {
                 addr,
                 iova: iova + (offset % step) as u64,
+                data: 0,
                 offset: 0,
-                len: 0,
-                kind: self.kind,
                 packet_len: 0,
-                flags: 0,
+                kind: self.kind,
                 next: None,
                 hash: 0,
+                size: fragment_size as u32,
                 vlan_tci: 0,
                 segments: 1,
                 l2_len: 0,
                 l3_len: 0,
-                size: fragment_size as u32,
             };
             // SAFETY: nobody has a fragment of a segment that is not installed yet.
             unsafe { records.get(first + index).write(record) };

@@ -23,9 +23,9 @@ impl Pool {
     pub(crate) fn stamp(&mut self, fresh: usize) {
         // SAFETY: as in `shared`; not through `self`, whose turn is changed meanwhile.
         let shared = unsafe { self.shared.as_ref() };
-        // SAFETY: the first `cached` entries are fragments.
+        // SAFETY: the first `end` entries are fragments: `next` is 0 in a refill.
         let index = |record: &MaybeUninit<_>| shared.records.index_of(unsafe { record.assume_init() });
-        self.turn.stamp(&shared.published.stamps, self.cache[..self.cached].iter().map(index), fresh);
+        self.turn.stamp(&shared.published.stamps, self.cache[..self.end].iter().map(index), fresh);
     }
 
     /// Fill the cache from the return ring, then from the page store.
@@ -38,12 +38,12 @@ impl Pool {
         let want = want.clamp(REFILL, CACHE);
         let returned = self.fill_from_ring(want);
         self.fill_from_store(want);
-        if self.cached == 0 && self.grow_when_empty && self.grow().is_ok() {
+        if self.end == 0 && self.grow_when_empty && self.grow().is_ok() {
             self.fill_from_store(want);
         }
         let published = &*self.monitor.published;
         add(&published.recycle_ring, returned as u64);
-        if self.cached == 0 {
+        if self.end == 0 {
             add(&published.alloc_empty, 1);
         }
     }
@@ -51,7 +51,7 @@ impl Pool {
     /// Take what has come back, until the cache has `want`; what is not to be used again goes to the page store.
     fn fill_from_ring(&mut self, want: usize) -> usize {
         let (mut returned, plain) = (0, self.joined == 0 && self.store.takes_all());
-        while self.cached < want {
+        while self.end < want {
             let Some(record) = self.pop_returned() else { break };
             let fragment = self.shared().records.index_of(record);
             if !plain && let Some((fragments, is_foreign)) = self.turn_away(record, fragment) {
@@ -63,8 +63,8 @@ impl Pool {
                 continue;
             }
             self.monitor.published.stamps.pass(fragment);
-            self.cache[self.cached].write(record);
-            self.cached += 1;
+            self.cache[self.end].write(record);
+            self.end += 1;
             self.filled += 1;
             returned += 1;
         }
@@ -87,14 +87,14 @@ impl Pool {
 
     /// Take fragments out of the page store, until the cache has `want`.
     fn fill_from_store(&mut self, want: usize) {
-        let before = self.cached;
-        while self.cached < want {
+        let before = self.end;
+        while self.end < want {
             let Some(fragment) = self.store.take() else { break };
             self.monitor.published.stamps.pass(fragment);
-            self.cache[self.cached].write(self.shared().records.get(fragment));
-            self.cached += 1;
+            self.cache[self.end].write(self.shared().records.get(fragment));
+            self.end += 1;
         }
-        let split = self.cached - before;
+        let split = self.end - before;
         self.filled += split as u64;
         self.count_split(split);
     }
@@ -119,18 +119,19 @@ impl Pool {
     /// Afterwards [`PoolStats::inflight`] is what rings and packets hold, and magazines of other threads.
     pub fn trim(&mut self) {
         loop {
-            let taken = magazine::take(self.kind, &mut self.cache[self.cached..]);
-            self.recycled += taken as u64;
-            self.cached += taken;
-            if self.cached == 0 {
-                break;
-            }
-            while self.cached > 0 {
-                self.cached -= 1;
+            while self.next < self.end {
+                let fragment = self.cache[self.next];
+                self.next += 1;
                 // Not allocated: wrapping, since it may have come from a magazine.
                 self.filled = self.filled.wrapping_sub(1);
-                // SAFETY: entries below the old `cached` are free fragments; lowering it makes this the only owner.
-                self.put(unsafe { self.cache[self.cached].assume_init() });
+                // SAFETY: entries from `next` to `end` are free fragments; stepping over it makes this the only owner.
+                self.put(unsafe { fragment.assume_init() });
+            }
+            let taken = magazine::take(self.kind, &mut self.cache[..]);
+            (self.next, self.end) = (0, taken);
+            self.recycled += taken as u64;
+            if taken == 0 {
+                break;
             }
         }
         let mut returned = 0;
@@ -145,7 +146,7 @@ impl Pool {
 
     /// Allocations from the cache so far.
     pub(crate) fn allocated(&self) -> u64 {
-        self.filled.wrapping_add(self.recycled).wrapping_sub(self.cached as u64)
+        self.filled.wrapping_add(self.recycled).wrapping_sub(self.cached() as u64)
     }
 
     /// Put a free fragment into the page store, or those that it stands for. Returns how many.

@@ -42,7 +42,7 @@ fn adjacent_descriptors_share_a_page_and_64_kib_serve_32() {
     for (page_size, shared) in [(4096, 2), (65536, 32)] {
         let config = PoolConfig { page_size, ..config(256) };
         let mut pool = Pool::new(&config, &bench.space).expect("a small pool");
-        // A refill is handed out from its end: 64 at a time are of neighbouring pages.
+        // A refill is 64 fragments of neighbouring pages.
         let pages: Vec<_> = (0..64).map(|_| pool.alloc().expect("256").iova() / page_size as u64).collect();
         for run in pages.chunks(shared) {
             assert!(run.iter().all(|page| *page == run[0]), "{pages:?}");

@@ -57,7 +57,7 @@ impl RxFormat for RxAdvanced {
             flags |= PacketFlags::RX_RSS_HASH;
             packet.set_rss_hash((kind >> 32) as u32);
         }
-        packet.set_flags(flags);
+        packet.set_rx_flags(flags);
     }
 }
 
