@@ -14,7 +14,11 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Error, PageSize, limits, memfd, sysfs::Sysfs, window::Slot};
+use crate::{
+    Error, PageSize, limits, memfd, numa,
+    sysfs::Sysfs,
+    window::{Presence, Slot},
+};
 
 /// Longest name memfd_create(2) takes.
 const LONGEST_NAME: usize = 249;
@@ -37,10 +41,13 @@ pub struct SegmentOptions {
 /// have let go of it before.
 pub struct Segment {
     // Unmapped first, then closed: fields are dropped in this order.
-    slot: Slot,
-    file: OwnedFd,
-    page_size: PageSize,
-    node: Option<u32>,
+    pub(crate) slot: Slot,
+    pub(crate) file: OwnedFd,
+    /// Where in the file it begins.
+    pub(crate) file_offset: u64,
+    pub(crate) page_size: PageSize,
+    pub(crate) node: Option<u32>,
+    pub(crate) readable: bool,
 }
 
 impl Segment {
@@ -76,14 +83,18 @@ impl Segment {
             drop(file);
             return Err(sysfs.why_no_pages(page_size, node, len, cause));
         }
-        slot.map(file.as_fd()).map_err(|cause| Error::Refused { bytes: len, page_size, cause })?;
+        slot.map(file.as_fd(), 0, Presence::Present).map_err(|cause| Error::Refused {
+            bytes: len,
+            page_size,
+            cause,
+        })?;
         if page_size == PageSize::Size4K {
             slot.lock().map_err(|cause| Error::Refused { bytes: len, page_size, cause })?;
         }
         if let Some(node) = node {
             slot.bind(node).map_err(|cause| Error::NotOnNode { node, cause })?;
         }
-        Ok(Arc::new(Segment { slot, file, page_size, node }))
+        Ok(Arc::new(Segment { slot, file, file_offset: 0, page_size, node, readable: true }))
     }
 
     /// Address of the first byte.
@@ -107,6 +118,17 @@ impl Segment {
         self.node
     }
 
+    /// The NUMA node that it is on: the one asked for, else where the kernel says its first page is. `None` if it has none,
+    /// as memory of a device, or the kernel does not tell.
+    pub fn home_node(&self) -> Option<u32> {
+        self.node.or_else(|| self.readable.then(|| numa::node_of(self.as_ptr())).flatten())
+    }
+
+    /// Whether the CPU may read and write it. Memory of a [device](Segment::device) is for devices alone.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
     /// Offset of the first byte in the process's [window](crate::window): a multiple of the page size, and below
     /// [`window_len`](crate::window_len).
     pub fn window_offset(&self) -> usize {
@@ -114,7 +136,7 @@ impl Segment {
     }
 
     /// The memfd behind the segment, for another process to map: a model of a device, a consumer of packets. Its length is
-    /// sealed.
+    /// sealed, or was found sealed against shrinking. The segment begins [`fd_offset`](Self::fd_offset) bytes into it.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -127,6 +149,11 @@ impl Segment {
     pub fn read_only_fd(&self) -> Result<OwnedFd, Error> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         File::open(&path).map(OwnedFd::from).map_err(|cause| Error::File { path: path.into(), cause })
+    }
+
+    /// Where in the file of [`fd`](Self::fd) the segment begins, in bytes: 0 unless it was made of a part of a file.
+    pub fn fd_offset(&self) -> u64 {
+        self.file_offset
     }
 
     /// Physical address of the byte at `offset`, for devices without an IOMMU. Contiguous within one page, not between
@@ -144,7 +171,7 @@ impl Segment {
         if offset >= self.len() {
             return Err(Error::OutOfSegment { offset, len: self.len() });
         }
-        if !self.page_size.is_huge() {
+        if !self.page_size.is_huge() || !self.readable {
             return Err(Error::NoLastingAddress);
         }
         let address = (self.as_ptr().addr().get() + offset) as u64;

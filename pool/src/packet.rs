@@ -7,6 +7,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
+use crate::check;
 use crate::error::Error;
 use crate::magazine;
 use crate::record::{POOL, Record};
@@ -61,6 +62,7 @@ impl Posted {
     /// `record` is a free fragment that now belongs to the caller.
     #[inline(always)]
     pub(crate) fn from_record(record: NonNull<Record>) -> Posted {
+        check::taken(record);
         Posted(record)
     }
 
@@ -312,16 +314,23 @@ impl Packet {
         self.fields().offset as usize
     }
 
-    /// Bytes free after the first segment's data.
+    /// Bytes free after the first segment's data, as far as a length of 16 bits goes.
     #[inline]
     pub fn tailroom(&self) -> usize {
         let record = self.fields();
-        record.size as usize - record.offset as usize - usize::from(record.len())
+        let room = record.size as usize - record.offset as usize - usize::from(record.len());
+        room.min(usize::from(u16::MAX - record.len()))
+    }
+
+    /// Whether the CPU can read and write the first segment. That never changes while the packet lives.
+    #[inline]
+    pub fn is_readable(&self) -> bool {
+        !self.fields().addr.is_null()
     }
 
     /// Grow the packet by `count` bytes at its front. Their content is whatever was there before.
     pub fn prepend(&mut self, count: usize) -> Result<(), Error> {
-        let room = self.headroom();
+        let room = self.headroom().min(usize::from(u16::MAX - self.data_len()));
         if count > room {
             return Err(Error::NoRoom { asked: count, room });
         }
@@ -345,12 +354,12 @@ impl Packet {
         Ok(())
     }
 
-    /// Append `bytes` to a packet of one segment.
+    /// Append `bytes` to a packet of one segment, which the CPU can read.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let room = match self.fields().next {
-            None if !self.fields().addr.is_null() => self.tailroom(),
-            _ => 0,
-        };
+        if !self.is_readable() {
+            return Err(Error::Unreadable { segment: 0 });
+        }
+        let room = if self.fields().next.is_none() { self.tailroom() } else { 0 };
         if bytes.len() > room {
             return Err(Error::NoRoom { asked: bytes.len(), room });
         }
@@ -364,13 +373,17 @@ impl Packet {
         Ok(())
     }
 
-    /// Copy the whole packet, all segments, into `out`, which is cleared first. `None` if a segment is unreadable.
-    pub fn copy_to(&self, out: &mut Vec<u8>) -> Option<()> {
+    /// Copy the whole packet, all segments, into `out`, which is cleared first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreadable`]; `out` then has the segments before that one.
+    pub fn copy_to(&self, out: &mut Vec<u8>) -> Result<(), Error> {
         out.clear();
-        for segment in self.segments() {
-            out.extend_from_slice(segment.as_slice()?);
+        for (number, segment) in self.segments().enumerate() {
+            out.extend_from_slice(segment.as_slice().ok_or(Error::Unreadable { segment: number })?);
         }
-        Some(())
+        Ok(())
     }
 
     fn next(&self) -> Option<&Packet> {

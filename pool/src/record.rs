@@ -5,9 +5,13 @@
 #![allow(unsafe_code)]
 
 use std::mem::offset_of;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use memmap2::MmapMut;
+
+use crate::shared::MAX_POOLS;
+use crate::{check, fault};
 
 /// One cache line for each fragment.
 ///
@@ -40,7 +44,7 @@ pub(crate) struct Record {
 
     /// RSS hash, valid with its flag.
     pub hash: u32,
-    /// Bytes in the fragment. Constant.
+    /// Bytes in the fragment: those of the pool's fragments, but for [`LARGE`] ones.
     pub size: u32,
 
     /// VLAN tag control information, valid with its flags.
@@ -63,14 +67,22 @@ impl Record {
 /// The pool's number in [`Record::kind`].
 pub(crate) const POOL: u32 = 0xffff;
 
-const _: () = assert!(size_of::<Record>() == 64);
+/// Bit of [`Record::kind`], in the pool's half: it stands for several fragments in a row, and is taken apart in the page store.
+pub(crate) const LARGE: u32 = 1 << 15;
+
+// A line each, and what the fast paths touch within its first half.
+const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
+const _: () = assert!(offset_of!(Record, kind) < 32);
 const _: () = assert!(offset_of!(Record, packet_len) % 8 == 0);
 const _: () = assert!(offset_of!(Record, kind) == offset_of!(Record, packet_len) + 4);
+const _: () = assert!(MAX_POOLS < LARGE as usize);
 
 /// The records of one pool, an array in ordinary memory that no device can reach.
 pub(crate) struct Records {
     memory: MmapMut,
     count: usize,
+    /// Bytes in a fragment.
+    fragment_size: u32,
 }
 
 impl Records {
@@ -78,15 +90,20 @@ impl Records {
         count * size_of::<Record>()
     }
 
-    pub(crate) fn new(count: usize) -> std::io::Result<Records> {
+    pub(crate) fn new(count: usize, fragment_size: usize) -> std::io::Result<Records> {
+        if fault::here() {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
         let memory = MmapMut::map_anon(Records::bytes(count))?;
         // Records of a large pool span many small pages; fewer TLB misses are worth asking for, not failing for.
         let _ = memory.advise(memmap2::Advice::HugePage);
-        Ok(Records { memory, count })
+        Ok(Records { memory, count, fragment_size: fragment_size as u32 })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.count
+    /// Of as many records as there may be, the addresses.
+    fn addresses(&self) -> Range<usize> {
+        let first = self.memory.as_ptr().addr();
+        first..first + Records::bytes(self.count)
     }
 
     pub(crate) fn get(&self, index: usize) -> NonNull<Record> {
@@ -97,5 +114,37 @@ impl Records {
 
     pub(crate) fn index_of(&self, record: NonNull<Record>) -> usize {
         (record.as_ptr().addr() - self.memory.as_ptr().addr()) / size_of::<Record>()
+    }
+
+    /// The fragments that a record of the caller's stands for: one, or several in a row.
+    pub(crate) fn fragments(&self, record: NonNull<Record>) -> Range<usize> {
+        let first = self.index_of(record);
+        // SAFETY: the caller owns the fragment, so its record is alive and nobody writes it.
+        let count = unsafe { record.as_ref() }.size / self.fragment_size;
+        first..first + count as usize
+    }
+
+    /// Make one of `count` fragments in a row, the first of which this is: all free and the caller's.
+    pub(crate) fn join(&self, mut record: NonNull<Record>, count: usize) {
+        // SAFETY: the caller's.
+        let record = unsafe { record.as_mut() };
+        record.size = self.fragment_size * count as u32;
+        record.kind |= LARGE;
+    }
+
+    /// Undo [`join`](Records::join), for a record of any kind that is free and the caller's. Returns how many it stood for.
+    pub(crate) fn split(&self, mut record: NonNull<Record>) -> usize {
+        let count = self.fragments(record).len();
+        // SAFETY: the caller's.
+        let record = unsafe { record.as_mut() };
+        record.size = self.fragment_size;
+        record.kind &= !LARGE;
+        count
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        check::forget(self.addresses());
     }
 }

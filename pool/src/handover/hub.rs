@@ -131,11 +131,20 @@ impl Hub {
         Ok(found - 1)
     }
 
-    /// Adds those of these segments that are not a lane's already, and has the server's thread tell.
-    pub(super) fn add_segments(&self, lane: usize, segments: Vec<Arc<Segment>>) -> Result<(), Error> {
+    /// These are a lane's segments now. Those that are new the server's thread tells of; those that have gone are not held any
+    /// more.
+    pub(super) fn set_segments(&self, lane: usize, segments: &[Arc<Segment>]) -> Result<(), Error> {
         let mut state = self.state();
+        for shared in &mut state.segments {
+            let has_gone = |shared: &Shared| {
+                shared.lane == lane && !segments.iter().any(|segment| Arc::ptr_eq(segment, &shared.segment))
+            };
+            if shared.as_ref().is_some_and(has_gone) {
+                *shared = None;
+            }
+        }
         for segment in segments {
-            let known = |shared: &Shared| shared.lane == lane && Arc::ptr_eq(&shared.segment, &segment);
+            let known = |shared: &Shared| shared.lane == lane && Arc::ptr_eq(&shared.segment, segment);
             if state.segments.iter().flatten().any(known) {
                 continue;
             }
@@ -144,7 +153,7 @@ impl Hub {
             if found > most {
                 return Err(Error::TooMany { what: "segments of memory", found, most });
             }
-            state.segments.push(Some(Shared { segment, lane, confirmed: false }));
+            state.segments.push(Some(Shared { segment: segment.clone(), lane, confirmed: false }));
         }
         drop(state);
         self.event.set();

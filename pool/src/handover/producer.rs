@@ -163,7 +163,7 @@ impl Producer {
         let mailbox = Arc::new(mailbox);
         let lane = hub.add_lane(name, mailbox.clone())?;
         let places = hub.options.quota * hub.options.consumers;
-        let producer = Producer {
+        let mut producer = Producer {
             hub,
             lane,
             mailbox,
@@ -180,10 +180,15 @@ impl Producer {
         Ok(producer)
     }
 
-    /// Tells consumers of memory that the pool has got since the producer was made. Until they know, packets in it are not
-    /// handed over.
-    pub fn share(&self, pool: &Pool) -> Result<(), Error> {
-        self.hub.add_segments(self.lane, pool.segments())
+    /// The pool has grown or shrunk: consumers are told of new memory, and what the pool gave up is not kept for them any longer.
+    ///
+    /// Until they know, packets in new memory are not handed over: [`offer`](Producer::offer) gives them back. A consumer keeps
+    /// what it has mapped until it detaches.
+    pub fn share(&mut self, pool: &Pool) -> Result<(), Error> {
+        // What a CPU cannot read is not handed over.
+        let segments: Vec<_> = pool.segments().into_iter().filter(|segment| segment.is_readable()).collect();
+        self.segments.retain(|(_, known)| segments.iter().any(|segment| Arc::ptr_eq(segment, known)));
+        self.hub.set_segments(self.lane, &segments)
     }
 
     /// Whether anybody is attached, as of the last poll.

@@ -319,7 +319,7 @@ fn tell(hub: &Hub, seat: &mut Seat) -> Result<(), Broken> {
             let info = SegmentInfo {
                 index: seat.segments as u32,
                 reserved: 0,
-                offset: 0,
+                offset: segment.fd_offset(),
                 len: segment.len() as u64,
             };
             let read_only: OwnedFd;

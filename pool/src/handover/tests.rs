@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use pagewire_pci::vfio_user::wire::{self, HEADER_LEN, Header};
@@ -205,6 +206,44 @@ fn memory_that_comes_later_is_announced_before_it_is_used() {
     drop((consumer, setup));
     later.trim();
     assert_eq!(later.stats().inflight(), 0);
+}
+
+#[test]
+fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
+    let mut setup = Setup::new(small());
+    let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
+    let config = PoolConfig {
+        fragments: 4,
+        max_fragments: 12,
+        segment_size: 8192,
+        backing: PageSize::Size4K,
+        ..PoolConfig::default()
+    };
+    setup.pool = Pool::new(&config, &space).unwrap();
+    setup.producer = setup.server.producer("grows", &setup.pool).unwrap();
+    let mut consumer = setup.attach(Access::Read);
+    setup.until(|producer| producer.segments.len() == 1);
+    // What there is at first is used up.
+    let early: Vec<Packet> = (0..4).map(|_| setup.packet(b"early")).collect();
+    for round in 0..3 {
+        setup.pool.grow().unwrap();
+        let packet = setup.packet(b"grown");
+        let packet = setup.producer.offer(packet).expect_err("nobody has been told");
+        setup.producer.share(&setup.pool).unwrap();
+        setup.until(|producer| producer.segments.len() == 2);
+        setup.producer.offer(packet).unwrap();
+        setup.producer.poll();
+        while !consumer.wait(LONG).unwrap() {}
+        assert_eq!(consumer.receive().unwrap().unwrap().data(), b"grown", "round {round}");
+        assert_eq!(setup.producer.drain(LONG), 0);
+        let grown = Arc::downgrade(&setup.pool.segments()[1]);
+        assert_eq!(setup.pool.shrink(0), 4);
+        assert!(grown.upgrade().is_some(), "kept until the producer lets go of it");
+        setup.producer.share(&setup.pool).unwrap();
+        assert!(grown.upgrade().is_none(), "nothing of it is left here");
+    }
+    drop(early);
+    assert_eq!(setup.inflight(), 0);
 }
 
 #[test]
