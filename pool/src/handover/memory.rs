@@ -116,18 +116,23 @@ impl Rings {
         position as usize & (self.slots as usize - 1)
     }
 
-    pub(super) fn write_offer(&self, position: u64, offer: Offer) {
+    fn offer(&self, position: u64) -> &[AtomicU64; words::OFFER] {
         let first = words::OFFERS + words::OFFER * self.slot(position);
-        for (index, word) in offer.words().into_iter().enumerate() {
+        assert!(first + words::OFFER <= words::count(self.slots));
+        // SAFETY: as for `word`, and so are those behind it.
+        unsafe { self.words.add(first).cast().as_ref() }
+    }
+
+    pub(super) fn write_offer(&self, position: u64, offer: Offer) {
+        for (to, word) in self.offer(position).iter().zip(offer.words()) {
             // Relaxed: `publish` is what makes it seen.
-            self.word(first + index).store(word, Ordering::Relaxed);
+            to.store(word, Ordering::Relaxed);
         }
     }
 
     pub(super) fn read_offer(&self, position: u64) -> Offer {
-        let first = words::OFFERS + words::OFFER * self.slot(position);
         // Relaxed: the position that covers the slot was loaded with Acquire.
-        Offer::from_words(std::array::from_fn(|index| self.word(first + index).load(Ordering::Relaxed)))
+        Offer::from_words(self.offer(position).each_ref().map(|word| word.load(Ordering::Relaxed)))
     }
 
     pub(super) fn write_return(&self, position: u64, token: Token) {

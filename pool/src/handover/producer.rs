@@ -39,7 +39,7 @@ pub struct Producer {
     table: Table,
     pub(super) segments: Vec<(u16, Arc<Segment>)>,
     monitor: PoolMonitor,
-    /// Where the packet lies that is being offered.
+    /// Where a packet of several fragments lies that is being offered.
     pieces: Vec<Piece>,
     /// When the packets of this burst came, in nanoseconds since 1970.
     time: Option<u64>,
@@ -209,18 +209,10 @@ impl Producer {
 
     #[inline(never)]
     fn hand_over(&mut self, packet: Packet) -> Result<(), Packet> {
-        self.pieces.clear();
-        for fragment in packet.segments() {
-            let Some(piece) = locate(&self.segments, fragment.as_slice()) else { return Err(packet) };
-            self.pieces.push(piece);
-        }
-        if let Some(last) = self.pieces.last_mut() {
-            last.more = false;
-        }
-        let fragments = self.pieces.len() as u32;
+        let fragments = packet.segment_count();
         let mut holders = 0;
         for consumer in &mut self.consumers {
-            if self.hub.options.quota - consumer.held >= fragments {
+            if (self.hub.options.quota - consumer.held) as usize >= fragments {
                 holders |= consumer.bit;
             } else {
                 consumer.fresh.quota_denied += 1;
@@ -229,11 +221,24 @@ impl Producer {
         if holders == 0 {
             return Err(packet);
         }
+        let one;
+        let pieces = if fragments == 1 {
+            let Some(piece) = locate(&self.segments, packet.as_slice()) else { return Err(packet) };
+            one = [piece];
+            &one[..]
+        } else {
+            self.pieces.clear();
+            for (number, fragment) in (1..).zip(packet.segments()) {
+                let Some(piece) = locate(&self.segments, fragment.as_slice()) else { return Err(packet) };
+                self.pieces.push(Piece { more: number < fragments, ..piece });
+            }
+            &self.pieces[..]
+        };
         // The table has a place for every packet that quotas allow.
         let token = self.table.insert(packet, holders)?;
         let time = *self.time.get_or_insert_with(now);
         for consumer in self.consumers.iter_mut().filter(|consumer| holders & consumer.bit != 0) {
-            consumer.push(token, time, &self.pieces);
+            consumer.push(token, time, pieces);
         }
         Ok(())
     }
@@ -409,7 +414,7 @@ fn locate(segments: &[(u16, Arc<Segment>)], data: Option<&[u8]>) -> Option<Piece
         let inside = offset < segment.len();
         inside.then_some(Piece {
             segment: *number,
-            more: true,
+            more: false,
             len: data.len() as u32,
             offset: offset as u64,
         })
