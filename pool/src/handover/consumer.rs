@@ -1,8 +1,5 @@
 //! The consumer's half.
 
-// Packets lie in memory of the producer's, and are lent as slices.
-#![allow(unsafe_code)]
-
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::File;
@@ -10,15 +7,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::ptr::NonNull;
-use std::slice;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use pagewire_pci::vfio_user::transport::{Broken, Channel, Wait};
 use pagewire_pci::vfio_user::wire::{self, Header, Malformed};
 
 use super::layout::{self, Hello, LaneInfo, Piece, SegmentInfo, Token, Welcome, words};
 use super::memory::{Mapping, Rings};
+use super::received::{Data, Received};
 use super::{Access, Error, wake};
 use crate::packet::Chain;
 
@@ -133,7 +129,7 @@ impl Consumer {
         if segments.len() <= index {
             segments.resize_with(index + 1, || None);
         }
-        let writable = self.access == Access::ReadWrite;
+        let writable = self.may_write();
         let mapping = Mapping::new(File::from(file), info.offset, info.len as usize, writable);
         segments[index] = Some(mapping.map_err(super::error::failed("mapping the producer's memory"))?);
         Ok(())
@@ -161,6 +157,10 @@ impl Consumer {
     fn descriptors<const N: usize>(&self, fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], Error> {
         let found = fds.len();
         fds.try_into().map_err(|_| self.malformed()(Malformed::Descriptors { fds: found, expected: N }))
+    }
+
+    pub(super) fn may_write(&self) -> bool {
+        self.access == Access::ReadWrite
     }
 
     /// Fragments of each producer that it may hold.
@@ -305,93 +305,5 @@ impl Consumer {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Consumer({}, {:?})", self.path.display(), self.producers())
-    }
-}
-
-/// Bytes in a mapped segment.
-#[derive(Clone, Copy)]
-struct Data {
-    at: NonNull<u8>,
-    len: usize,
-}
-
-impl Data {
-    fn as_slice(&self) -> &[u8] {
-        // SAFETY: mapped as long as the consumer lives, which the packet borrows; the producer changes nothing while the packet
-        // is held.
-        unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
-    }
-}
-
-/// A packet of another process. Dropping it returns it.
-pub struct Received<'a> {
-    consumer: &'a Consumer,
-    lane: usize,
-    pub(super) token: Token,
-    time: Duration,
-    first: Data,
-    /// Of packets with several segments. Most have one, and allocate nothing.
-    rest: Vec<Data>,
-}
-
-impl Received<'_> {
-    /// Bytes in the packet, all segments together.
-    pub fn len(&self) -> usize {
-        self.segments().map(<[u8]>::len).sum()
-    }
-
-    /// Whether it has no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The first segment's bytes: all there are, unless [`segments`](Received::segments) has more.
-    pub fn data(&self) -> &[u8] {
-        self.first.as_slice()
-    }
-
-    /// The first segment's bytes, to be changed; `None` with [`Access::Read`].
-    pub fn data_mut(&mut self) -> Option<&mut [u8]> {
-        // SAFETY: as for reading; the memory is mapped for writing, and the server lets one consumer write at a time.
-        (self.consumer.access == Access::ReadWrite)
-            .then(|| unsafe { slice::from_raw_parts_mut(self.first.at.as_ptr(), self.first.len) })
-    }
-
-    /// The bytes of each segment, first to last.
-    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::once(&self.first).chain(&self.rest).map(Data::as_slice)
-    }
-
-    /// Copies the whole packet into `out`, which is cleared first.
-    pub fn copy_to(&self, out: &mut Vec<u8>) {
-        out.clear();
-        self.segments().for_each(|segment| out.extend_from_slice(segment));
-    }
-
-    /// When the producer offered it, since 1970. Packets of one burst have the same time.
-    pub fn since_epoch(&self) -> Duration {
-        self.time
-    }
-
-    /// When the producer offered it.
-    pub fn time(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.time
-    }
-
-    /// The number of its producer, in [`Consumer::producers`].
-    pub fn producer(&self) -> usize {
-        self.lane
-    }
-}
-
-impl Drop for Received<'_> {
-    fn drop(&mut self) {
-        self.consumer.give_back(self.lane, self.token);
-    }
-}
-
-impl fmt::Debug for Received<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Received({} bytes in {} segments)", self.len(), 1 + self.rest.len())
     }
 }

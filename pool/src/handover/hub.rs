@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use pagewire_hugepages::Segment;
 
-use super::producer::Attached;
+use super::attached::Attached;
 use super::stats::Client;
 use super::wake::Event;
 use super::{Error, Options};

@@ -53,12 +53,15 @@
 //! A consumer sees all of the pool's memory and not only the packets it was handed, and [`Access::ReadWrite`] lets it change
 //! all of that. It is for processes that could as well be part of this one.
 
+mod attached;
 mod consumer;
+mod door;
 mod error;
 mod hub;
 mod layout;
 mod memory;
 mod producer;
+mod received;
 mod server;
 mod stats;
 mod table;
@@ -68,9 +71,10 @@ mod wake;
 
 use std::time::Duration;
 
-pub use consumer::{Consumer, Received};
+pub use consumer::Consumer;
 pub use error::{Error, Refusal};
 pub use producer::Producer;
+pub use received::Received;
 pub use server::Server;
 pub use stats::{ConsumerInfo, Counts};
 
