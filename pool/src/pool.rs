@@ -220,7 +220,9 @@ impl Pool {
     #[inline(never)]
     fn refill(&mut self, want: usize) -> bool {
         // What is left goes first.
-        self.cache.copy_within(self.next..self.end, 0);
+        if self.next != self.end {
+            self.cache.copy_within(self.next..self.end, 0);
+        }
         (self.next, self.end) = (0, self.end - self.next);
         let recycled = magazine::take(self.kind, &mut self.cache[self.end..]);
         self.end += recycled;
