@@ -116,7 +116,7 @@ impl Pool {
 
     /// Put everything that is free back into the page store, where pages become whole again.
     ///
-    /// Afterwards [`PoolStats::inflight`] is what rings and packets hold, and magazines of other threads.
+    /// Afterwards [`PoolStats::inflight`](crate::PoolStats::inflight) is what rings and packets hold, and magazines of other threads.
     pub fn trim(&mut self) {
         loop {
             while self.next < self.end {

@@ -22,7 +22,7 @@ const SWEEP: u32 = 256;
 /// Offers the packets of one pool to the consumers of a server. Made by [`Server::producer`](super::Server::producer).
 ///
 /// It belongs to one thread, like the queue that its packets come from. With nobody attached an offer is one comparison, and
-/// a poll two. Dropping it takes back what is still with consumers: [`drain`](Producer::drain) first if they are to be done.
+/// a poll three. Dropping it takes back what is still with consumers: [`drain`](Producer::drain) first if they are to be done.
 pub struct Producer {
     hub: Arc<Hub>,
     lane: usize,

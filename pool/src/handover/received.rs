@@ -53,7 +53,7 @@ impl Received<'_> {
         self.first.as_slice()
     }
 
-    /// The first segment's bytes, to be changed; `None` with [`Access::Read`].
+    /// The first segment's bytes, to be changed; `None` with [`Access::Read`](super::Access::Read).
     pub fn data_mut(&mut self) -> Option<&mut [u8]> {
         // SAFETY: as for reading; the memory is mapped for writing, and the server lets one consumer write at a time.
         (self.consumer.may_write())
