@@ -5,11 +5,22 @@
 //! cargo run -p pagewire-pool --example consumer /tmp/watch
 //! ```
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use pagewire_pool::handover::{Access, Consumer, Error};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("consumer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: consumer SOCKET")?;
     let mut consumer = Consumer::attach(path, Access::Read)?;
     let names = consumer.producers();

@@ -111,10 +111,7 @@ impl CaptureFile {
                 single_writer_add(&self.report.unwritten, frames);
                 // Whoever reads it finds whole records.
                 let cut = self.file.take().map(|file| file.set_len(self.length));
-                log::error!(
-                    "the capture {}: {error}; no more frames are written",
-                    self.path.display()
-                );
+                log::error!("the capture {}: {error}; no more frames are written", self.path.display());
                 if let Some(Err(error)) = cut {
                     log::debug!("cutting {} off after its last whole record: {error}", self.path.display());
                 }
