@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: consumer SOCKET")?;
-    let mut consumer = Consumer::attach(path, Access::Read)?;
+    let consumer = Consumer::attach(path, Access::Read)?;
     let names = consumer.producers();
     println!("{consumer:?}: may hold {} fragments of each", consumer.quota());
     let mut counts = vec![(0u64, 0u64); names.len()];

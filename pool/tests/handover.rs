@@ -168,17 +168,17 @@ fn consumer_process() {
         assert!(matches!(nobody, Error::NoServer { .. }), "{nobody}");
         return;
     };
-    let mut consumer = Consumer::attach(env::var_os("HANDOVER_SOCKET").unwrap(), Access::Read).unwrap();
+    let consumer = Consumer::attach(env::var_os("HANDOVER_SOCKET").unwrap(), Access::Read).unwrap();
     match role.to_str().unwrap() {
         // Takes everything, in order, and returns it; says how much that was.
-        "check" => say("checked", receive_all(&mut consumer)),
+        "check" => say("checked", receive_all(&consumer)),
         // Takes as much as it gets, and returns nothing.
         "hoard" => hoard(&consumer),
         other => panic!("no role {other}"),
     }
 }
 
-fn receive_all(consumer: &mut Consumer) -> u64 {
+fn receive_all(consumer: &Consumer) -> u64 {
     let (mut count, mut bytes, mut last) = (0, Vec::new(), None);
     loop {
         match consumer.wait(LONG) {

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) fn write(args: &Args, socket: &Path, stop: &AtomicBool) -> Result<()> {
     // Attached first: where nobody hands packets over, a file that is there is left alone.
-    let mut consumer = Consumer::attach(socket, handover::Access::Read)?;
+    let consumer = Consumer::attach(socket, handover::Access::Read)?;
     let report = Arc::new(PcapReport::default());
     let mut sink = Sink {
         file: CaptureFile::create(&args.out, report.clone())?,

@@ -245,22 +245,21 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Error::Closed`] when the producer's process has ended or has closed the connection, and all has been received.
-    pub fn wait(&mut self, within: Duration) -> Result<bool, Error> {
+    pub fn wait(&self, within: Duration) -> Result<bool, Error> {
         let until = Instant::now() + within;
         loop {
-            let has_some =
-                |consumer: &Consumer| consumer.lanes.borrow().iter().any(|lane| lane.waiting() > 0);
-            if has_some(self) {
+            let has_some = || self.lanes.borrow().iter().any(|lane| lane.waiting() > 0);
+            if has_some() {
                 return Ok(true);
             }
             self.lanes.borrow().iter().for_each(|lane| lane.rings.ask(words::CONSUMER_SLEEPS));
-            let ready = if has_some(self) { Ok(Vec::new()) } else { self.sleep(until) };
+            let ready = if has_some() { Ok(Vec::new()) } else { self.sleep(until) };
             self.lanes.borrow().iter().for_each(|lane| lane.rings.ask_no_more(words::CONSUMER_SLEEPS));
             let ready = ready.map_err(super::error::failed("waiting for packets"))?;
             for lane in &mut *self.lanes.borrow_mut() {
                 lane.ended |= !wake::drain(&lane.wake);
             }
-            if has_some(self) {
+            if has_some() {
                 return Ok(true);
             }
             if ready.first() == Some(&true) {

@@ -20,7 +20,7 @@
 //!
 //! // Another process, in a thread here.
 //! let consumer = std::thread::spawn(move || {
-//!     let mut consumer = Consumer::attach(&path, Access::Read)?;
+//!     let consumer = Consumer::attach(&path, Access::Read)?;
 //!     while !consumer.wait(Duration::from_secs(10))? {}
 //!     let packet = consumer.receive()?.expect("wait said so");
 //!     assert_eq!(packet.data(), b"hello, neighbour");

@@ -101,6 +101,7 @@ fn a_chain_arrives_whole_and_counts_each_fragment_against_the_quota() {
     let received = consumer.receive().unwrap().unwrap();
     assert_eq!(received.segments().collect::<Vec<_>>(), [&b"one"[..], b"two", b"three"]);
     assert_eq!(received.len(), 11);
+    assert!(!consumer.wait(Duration::ZERO).unwrap(), "nothing more, with one in hand");
     drop(received);
     setup.producer.poll();
     setup.producer.offer(long).unwrap();
@@ -189,7 +190,6 @@ fn memory_that_comes_later_is_announced_before_it_is_used() {
     packet.extend_from_slice(b"late").unwrap();
     producer.offer(packet).unwrap();
     producer.poll();
-    let mut consumer = consumer;
     while !consumer.wait(LONG).unwrap() {}
     assert_eq!(consumer.producers(), ["port0", "port1"]);
     let received = consumer.receive().unwrap().unwrap();
@@ -221,7 +221,7 @@ fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
     };
     setup.pool = Pool::new(&config, &space).unwrap();
     setup.producer = setup.server.producer("grows", &setup.pool).unwrap();
-    let mut consumer = setup.attach(Access::Read);
+    let consumer = setup.attach(Access::Read);
     setup.until(|producer| producer.segments.len() == 1);
     // What there is at first is used up.
     let early: Vec<Packet> = (0..4).map(|_| setup.packet(b"early")).collect();
@@ -250,7 +250,7 @@ fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
 fn a_dropped_producer_and_a_dropped_server_give_everything_back() {
     for server_first in [false, true] {
         let mut setup = Setup::new(small());
-        let mut consumer = setup.attach(Access::Read);
+        let consumer = setup.attach(Access::Read);
         for _ in 0..QUOTA {
             let packet = setup.packet(b"held");
             setup.producer.offer(packet).unwrap();
