@@ -100,10 +100,10 @@ impl Records {
         Ok(Records { memory, count, fragment_size: fragment_size as u32 })
     }
 
-    /// Of as many records as there may be, the addresses.
-    fn addresses(&self) -> Range<usize> {
-        let first = self.memory.as_ptr().addr();
-        first..first + Records::bytes(self.count)
+    /// Begin anew with these fragments, none of which is out: they are of another segment now, or of none.
+    pub(crate) fn forget(&self, fragments: Range<usize>) {
+        let at = |index| self.memory.as_ptr().addr() + Records::bytes(index);
+        check::forget(at(fragments.start)..at(fragments.end));
     }
 
     pub(crate) fn get(&self, index: usize) -> NonNull<Record> {
@@ -145,6 +145,6 @@ impl Records {
 
 impl Drop for Records {
     fn drop(&mut self) {
-        check::forget(self.addresses());
+        self.forget(0..self.count);
     }
 }
