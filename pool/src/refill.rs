@@ -8,13 +8,10 @@ use std::ptr::NonNull;
 
 use crate::check;
 use crate::magazine;
-use crate::pool::{CACHE, Pool};
+use crate::pool::{CACHE, Pool, REFILL};
 use crate::record::Record;
 use crate::stats::add;
 use crate::sync::Ordering;
-
-/// Fragments that the slow path takes out of the page store at a time.
-const REFILL: usize = 64;
 
 impl Pool {
     /// Somebody looks at ages: stamp what came in last, and at first all that is cached.
