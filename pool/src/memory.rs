@@ -64,6 +64,7 @@ impl Memory {
     fn describe(&self, segment: &Segment, at: usize, records: &Records) -> Result<(), pagewire_pci::Error> {
         let Geometry { fragment_size, .. } = self.geometry;
         let first = at * self.geometry.per_segment();
+        records.forget(first..first + self.geometry.per_segment());
         // Contiguous for every device; without an IOMMU no more than a page is.
         let step = segment.page_size().bytes().max(fragment_size);
         let mut iova = 0;

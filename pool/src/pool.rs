@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::magazine;
 use crate::memory::Memory;
 use crate::numa::{Machine, Nodes, Topology};
-use crate::packet::{Packet, PacketFlags, Posted};
+use crate::packet::{Packet, Posted};
 use crate::pages::PageStore;
 use crate::provider::{Pages, Provider};
 use crate::record::{Record, Records};
@@ -29,13 +29,16 @@ use crate::sync::Ordering;
 
 /// Fragments the owner's cache holds.
 pub(crate) const CACHE: usize = 256;
+/// Fragments that the slow path takes out of the page store at a time.
+pub(crate) const REFILL: usize = 64;
+
 /// A pool of packet memory; owned by one core at a time.
 ///
 /// `Send`, not `Sync`: allocation needs `&mut`, so the compiler forbids two cores on one pool. Dropping a pool while fragments
 /// are out is normal: its memory lives on until the last of them returns.
 pub struct Pool {
     pub(crate) shared: NonNull<Shared>,
-    pub(crate) cache: Box<[MaybeUninit<NonNull<Record>>; CACHE]>,
+    pub(crate) cache: [MaybeUninit<NonNull<Record>>; CACHE],
     /// Free fragments are the entries of the cache from `next` to before `end`, taken in this order: a receive loop has one count for
     /// them, its descriptors and its packets.
     pub(crate) next: usize,
@@ -116,7 +119,7 @@ impl Pool {
         let segments = memory.segments[..geometry.first_segments].to_vec();
         let monitor = PoolMonitor::register(name, fragments);
         let mut pool = Pool {
-            cache: Box::new([MaybeUninit::uninit(); CACHE]),
+            cache: [MaybeUninit::uninit(); CACHE],
             next: 0,
             end: 0,
             head: 0,
@@ -180,20 +183,31 @@ impl Pool {
     /// Take one fragment to post to a device. `None` if none is free.
     #[inline]
     pub fn alloc(&mut self) -> Option<Posted> {
-        if self.next == self.end && !self.refill(1) {
-            return None;
+        if self.next == self.end {
+            return self.after_refill(Pool::alloc);
         }
-        let fragment = self.cache[self.next];
+        // SAFETY: entries from `next` to `end`, CACHE at most, are free fragments; stepping over it makes this the only owner.
+        let fragment = unsafe { self.cache.get_unchecked(self.next).assume_init() };
         self.next += 1;
-        // SAFETY: entries from `next` to `end` are free fragments; stepping over it makes this the only owner.
-        Some(Posted::from_record(unsafe { fragment.assume_init() }))
+        Some(Posted::from_record(fragment))
+    }
+
+    /// What an allocation does that finds the cache empty. It ends by calling this, and so needs no stack of its own.
+    #[cold]
+    #[inline(never)]
+    fn after_refill<F>(&mut self, alloc: impl FnOnce(&mut Pool) -> Option<F>) -> Option<F> {
+        if self.refill(REFILL) { alloc(self) } else { None }
     }
 
     /// An empty packet with the pool's headroom. `None` if no fragment is free.
     #[inline]
     pub fn alloc_packet(&mut self) -> Option<Packet> {
-        // The headroom is less than the fragment's size: checked when the pool was made.
-        self.alloc()?.complete(self.headroom, 0, PacketFlags::empty()).ok()
+        if self.next == self.end {
+            return self.after_refill(Pool::alloc_packet);
+        }
+        let fragment = self.alloc()?;
+        // SAFETY: the headroom is less than the fragment's size, checked when the pool was made.
+        Some(unsafe { fragment.complete_unchecked(self.headroom.into(), 0) })
     }
 
     /// Up to `count` fragments to post, taken one by one: what is not taken stays in the pool.

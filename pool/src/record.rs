@@ -67,7 +67,29 @@ impl Record {
 /// The pool's number in [`Record::kind`].
 pub(crate) const POOL: u32 = 0xffff;
 
-/// Bit of [`Record::kind`], in the pool's half: it stands for several fragments in a row, and is taken apart in the page store.
+/// The low half of [`Record::kind`] for a pool: its number, whose last four bits stand where they choose the place of its magazine
+/// without a shift.
+pub(crate) const fn kind_of(pool: usize) -> u32 {
+    debug_assert!(pool < 1 << 10);
+    ((pool & 0xf) << MAGAZINE_SHIFT | pool >> 4) as u32
+}
+
+/// The number of the pool of a kind's low half.
+#[inline(always)]
+pub(crate) fn pool_of(kind: u32) -> usize {
+    magazine_of(kind) | (kind as usize & 0x3f) << 4
+}
+
+/// Which of a thread's magazines serves the pool.
+#[inline(always)]
+pub(crate) fn magazine_of(kind: u32) -> usize {
+    (kind >> MAGAZINE_SHIFT) as usize & 0xf
+}
+
+/// A magazine has 1,024 bytes.
+const MAGAZINE_SHIFT: u32 = 10;
+
+/// Bit of [`Record::kind`], in the low half, where [`kind_of`] leaves it zero: it stands for several fragments in a row, and is taken apart in the page store.
 pub(crate) const LARGE: u32 = 1 << 15;
 
 // A line each, and what the fast paths touch within its first half.
@@ -75,7 +97,8 @@ const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
 const _: () = assert!(offset_of!(Record, kind) < 32);
 const _: () = assert!(offset_of!(Record, packet_len) % 8 == 0);
 const _: () = assert!(offset_of!(Record, kind) == offset_of!(Record, packet_len) + 4);
-const _: () = assert!(MAX_POOLS < LARGE as usize);
+// The highest number sets every bit that a number can.
+const _: () = assert!(kind_of(MAX_POOLS) & LARGE == 0);
 
 /// The records of one pool, an array in ordinary memory that no device can reach.
 pub(crate) struct Records {
@@ -100,10 +123,10 @@ impl Records {
         Ok(Records { memory, count, fragment_size: fragment_size as u32 })
     }
 
-    /// Of as many records as there may be, the addresses.
-    fn addresses(&self) -> Range<usize> {
-        let first = self.memory.as_ptr().addr();
-        first..first + Records::bytes(self.count)
+    /// Begin anew with these fragments, none of which is out: they are of another segment now, or of none.
+    pub(crate) fn forget(&self, fragments: Range<usize>) {
+        let at = |index| self.memory.as_ptr().addr() + Records::bytes(index);
+        check::forget(at(fragments.start)..at(fragments.end));
     }
 
     pub(crate) fn get(&self, index: usize) -> NonNull<Record> {
@@ -145,6 +168,6 @@ impl Records {
 
 impl Drop for Records {
     fn drop(&mut self) {
-        check::forget(self.addresses());
+        self.forget(0..self.count);
     }
 }

@@ -8,13 +8,10 @@ use std::ptr::NonNull;
 
 use crate::check;
 use crate::magazine;
-use crate::pool::{CACHE, Pool};
+use crate::pool::{CACHE, Pool, REFILL};
 use crate::record::Record;
 use crate::stats::add;
 use crate::sync::Ordering;
-
-/// Fragments that the slow path takes out of the page store at a time.
-const REFILL: usize = 64;
 
 impl Pool {
     /// Somebody looks at ages: stamp what came in last, and at first all that is cached.
@@ -50,7 +47,8 @@ impl Pool {
 
     /// Take what has come back, until the cache has `want`; what is not to be used again goes to the page store.
     fn fill_from_ring(&mut self, want: usize) -> usize {
-        let (mut returned, plain) = (0, self.joined == 0 && self.store.takes_all());
+        let (mut returned, before) = (0, self.end);
+        let plain = self.joined == 0 && self.store.takes_all();
         while self.end < want {
             let Some(record) = self.pop_returned() else { break };
             let fragment = self.shared().records.index_of(record);
@@ -65,10 +63,10 @@ impl Pool {
             self.monitor.published.stamps.pass(fragment);
             self.cache[self.end].write(record);
             self.end += 1;
-            self.filled += 1;
-            returned += 1;
         }
-        returned
+        let kept = self.end - before;
+        self.filled += kept as u64;
+        returned + kept
     }
 
     /// Put what came back and is not to be used again as it is into the page store: several fragments in one, or a page that is on

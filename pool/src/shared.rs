@@ -11,7 +11,7 @@ use pagewire_pci::AddressSpace;
 use crate::error::Error;
 use crate::fault;
 use crate::memory::Memory;
-use crate::record::{Record, Records};
+use crate::record::{Record, Records, kind_of, pool_of};
 use crate::return_ring::{Outcome, ReturnRing};
 use crate::stats::{Life, Published};
 use crate::sync::{AtomicPtr, Mutex, Ordering};
@@ -64,7 +64,7 @@ impl Shared {
     #[inline(never)]
     #[must_use]
     pub(crate) fn give_back(kind: u32, records: &[NonNull<Record>]) -> Option<Doomed> {
-        let pool = POOLS[kind as usize & MAX_POOLS].load(Ordering::Acquire);
+        let pool = POOLS[pool_of(kind) & MAX_POOLS].load(Ordering::Acquire);
         // SAFETY: a pool lives as long as a fragment of it is out, and `records` are, until `push` has counted them.
         let shared = unsafe { &*pool };
         // Counted before the push, after which the pool may be gone.
@@ -106,7 +106,7 @@ impl Number {
 
     /// What the records of its fragments say.
     pub(crate) fn kind(&self) -> u32 {
-        self.0 as u32
+        kind_of(self.0)
     }
 }
 
