@@ -3,7 +3,8 @@
 mod common;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -220,10 +221,16 @@ fn what_l2fwd_receives_can_be_watched_by_several_while_it_forwards() {
         run
     };
     let watchers = [watch("one.pcap"), watch("two.pcap")];
-    send(&forwarder.path("wire"), &to_a);
-    send(&forwarder.path("wire2"), &to_b);
-    for name in ["one.pcap", "two.pcap"] {
-        until("all in the file", || (read_some(&forwarder.path(name)) >= 2_000).then_some(()));
+    let mut wires = [Wire::connect(&forwarder.path("wire")), Wire::connect(&forwarder.path("wire2"))];
+    // No more at a time than watchers may hold and rings have room for, however long anybody is kept from running.
+    for (number, (a, b)) in to_a.chunks(200).zip(to_b.chunks(200)).enumerate() {
+        wires[0].send(a);
+        wires[1].send(b);
+        for name in ["one.pcap", "two.pcap"] {
+            until("all in the file", || {
+                (read_some(&forwarder.path(name)) >= 400 * (number + 1)).then_some(())
+            });
+        }
     }
     l2fwd.signal("INT");
     let (success, last, said) = l2fwd.end();
@@ -251,17 +258,22 @@ fn read_some(path: &Path) -> usize {
     count
 }
 
-/// Sends frames into a stream wire, a few at a time: no card loses any.
-fn send(wire: &Path, frames: &[Vec<u8>]) {
-    use std::io::Write;
-    let mut socket = std::os::unix::net::UnixStream::connect(wire).expect("the card's wire");
-    for (number, frame) in frames.iter().enumerate() {
-        socket.write_all(&(frame.len() as u32).to_be_bytes()).expect("it takes them");
-        socket.write_all(frame).expect("it takes them");
-        if number % 16 == 15 {
-            std::thread::sleep(Duration::from_millis(2));
+/// The other end of a card's stream wire.
+struct Wire(UnixStream);
+
+impl Wire {
+    /// What the card sends is taken, so that its ring does not fill.
+    fn connect(path: &Path) -> Wire {
+        let socket = UnixStream::connect(path).expect("the card's wire");
+        let mut sent = socket.try_clone().expect("a second descriptor");
+        std::thread::spawn(move || std::io::copy(&mut sent, &mut std::io::sink()));
+        Wire(socket)
+    }
+
+    fn send(&mut self, frames: &[Vec<u8>]) {
+        for frame in frames {
+            self.0.write_all(&(frame.len() as u32).to_be_bytes()).expect("it takes them");
+            self.0.write_all(frame).expect("it takes them");
         }
     }
-    // What the forwarder sends is taken, so that its ring does not fill.
-    std::thread::spawn(move || std::io::copy(&mut socket, &mut std::io::sink()));
 }
