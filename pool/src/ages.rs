@@ -2,7 +2,7 @@
 //!
 //! Every fragment has a stamp: the number of the last *look* before which it was certainly free. A look is a question for the
 //! ages, once a second perhaps. Stamps are made where fragments pass in batches anyway, on the owner's slow paths: out of the
-//! page store, out of the return ring. What circulates through the owner's own magazine, the fast path, is stamped only
+//! page store, and for what circulates, by the owner's own magazine or the return ring, when the cache is refilled
 //! after a look, for about as many fragments as the pool has two times over, and not again until the next look. So a packet costs
 //! nothing, a refill one comparison, and who never asks for ages never pays at all.
 

@@ -53,8 +53,10 @@ pub(crate) struct PageStore {
     lists: [List; 4],
     free: usize,
     home: usize,
-    /// Pages that were ever put in quarantine, of segments that are there.
+    /// Pages in quarantine.
     quarantined: usize,
+    /// Segments on foreign nodes.
+    foreign: usize,
 }
 
 impl PageStore {
@@ -74,6 +76,7 @@ impl PageStore {
             free: 0,
             home: 0,
             quarantined: 0,
+            foreign: 0,
         }
     }
 
@@ -135,6 +138,7 @@ impl PageStore {
     /// There is a segment at this place now, all of it free.
     pub(crate) fn add(&mut self, place: usize, foreign: bool) {
         self.places[place] = Place { present: true, foreign, home: self.per_segment() };
+        self.foreign += usize::from(foreign);
         self.free += self.per_segment();
         self.home += self.per_segment();
         // The last page first, so that pages are given out in ascending order.
@@ -157,14 +161,16 @@ impl PageStore {
             self.change(page, |page, _| (page.free, page.quarantined) = (0, false));
         }
         self.home -= self.per_segment();
+        self.foreign -= usize::from(self.places[place].foreign);
         self.places[place] = Place::default();
     }
 
     /// Whether the segment at this place is on a foreign node. Its pages are taken last then.
     pub(crate) fn set_foreign(&mut self, place: usize, foreign: bool) {
-        if self.places[place].foreign == foreign {
+        if self.places[place].foreign == foreign || !self.places[place].present {
             return;
         }
+        self.foreign = if foreign { self.foreign + 1 } else { self.foreign - 1 };
         for page in self.pages_of(place) {
             let list = self.list(page);
             self.unlink(list, page);
@@ -178,7 +184,7 @@ impl PageStore {
 
     /// Whether every fragment that comes back may be used again without a look at its page.
     pub(crate) fn takes_all(&self) -> bool {
-        self.quarantined == 0 && self.places.iter().all(|place| !place.foreign)
+        self.quarantined == 0 && self.foreign == 0
     }
 
     /// Whether the segment of a fragment is on a foreign node.

@@ -237,16 +237,16 @@ impl Pool {
         if self.next != self.end {
             self.cache.copy_within(self.next..self.end, 0);
         }
-        (self.next, self.end) = (0, self.end - self.next);
+        let left = self.end - self.next;
+        (self.next, self.end) = (0, left);
         let recycled = magazine::take(self.kind, &mut self.cache[self.end..]);
         self.end += recycled;
         self.recycled += recycled as u64;
-        let published = &*self.monitor.published;
-        if published.stamps.now() != self.turn.done {
-            self.stamp(recycled);
-        }
         if self.end < want.min(CACHE) {
             self.refill_slow(want);
+        }
+        if self.monitor.published.stamps.now() != self.turn.done {
+            self.stamp(left);
         }
         let published = &*self.monitor.published;
         published.recycle_cached.store(self.recycled, Ordering::Relaxed);

@@ -14,10 +14,11 @@ use crate::stats::add;
 use crate::sync::Ordering;
 
 impl Pool {
-    /// Somebody looks at ages: stamp what came in last, and at first all that is cached.
+    /// Somebody looks at ages: stamp what has come into the cache since it had `left`, and at first all of it.
     #[cold]
     #[inline(never)]
-    pub(crate) fn stamp(&mut self, fresh: usize) {
+    pub(crate) fn stamp(&mut self, left: usize) {
+        let fresh = self.end - left;
         // SAFETY: as in `shared`; not through `self`, whose turn is changed meanwhile.
         let shared = unsafe { self.shared.as_ref() };
         // SAFETY: the first `end` entries are fragments: `next` is 0 in a refill.
@@ -45,36 +46,48 @@ impl Pool {
         }
     }
 
-    /// Take what has come back, until the cache has `want`; what is not to be used again goes to the page store.
+    /// Take what has come back, until the cache has `want`. Returns how many fragments came.
     fn fill_from_ring(&mut self, want: usize) -> usize {
-        let (mut returned, before) = (0, self.end);
-        let plain = self.joined == 0 && self.store.takes_all();
+        let before = self.end;
+        let turned_away = match self.joined == 0 && self.store.takes_all() {
+            true => self.take_returned(want, |_, _| None),
+            false => self.take_returned(want, Pool::turn_away),
+        };
+        let kept = self.end - before;
+        self.filled += kept as u64;
+        turned_away + kept
+    }
+
+    /// The loop of [`fill_from_ring`](Pool::fill_from_ring): `turn_away` says how many fragments went into the page store instead of
+    /// the cache, and whether that ends it. Returns how many did.
+    #[inline(always)]
+    fn take_returned(
+        &mut self,
+        want: usize,
+        mut turn_away: impl FnMut(&mut Pool, NonNull<Record>) -> Option<(usize, bool)>,
+    ) -> usize {
+        let mut turned_away = 0;
         while self.end < want {
             let Some(record) = self.pop_returned() else { break };
-            let fragment = self.shared().records.index_of(record);
-            if !plain && let Some((fragments, is_foreign)) = self.turn_away(record, fragment) {
-                returned += fragments;
-                if is_foreign {
-                    // One a refill: a ring full of them is not to be drained at once.
+            if let Some((fragments, ends)) = turn_away(self, record) {
+                turned_away += fragments;
+                if ends {
                     break;
                 }
                 continue;
             }
-            self.monitor.published.stamps.pass(fragment);
             self.cache[self.end].write(record);
             self.end += 1;
         }
-        let kept = self.end - before;
-        self.filled += kept as u64;
-        returned + kept
+        turned_away
     }
 
     /// Put what came back and is not to be used again as it is into the page store: several fragments in one, or a page that is on
-    /// the wrong node or in quarantine. Returns how many fragments, and whether they were foreign.
-    fn turn_away(&mut self, record: NonNull<Record>, fragment: usize) -> Option<(usize, bool)> {
-        let is_foreign = self.store.is_foreign(fragment);
-        let is_large = self.shared().records.fragments(record).len() > 1;
-        if !is_large && !is_foreign && !self.store.is_quarantined(fragment) {
+    /// the wrong node or in quarantine. One foreign page ends a refill: a ring full of them is not to be drained at once.
+    fn turn_away(&mut self, record: NonNull<Record>) -> Option<(usize, bool)> {
+        let fragments = self.shared().records.fragments(record);
+        let is_foreign = self.store.is_foreign(fragments.start);
+        if fragments.len() == 1 && !is_foreign && !self.store.is_quarantined(fragments.start) {
             return None;
         }
         if is_foreign {
