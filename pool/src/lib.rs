@@ -51,6 +51,7 @@
 //! A dropped pool is taken down by whoever brings its last fragment, exactly once and without a wait. What threads do to
 //! one another here is model-checked, on this code: `RUSTFLAGS='--cfg loom' cargo test -p pagewire-pool --lib models`.
 
+mod about;
 mod burst;
 mod error;
 mod magazine;
@@ -64,6 +65,7 @@ mod return_ring;
 mod stats;
 mod sync;
 
+pub use about::{PacketType, RssTypes};
 pub use burst::{Burst, Drain};
 pub use error::Error;
 pub use magazine::{flush_thread, release_bulk};

@@ -246,6 +246,10 @@ impl Pool {
                 segments: 1,
                 l2_len: 0,
                 l3_len: 0,
+                l4_len: 0,
+                mss: 0,
+                packet_type: 0,
+                rss_type: 0,
                 size: config.fragment_size as u32,
             };
             // SAFETY: the records are this function's own until the pool is published.

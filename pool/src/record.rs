@@ -47,6 +47,14 @@ pub(crate) struct Record {
 
     /// Bytes in the fragment. Constant.
     pub size: u32,
+
+    /// Length of the layer-4 header and of a segment's payload in bytes, for segmentation.
+    pub l4_len: u16,
+    pub mss: u16,
+    /// [`crate::PacketType`], valid with its flag.
+    pub packet_type: u16,
+    /// What the hash is made of: [`crate::RssTypes`], valid with the hash.
+    pub rss_type: u8,
 }
 
 /// Bit of [`Record::kind`]: more segments hang on this one.

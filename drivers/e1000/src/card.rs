@@ -76,8 +76,15 @@ impl nic::Card for I82574 {
         tx_queues: 1,
         rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
         tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-        rx_offloads: RxOffloads::all(),
-        tx_offloads: TxOffloads::all(),
+        rx_offloads: RxOffloads::IP_CSUM
+            .union(RxOffloads::L4_CSUM)
+            .union(RxOffloads::VLAN_STRIP)
+            .union(RxOffloads::SCATTER),
+        tx_offloads: TxOffloads::IP_CSUM
+            .union(TxOffloads::TCP_CSUM)
+            .union(TxOffloads::UDP_CSUM)
+            .union(TxOffloads::VLAN_INSERT)
+            .union(TxOffloads::MULTI_SEGS),
         max_mtu: MAX_MTU,
         // The multicast table is a hash, which takes any number; beyond this, ask for all of them.
         multicast_addresses: 512,

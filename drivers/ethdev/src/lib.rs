@@ -36,6 +36,7 @@ mod mac;
 pub mod nic;
 mod port;
 mod posted_ring;
+mod refused;
 mod ring;
 mod stats;
 mod wait;
@@ -43,12 +44,15 @@ mod wait;
 pub use error::Error;
 pub use link::Link;
 pub use mac::{MacAddr, ParseMacError};
-pub use pagewire_pool::{Burst, Chain, Drain, Packet, PacketFlags, Pool, Posted, release_bulk};
+pub use pagewire_pool::{
+    Burst, Chain, Drain, Packet, PacketFlags, PacketType, Pool, Posted, RssTypes, release_bulk,
+};
 pub use port::{
     AnyPort, AnyRxQueue, AnyTxQueue, Capabilities, DescriptorLimits, Port, PortConfig, PortInfo, Queues,
     RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
 pub use posted_ring::PostedRing;
+pub use refused::TxRefused;
 pub use ring::{DescriptorRing, RingView};
 pub use stats::{QueueCounters, QueueStats, Stats, XStat};
 pub use wait::poll_until;

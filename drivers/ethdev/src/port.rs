@@ -1,10 +1,11 @@
 use std::os::fd::BorrowedFd;
 
-use pagewire_pool::{Burst, Pool};
+use pagewire_pool::{Burst, Packet, PacketFlags, Pool};
 
 use crate::error::Error;
 use crate::link::Link;
 use crate::mac::MacAddr;
+use crate::refused::TxRefused;
 use crate::stats::{QueueStats, Stats, XStat};
 
 bitflags::bitflags! {
@@ -19,6 +20,17 @@ bitflags::bitflags! {
         const VLAN_STRIP = 1 << 2;
         /// Receive frames into several segments, which MTUs above the fragment's size need.
         const SCATTER = 1 << 3;
+        /// Check SCTP checksums.
+        const SCTP_CSUM = 1 << 4;
+        /// Report the RSS hash and what it was made of. On in any case where RSS spreads packets over several queues.
+        const RSS_HASH = 1 << 5;
+        /// Report the headers that were found.
+        const PACKET_TYPE = 1 << 6;
+        /// Put headers into fragments of a pool of their own: see [`RxQueueConfig::headers`].
+        const HEADER_SPLIT = 1 << 7;
+        /// Put TCP segments of one flow together that come in order. Such packets are longer than the MTU and have several
+        /// segments, their headers are changed: not for what is forwarded.
+        const LRO = 1 << 8;
     }
 
     /// What a port can do to packets it sends.
@@ -34,6 +46,27 @@ bitflags::bitflags! {
         const VLAN_INSERT = 1 << 3;
         /// Send packets of several segments.
         const MULTI_SEGS = 1 << 4;
+        /// Fill in the SCTP checksum.
+        const SCTP_CSUM = 1 << 5;
+        /// Cut packets into TCP segments.
+        const TSO = 1 << 6;
+    }
+}
+
+impl TxOffloads {
+    /// What has to be enabled for a packet to be sent.
+    pub fn asked_by(packet: &Packet) -> TxOffloads {
+        let by_flag = [
+            (PacketFlags::CHAINED, TxOffloads::MULTI_SEGS),
+            (PacketFlags::TX_VLAN_INSERT, TxOffloads::VLAN_INSERT),
+            (PacketFlags::TX_IP_CSUM, TxOffloads::IP_CSUM),
+            (PacketFlags::TX_TCP_CSUM, TxOffloads::TCP_CSUM),
+            (PacketFlags::TX_UDP_CSUM, TxOffloads::UDP_CSUM),
+            (PacketFlags::TX_SCTP_CSUM, TxOffloads::SCTP_CSUM),
+            (PacketFlags::TX_TSO, TxOffloads::TSO),
+        ];
+        let flags = packet.flags();
+        by_flag.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, offload)| offload).collect()
     }
 }
 
@@ -194,8 +227,29 @@ pub trait TxQueue: Send {
     /// Send packets from the front of the burst; what there was no room for stays in it, in order. Returns how many went.
     ///
     /// Never waits. A packet that can never be sent (empty, too long, more segments than the ring has) is dropped and
-    /// counted as an error, and counts as gone.
+    /// counted as an error, and counts as gone; [`check`](TxQueue::check) says why.
+    ///
+    /// # Checksums and segmentation
+    ///
+    /// Whoever asks for them (`PacketFlags::TX_*`) says where the headers are ([`Packet::set_header_lens`]), and for TSO how long the
+    /// TCP header and a segment's payload are ([`Packet::set_segmentation`]). Layer 2 goes up to the IP header, tags in the packet
+    /// included; headers of a tunnel may be counted to it as far as the card can be told (127 bytes on an 82599), whose own checksums
+    /// the card then leaves alone. TSO implies the checksums of IP and TCP.
+    ///
+    /// The driver fills in what the card needs in the checksum fields, 0 or the sum of the pseudo-header, and so changes the packet.
+    /// It cannot where the CPU does not reach the packet's memory, where the field is not in the first segment, and for the
+    /// pseudo-header's sum where the IP header has options or extensions: there the field must hold, as it does for DPDK's drivers,
+    /// 0 for IPv4, the pseudo-header's sum for TCP and UDP, without their length for TSO. In memory that the CPU does not reach,
+    /// `TX_IP_CSUM` tells TSO over IPv4 from TSO over IPv6.
     fn tx_burst(&mut self, packets: &mut Burst) -> usize;
+
+    /// Whether a packet can be sent, if there is room: what [`tx_burst`](TxQueue::tx_burst) drops is refused here with the reason. Not
+    /// for the hot path.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is in the way.
+    fn check(&self, packet: &Packet) -> Result<(), TxRefused>;
 
     /// Return the packets that have been sent to their pools now. Returns how many fragments were freed.
     ///
@@ -333,6 +387,9 @@ impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
     #[inline]
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         (**self).tx_burst(packets)
+    }
+    fn check(&self, packet: &Packet) -> Result<(), TxRefused> {
+        (**self).check(packet)
     }
     fn reclaim(&mut self) -> usize {
         (**self).reclaim()

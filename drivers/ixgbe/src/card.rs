@@ -41,7 +41,7 @@ impl Card for Card82599 {
         tx_queues: TX_QUEUES,
         rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
         tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-        rx_offloads: RxOffloads::all(),
+        rx_offloads: RxOffloads::all().difference(RxOffloads::HEADER_SPLIT).difference(RxOffloads::LRO),
         tx_offloads: TxOffloads::all(),
         max_mtu: MAX_MTU,
         multicast_addresses: MULTICAST,
@@ -68,6 +68,14 @@ impl Card for Card82599 {
         self.several_queues = config.rx.len() > 1;
         self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);
         configure(device, filters, config, &self.cage.module)
+    }
+
+    /// RSS says what it found whether anybody asks or not.
+    fn finds_out(config: &PortConfig) -> RxOffloads {
+        match config.rx.len() {
+            0 | 1 => config.rx_offloads,
+            _ => config.rx_offloads | RxOffloads::RSS_HASH,
+        }
     }
 
     fn receive_buffer(room: usize, frame: usize) -> Option<usize> {

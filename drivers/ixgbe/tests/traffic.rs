@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::bench::{Bench, assert_nothing, bytes, frame, receive, send};
+use common::bench::{Bench, assert_nothing, bytes, count, frame, receive, send};
 use common::{config, eventually, pool};
 use pagewire_ethdev::{MacAddr, Port, RxOffloads, RxQueueConfig, TxOffloads, TxQueue};
-use pagewire_ixgbe::Ixgbe;
 
 #[test]
 fn packets_arrive_as_they_were_sent() {
@@ -30,9 +29,6 @@ fn packets_arrive_as_they_were_sent() {
         let (a, b) = (bench.a.port.stats(), bench.b.port.stats());
         assert_eq!((a.tx_packets, a.tx_bytes, a.tx_errors), (sent + 1, sent_bytes + 17, 0));
         assert_eq!((b.rx_packets, b.rx_bytes, b.rx_missed, b.rx_errors), (sent + 1, sent_bytes + 60, 0, 0));
-        let count = |port: &mut Ixgbe, name: &str| {
-            port.xstats().into_iter().find(|stat| stat.name == name).expect(name).value
-        };
         assert_eq!(count(&mut bench.a.port, "tx_good_packets"), sent + 1);
         assert_eq!(count(&mut bench.b.port, "rx_good_packets"), sent + 1);
         assert_eq!(count(&mut bench.b.port, "rx_good_bytes"), sent_bytes + 60 + 4 * (sent + 1));

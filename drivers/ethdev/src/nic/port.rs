@@ -124,6 +124,7 @@ impl<C: Card> Nic<C> {
         number: usize,
         queue: RxQueueConfig,
         config: &PortConfig,
+        finds_out: RxOffloads,
     ) -> Result<NicRx<C::Rx>, Error> {
         if !queue.pool.space().is(&self.device.space) {
             let asked = format!("{:?}, made in another address space,", queue.pool.name());
@@ -156,7 +157,7 @@ impl<C: Card> Nic<C> {
             queue.pool,
             queue.descriptors,
             RxLimits::new(frame, buffer),
-            C::finds_out(config),
+            finds_out,
             self.device.registers.doorbell(tail, index)?,
             self.rx_counters[number].clone(),
         )?;
@@ -202,8 +203,12 @@ impl<C: Card> Nic<C> {
         self.filters.promiscuous = config.promiscuous;
         self.card.configure(&self.device, &self.filters, &config)?;
         self.statistics.clear(&self.device.registers);
+        let finds_out = C::finds_out(&config);
         let (rx, tx) = (mem::take(&mut config.rx), mem::take(&mut config.tx));
-        let rx = rx.into_iter().enumerate().map(|(number, queue)| self.start_receive(number, queue, &config));
+        let rx = rx
+            .into_iter()
+            .enumerate()
+            .map(|(number, queue)| self.start_receive(number, queue, &config, finds_out));
         let rx = rx.collect::<Result<Vec<_>, _>>()?;
         let tx =
             tx.into_iter().enumerate().map(|(number, queue)| self.start_transmit(number, queue, &config));

@@ -15,7 +15,7 @@ use super::port::Nic;
 use super::rx::NicRx;
 use super::tx::NicTx;
 use crate::error::Error;
-use crate::port::{Port, PortConfig, RxOffloads, TxOffloads};
+use crate::port::{Port, PortConfig};
 
 /// A card of memory that is not opened by its driver yet.
 pub struct Bench<C: Card> {
@@ -50,12 +50,13 @@ impl<C: Card> Bench<C> {
         Pool::new(&config, &self.space).expect("memory for a pool")
     }
 
-    /// Every offload, rings of 64, an MTU of 9,000.
+    /// Every offload that the card has, rings of 64, an MTU of 9,000.
     pub fn config(&self, fragments: usize) -> PortConfig {
         let mut config = PortConfig::single_queue(self.pool(fragments));
         (config.rx[0].descriptors, config.tx[0].descriptors) = (64, 64);
         config.mtu = 9000;
-        (config.rx_offloads, config.tx_offloads) = (RxOffloads::all(), TxOffloads::all());
+        let can = C::CAPABILITIES;
+        (config.rx_offloads, config.tx_offloads) = (can.rx_offloads, can.tx_offloads);
         config
     }
 
@@ -122,7 +123,7 @@ pub(super) mod plain {
     use super::*;
     use crate::link::Link;
     use crate::mac::MacAddr;
-    use crate::port::{Capabilities, DescriptorLimits};
+    use crate::port::{Capabilities, DescriptorLimits, RxOffloads, TxOffloads};
 
     crate::registers! {
         RDT 0x2000 [8 x 4] RW "-" "Receive tails";
@@ -147,7 +148,7 @@ pub(super) mod plain {
             (word >> 32) as u16
         }
         fn describe([first, _]: [u64; 2], _: RxOffloads, packet: &mut Packet) {
-            packet.set_rss_hash(first as u32);
+            packet.set_rss_hash(first as u32, crate::RssTypes::IPV4);
         }
     }
 
@@ -159,6 +160,8 @@ pub(super) mod plain {
         const SHORTEST: usize = 17;
         const MAX_DATA: usize = 0xffff;
         const MAX_DESCRIPTORS: u32 = 40;
+        const MAX_SEGMENTED: usize = 0xffff;
+        const SECOND_CONTEXT: u64 = 1 << 36;
         fn data(len: u16, _: usize) -> u64 {
             len.into()
         }
