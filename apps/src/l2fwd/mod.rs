@@ -120,12 +120,13 @@ fn start(
         let pool = memory::make_pool(args, page_size, space, number)?;
         monitors.push(pool.monitor());
         let config = PortConfig {
-            rx: vec![RxQueueConfig { pool, descriptors: args.rx_ring }],
+            rx: vec![RxQueueConfig::new(pool, args.rx_ring)],
             tx: vec![TxQueueConfig { descriptors: args.tx_ring }],
             mtu: args.mtu,
             rx_offloads: if jumbo { RxOffloads::SCATTER } else { RxOffloads::empty() },
             tx_offloads: if jumbo { TxOffloads::MULTI_SEGS } else { TxOffloads::empty() },
             promiscuous: !args.no_promiscuous,
+            ..PortConfig::default()
         };
         let (rx, tx) = port.start(config)?;
         rx_queues.extend(rx);

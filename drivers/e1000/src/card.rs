@@ -2,7 +2,7 @@
 
 use pagewire_ethdev::nic::{self, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, RxOffloads, TxOffloads,
+    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, RssLimits, RxOffloads, TxOffloads,
 };
 
 use crate::descriptor::{ExtendedRx, ExtendedTx};
@@ -89,6 +89,10 @@ impl nic::Card for I82574 {
         // The multicast table is a hash, which takes any number; beyond this, ask for all of them.
         multicast_addresses: 512,
         extra_unicast_addresses: ADDRESSES - 1,
+        rss: RssLimits::NONE,
+        queue_stop: false,
+        vlan_filter: false,
+        flow_rules: 0,
     };
     const COUNTERS: &'static [Counter] = COUNTERS;
     const RX_MISSED: &'static [&'static str] = &["rx_missed_packets"];

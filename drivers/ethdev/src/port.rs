@@ -1,212 +1,13 @@
 use std::os::fd::BorrowedFd;
 
-use pagewire_pool::{Burst, Packet, PacketFlags, Pool};
+use pagewire_pool::{Burst, Packet, Pool};
 
+use crate::config::{PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
 use crate::link::Link;
 use crate::mac::MacAddr;
 use crate::refused::TxRefused;
 use crate::stats::{QueueStats, Stats, XStat};
-
-bitflags::bitflags! {
-    /// What a port can find out about received packets.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct RxOffloads: u32 {
-        /// Check the IPv4 header checksum.
-        const IP_CSUM = 1 << 0;
-        /// Check TCP and UDP checksums.
-        const L4_CSUM = 1 << 1;
-        /// Take the VLAN tag out of the frame.
-        const VLAN_STRIP = 1 << 2;
-        /// Receive frames into several segments, which MTUs above the fragment's size need.
-        const SCATTER = 1 << 3;
-        /// Check SCTP checksums.
-        const SCTP_CSUM = 1 << 4;
-        /// Report the RSS hash and what it was made of. On in any case where RSS spreads packets over several queues.
-        const RSS_HASH = 1 << 5;
-        /// Report the headers that were found.
-        const PACKET_TYPE = 1 << 6;
-        /// Put headers into fragments of a pool of their own: see [`RxQueueConfig::headers`].
-        const HEADER_SPLIT = 1 << 7;
-        /// Put TCP segments of one flow together that come in order. Such packets are longer than the MTU and have several
-        /// segments, their headers are changed: not for what is forwarded.
-        const LRO = 1 << 8;
-    }
-
-    /// What a port can do to packets it sends.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct TxOffloads: u32 {
-        /// Fill in the IPv4 header checksum.
-        const IP_CSUM = 1 << 0;
-        /// Fill in the TCP checksum.
-        const TCP_CSUM = 1 << 1;
-        /// Fill in the UDP checksum.
-        const UDP_CSUM = 1 << 2;
-        /// Insert a VLAN tag.
-        const VLAN_INSERT = 1 << 3;
-        /// Send packets of several segments.
-        const MULTI_SEGS = 1 << 4;
-        /// Fill in the SCTP checksum.
-        const SCTP_CSUM = 1 << 5;
-        /// Cut packets into TCP segments.
-        const TSO = 1 << 6;
-    }
-}
-
-impl TxOffloads {
-    /// What has to be enabled for a packet to be sent.
-    pub fn asked_by(packet: &Packet) -> TxOffloads {
-        let by_flag = [
-            (PacketFlags::CHAINED, TxOffloads::MULTI_SEGS),
-            (PacketFlags::TX_VLAN_INSERT, TxOffloads::VLAN_INSERT),
-            (PacketFlags::TX_IP_CSUM, TxOffloads::IP_CSUM),
-            (PacketFlags::TX_TCP_CSUM, TxOffloads::TCP_CSUM),
-            (PacketFlags::TX_UDP_CSUM, TxOffloads::UDP_CSUM),
-            (PacketFlags::TX_SCTP_CSUM, TxOffloads::SCTP_CSUM),
-            (PacketFlags::TX_TSO, TxOffloads::TSO),
-        ];
-        let flags = packet.flags();
-        by_flag.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, offload)| offload).collect()
-    }
-}
-
-/// How many descriptors a ring can have: a power of two between the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DescriptorLimits {
-    /// Fewest.
-    pub min: u32,
-    /// Most.
-    pub max: u32,
-}
-
-/// What a port can do. Asked, never guessed; asking for more is an error at [`Port::start`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Most receive queues.
-    pub rx_queues: u16,
-    /// Most transmit queues.
-    pub tx_queues: u16,
-    /// Receive ring sizes.
-    pub rx_descriptors: DescriptorLimits,
-    /// Transmit ring sizes.
-    pub tx_descriptors: DescriptorLimits,
-    /// Receive offloads.
-    pub rx_offloads: RxOffloads,
-    /// Transmit offloads.
-    pub tx_offloads: TxOffloads,
-    /// Largest MTU in bytes, without Ethernet header, VLAN tag and frame check sequence.
-    pub max_mtu: u16,
-    /// Multicast addresses that can be filtered exactly or by hash.
-    pub multicast_addresses: usize,
-    /// Unicast addresses besides the port's own.
-    pub extra_unicast_addresses: usize,
-}
-
-/// What a port is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortInfo {
-    /// Its name: the PCI address, or the virtual device's specification.
-    pub name: String,
-    /// The driver's name, as DPDK would call it.
-    pub driver: &'static str,
-    /// Its own Ethernet address.
-    pub mac: MacAddr,
-    /// NUMA node it is attached to.
-    pub numa_node: Option<u32>,
-    /// What it can do.
-    pub capabilities: Capabilities,
-}
-
-/// A receive queue to be.
-#[derive(Debug)]
-pub struct RxQueueConfig {
-    /// Where its fragments come from; the queue owns it from now on.
-    pub pool: Pool,
-    /// Descriptors in its ring.
-    pub descriptors: u32,
-}
-
-/// A transmit queue to be.
-#[derive(Clone, Debug)]
-pub struct TxQueueConfig {
-    /// Descriptors in its ring.
-    pub descriptors: u32,
-}
-
-/// How to start a port.
-#[derive(Debug)]
-pub struct PortConfig {
-    /// Receive queues.
-    pub rx: Vec<RxQueueConfig>,
-    /// Transmit queues.
-    pub tx: Vec<TxQueueConfig>,
-    /// Largest layer-3 packet in bytes, 1,500 for plain Ethernet.
-    pub mtu: u16,
-    /// Receive offloads to enable.
-    pub rx_offloads: RxOffloads,
-    /// Transmit offloads that packets may ask for.
-    pub tx_offloads: TxOffloads,
-    /// Receive every frame, whoever it is for.
-    pub promiscuous: bool,
-}
-
-impl PortConfig {
-    /// Descriptors in a ring unless configured otherwise.
-    pub const DESCRIPTORS: u32 = 512;
-
-    /// One queue pair of 512 descriptors, MTU 1,500, no offloads, promiscuous.
-    pub fn single_queue(pool: Pool) -> PortConfig {
-        PortConfig {
-            rx: vec![RxQueueConfig { pool, descriptors: PortConfig::DESCRIPTORS }],
-            tx: vec![TxQueueConfig { descriptors: PortConfig::DESCRIPTORS }],
-            mtu: 1500,
-            rx_offloads: RxOffloads::empty(),
-            tx_offloads: TxOffloads::empty(),
-            promiscuous: true,
-        }
-    }
-
-    /// Compare what is asked with what the port can do.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unsupported`] with the name of the first thing that is too much. Every driver calls this first.
-    pub fn check(&self, info: &PortInfo) -> Result<(), Error> {
-        let can = &info.capabilities;
-        let refuse = |what, asked: String, limit: String| {
-            Err(Error::Unsupported { port: info.name.clone(), what, asked, limit })
-        };
-        for (what, asked, most) in [
-            ("number of receive queues", self.rx.len(), can.rx_queues),
-            ("number of transmit queues", self.tx.len(), can.tx_queues),
-        ] {
-            if asked > most.into() {
-                return refuse(what, asked.to_string(), format!("{most}"));
-            }
-        }
-        let rx = self.rx.iter().map(|queue| ("receive ring of", queue.descriptors, can.rx_descriptors));
-        let tx = self.tx.iter().map(|queue| ("transmit ring of", queue.descriptors, can.tx_descriptors));
-        for (what, asked, limits) in rx.chain(tx) {
-            if !asked.is_power_of_two() || !(limits.min..=limits.max).contains(&asked) {
-                let limit = format!("rings of a power of two from {} to {}", limits.min, limits.max);
-                return refuse(what, format!("{asked} descriptors"), limit);
-            }
-        }
-        // RFC 791: every link carries 68 bytes.
-        if !(68..=can.max_mtu).contains(&self.mtu) {
-            return refuse("MTU", self.mtu.to_string(), format!("68 to {}", can.max_mtu));
-        }
-        let missing = self.rx_offloads - can.rx_offloads;
-        if !missing.is_empty() {
-            return refuse("receive offload", format!("{missing:?}"), format!("{:?}", can.rx_offloads));
-        }
-        let missing = self.tx_offloads - can.tx_offloads;
-        if !missing.is_empty() {
-            return refuse("transmit offload", format!("{missing:?}"), format!("{:?}", can.tx_offloads));
-        }
-        Ok(())
-    }
-}
 
 /// The receiving half of a queue pair; owned by one core.
 pub trait RxQueue: Send {
@@ -261,6 +62,9 @@ pub trait TxQueue: Send {
     fn pending(&self) -> usize;
 }
 
+/// What a port has that cannot stop one of its queues.
+pub(crate) const NO_QUEUE_STOP: &str = "queues that stop and start together";
+
 /// A started port's queues, each kind in order of its number.
 pub type Queues<R, T> = (Vec<R>, Vec<T>);
 
@@ -290,6 +94,46 @@ pub trait Port: Send {
     ///
     /// [`Error::State`] while a queue lives; [`Error::Timeout`] if the device does not stop (bus mastering is off all the same).
     fn stop(&mut self) -> Result<(), Error>;
+
+    /// Stop one receive queue while others run. The queue must have been dropped; its fragments go home, with the frames that were
+    /// in its ring. RSS sends what would come to it to the queues that run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the port cannot; [`Error::State`] if the port or the queue is not started, or the queue has not been
+    /// dropped; [`Error::Timeout`] if the device does not stop it: then it keeps its memory until the port is stopped.
+    fn stop_rx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        Err(self.info().unsupported("stopping", format!("receive queue {queue} alone"), NO_QUEUE_STOP))
+    }
+
+    /// Start a receive queue that was stopped, with a new ring.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the port cannot, or more is asked than it can do; [`Error::State`] if the port is not started or the
+    /// queue is; [`Error::Timeout`] if the device does not start it.
+    fn start_rx_queue(&mut self, queue: u16, _config: RxQueueConfig) -> Result<Self::Rx, Error> {
+        Err(self.info().unsupported("starting", format!("receive queue {queue} alone"), NO_QUEUE_STOP))
+    }
+
+    /// Stop one transmit queue while others run. The queue must have been dropped; what it had not sent within some milliseconds is
+    /// not sent, and all its fragments go home.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stop_rx_queue`](Port::stop_rx_queue).
+    fn stop_tx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        Err(self.info().unsupported("stopping", format!("transmit queue {queue} alone"), NO_QUEUE_STOP))
+    }
+
+    /// Start a transmit queue that was stopped, with a new ring.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start_rx_queue`](Port::start_rx_queue).
+    fn start_tx_queue(&mut self, queue: u16, _config: TxQueueConfig) -> Result<Self::Tx, Error> {
+        Err(self.info().unsupported("starting", format!("transmit queue {queue} alone"), NO_QUEUE_STOP))
+    }
 
     /// The link, as the device has it now. Acknowledges a link interrupt.
     fn link(&mut self) -> Link;
@@ -423,6 +267,18 @@ where
     }
     fn stop(&mut self) -> Result<(), Error> {
         self.0.stop()
+    }
+    fn stop_rx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        self.0.stop_rx_queue(queue)
+    }
+    fn start_rx_queue(&mut self, queue: u16, config: RxQueueConfig) -> Result<AnyRxQueue, Error> {
+        Ok(Box::new(self.0.start_rx_queue(queue, config)?))
+    }
+    fn stop_tx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        self.0.stop_tx_queue(queue)
+    }
+    fn start_tx_queue(&mut self, queue: u16, config: TxQueueConfig) -> Result<AnyTxQueue, Error> {
+        Ok(Box::new(self.0.start_tx_queue(queue, config)?))
     }
     fn link(&mut self) -> Link {
         self.0.link()

@@ -1,4 +1,4 @@
-use crate::port::TxOffloads;
+use crate::config::TxOffloads;
 
 /// Why a packet can never be sent by a queue; see [`TxQueue::check`](crate::TxQueue::check). Lengths are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,8 @@
 //! Queues as the card knows them (sections 4.6.7 and 4.6.8).
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use pagewire_ethdev::Error;
 use pagewire_ethdev::nic::{Device, RxSetup, TxSetup};
 
@@ -7,6 +10,8 @@ use crate::registers::*;
 
 /// How long a queue may take to be enabled, and the receive path to run dry.
 const MILLIS: u64 = 100;
+/// How long a transmit queue that is being stopped may go on sending.
+const LEFT_MILLIS: u64 = 10;
 /// Unit of SRRCTL's buffer size, and the most of them.
 pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
@@ -72,6 +77,34 @@ pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Erro
     registers.modify(DMATXCTL, 0, DMATXCTL_TE);
     registers.write_at(TXDCTL, queue, thresholds | txdctl::ENABLE);
     device.wait_at("enabling a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE != 0)
+}
+
+/// 4.6.7.1.2, after its first step, which leads frames elsewhere. What still comes is dropped.
+pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
+    let registers = &device.registers;
+    registers.modify_at(RXDCTL, queue, rxdctl::ENABLE, 0);
+    push(device);
+    device.wait_at("stopping a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE == 0)?;
+    // What the datasheet gives writes under way.
+    sleep(Duration::from_micros(100));
+    Ok(())
+}
+
+/// 4.6.8.1. What it has not sent by then, the link being down for one, is not sent.
+pub(crate) fn stop_transmit(device: &Device, queue: usize) -> Result<(), Error> {
+    let registers = &device.registers;
+    let tail = registers.read_at(TDT, queue);
+    if let Err(error) = device.wait_at("sending what is left", TDH, queue, LEFT_MILLIS, |head| head == tail) {
+        log::warn!("{error}; it is not sent");
+    }
+    registers.modify_at(TXDCTL, queue, txdctl::ENABLE, 0);
+    push(device);
+    device.wait_at("stopping a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE == 0)
+}
+
+/// A read makes writes before it arrive.
+fn push(device: &Device) {
+    device.registers.read(STATUS);
 }
 
 #[cfg(test)]

@@ -196,16 +196,20 @@ pub(crate) const RXCSUM_PCSD: u32 = 1 << 13;
 /// RFCTL: no receive coalescing, no NFS.
 pub(crate) const RFCTL_PLAIN: u32 = 0b111 << 5;
 
-/// MRQC: RSS over the flows of TCP, UDP and IP, both versions.
-pub(crate) const MRQC_RSS: u32 = {
-    const TCP_IPV4: u32 = 1 << 16;
-    const IPV4: u32 = 1 << 17;
-    const IPV6: u32 = 1 << 20;
-    const TCP_IPV6: u32 = 1 << 21;
-    const UDP_IPV4: u32 = 1 << 22;
-    const UDP_IPV6: u32 = 1 << 23;
-    1 | TCP_IPV4 | IPV4 | IPV6 | TCP_IPV6 | UDP_IPV4 | UDP_IPV6
-};
+/// MRQC: RSS, and over what.
+pub(crate) mod mrqc {
+    use pagewire_ethdev::RssTypes;
+
+    pub(crate) const RSS: u32 = 1;
+    pub(crate) const BY_TYPE: [(RssTypes, u32); 6] = [
+        (RssTypes::TCP_IPV4, 1 << 16),
+        (RssTypes::IPV4, 1 << 17),
+        (RssTypes::IPV6, 1 << 20),
+        (RssTypes::TCP_IPV6, 1 << 21),
+        (RssTypes::UDP_IPV4, 1 << 22),
+        (RssTypes::UDP_IPV6, 1 << 23),
+    ];
+}
 
 /// RXDCTL: receive descriptor control.
 pub(crate) mod rxdctl {

@@ -117,7 +117,7 @@ fn flows_are_spread_over_queues_and_both_directions_meet() {
     let mut bench = Bench::new(false, |space, config| {
         config.rx_offloads = RxOffloads::L4_CSUM;
         for _ in 1..queues {
-            config.rx.push(RxQueueConfig { pool: pool(space, 512), descriptors: 64 });
+            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
             config.tx.push(TxQueueConfig { descriptors: 64 });
         }
     });

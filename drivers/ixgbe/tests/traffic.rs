@@ -138,7 +138,7 @@ fn filters_let_in_what_is_asked_for() {
 #[test]
 fn what_there_is_no_room_for_is_counted_as_missed() {
     let mut bench = Bench::new(false, |space, config| {
-        config.rx.push(RxQueueConfig { pool: pool(space, 512), descriptors: 64 });
+        config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
     });
     // Nobody looks at the queues, which drop rather than wait for each other; this one flow goes to one of them.
     let to = bench.b.port.info().mac;

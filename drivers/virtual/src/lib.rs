@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, MacAddr, Packet, PortInfo, RxOffloads, TxOffloads, TxRefused,
+    Capabilities, DescriptorLimits, Error, MacAddr, Packet, PortInfo, RssLimits, RxOffloads, TxOffloads, TxRefused,
 };
 
 mod null;
@@ -44,6 +44,10 @@ fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
             max_mtu: 9216,
             multicast_addresses: 512,
             extra_unicast_addresses: 512,
+            rss: RssLimits::NONE,
+            queue_stop: false,
+            vlan_filter: false,
+            flow_rules: 0,
         },
     }
 }

@@ -5,10 +5,10 @@ use super::filters::Filters;
 use super::rx::RxFormat;
 use super::statistics::Counter;
 use super::tx::TxFormat;
+use crate::config::{Capabilities, PortConfig, RxOffloads};
 use crate::error::Error;
 use crate::link::Link;
 use crate::mac::MacAddr;
-use crate::port::{Capabilities, PortConfig, RxOffloads};
 
 /// A device that a driver knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,30 @@ pub trait Card: Send + Sized + 'static {
     ///
     /// [`Error::Timeout`] if the card does not take it.
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error>;
+
+    /// Stop a receive queue while others run: afterwards the card writes to none of its memory. Called only if
+    /// [`Capabilities::queue_stop`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if the card does not let go of it.
+    fn stop_receive(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
+        Err(device.unsupported("stopping receive queue", queue, "no way to stop one"))
+    }
+
+    /// Stop a transmit queue while others run: afterwards the card reads none of its memory. Called only if
+    /// [`Capabilities::queue_stop`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if the card does not let go of it.
+    fn stop_transmit(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
+        Err(device.unsupported("stopping transmit queue", queue, "no way to stop one"))
+    }
+
+    /// Write the RSS redirection table, of as many queue numbers as [`Capabilities::rss`] says: with
+    /// none it is not called. Frames may be coming in.
+    fn write_redirection(&self, _device: &Device, _queues: &[u16]) {}
 
     /// The tail register of a receive queue.
     fn receive_tail(queue: usize) -> (super::Register, usize);

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use pagewire_pci::Doorbell;
 use pagewire_pool::{Burst, Chain, Packet, PacketFlags, Pool, Posted};
 
-use super::device::Device;
+use super::device::{Device, Way};
+use crate::config::RxOffloads;
 use crate::error::Error;
-use crate::port::{RxOffloads, RxQueue};
+use crate::port::RxQueue;
 use crate::posted_ring::PostedRing;
 use crate::stats::QueueCounters;
 
@@ -42,6 +43,7 @@ pub struct NicRx<F: RxFormat> {
     /// Present until dropped.
     ring: Option<Box<RxRing<F>>>,
     device: Arc<Device>,
+    number: usize,
 }
 
 /// Where in a frame the next descriptor is.
@@ -285,8 +287,8 @@ impl Assembly {
 }
 
 impl<F: RxFormat> NicRx<F> {
-    pub(super) fn new(ring: RxRing<F>, device: Arc<Device>) -> NicRx<F> {
-        NicRx { ring: Some(Box::new(ring)), device }
+    pub(super) fn new(ring: RxRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
+        NicRx { ring: Some(Box::new(ring)), device, number }
     }
 
     #[cfg(test)]
@@ -323,7 +325,7 @@ impl<F: RxFormat> RxQueue for NicRx<F> {
 
 impl<F: RxFormat> Drop for NicRx<F> {
     fn drop(&mut self) {
-        self.device.retire(self.ring.take());
+        self.device.retire(Way::Receive, self.number, self.ring.take());
     }
 }
 

@@ -14,8 +14,9 @@ use super::card::Card;
 use super::port::Nic;
 use super::rx::NicRx;
 use super::tx::NicTx;
+use crate::config::PortConfig;
 use crate::error::Error;
-use crate::port::{Port, PortConfig};
+use crate::port::Port;
 
 /// A card of memory that is not opened by its driver yet.
 pub struct Bench<C: Card> {
@@ -121,9 +122,9 @@ pub(super) mod plain {
     use super::super::{Counter, Device, DeviceId, Encoded, Filters, Register, Request, RxSetup, TxSetup};
     use super::super::{RxFormat, TxFormat};
     use super::*;
+    use crate::config::{Capabilities, DescriptorLimits, RssLimits, RxOffloads, TxOffloads};
     use crate::link::Link;
     use crate::mac::MacAddr;
-    use crate::port::{Capabilities, DescriptorLimits, RxOffloads, TxOffloads};
 
     crate::registers! {
         RDT 0x2000 [8 x 4] RW "-" "Receive tails";
@@ -193,6 +194,10 @@ pub(super) mod plain {
             max_mtu: 9000,
             multicast_addresses: 2,
             extra_unicast_addresses: 2,
+            rss: RssLimits::NONE,
+            queue_stop: false,
+            vlan_filter: false,
+            flow_rules: 0,
         };
         const COUNTERS: &'static [Counter] = &[];
         const RX_MISSED: &'static [&'static str] = &[];

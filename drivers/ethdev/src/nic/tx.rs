@@ -12,9 +12,10 @@ use pagewire_pool::{Burst, Drain, Packet, PacketFlags, release_bulk};
 use plan::Contexts;
 pub use plan::{Encoded, L4, Request};
 
-use super::device::Device;
+use super::device::{Device, Way};
+use crate::config::TxOffloads;
 use crate::error::Error;
-use crate::port::{TxOffloads, TxQueue};
+use crate::port::TxQueue;
 use crate::refused::TxRefused;
 use crate::ring::DescriptorRing;
 use crate::stats::QueueCounters;
@@ -58,6 +59,7 @@ pub struct NicTx<F: TxFormat> {
     /// Present until dropped.
     ring: Option<Box<TxRing<F>>>,
     device: Arc<Device>,
+    number: usize,
 }
 
 /// Everything the card may read, and how far it has come. Positions count on without end; rings take them modulo their length.
@@ -263,8 +265,8 @@ impl<F: TxFormat> TxRing<F> {
 }
 
 impl<F: TxFormat> NicTx<F> {
-    pub(super) fn new(ring: TxRing<F>, device: Arc<Device>) -> NicTx<F> {
-        NicTx { ring: Some(Box::new(ring)), device }
+    pub(super) fn new(ring: TxRing<F>, device: Arc<Device>, number: usize) -> NicTx<F> {
+        NicTx { ring: Some(Box::new(ring)), device, number }
     }
 
     #[cfg(test)]
@@ -313,7 +315,7 @@ impl<F: TxFormat> TxQueue for NicTx<F> {
 
 impl<F: TxFormat> Drop for NicTx<F> {
     fn drop(&mut self) {
-        self.device.retire(self.ring.take());
+        self.device.retire(Way::Transmit, self.number, self.ring.take());
     }
 }
 

@@ -3,7 +3,7 @@
 use pagewire_pool::{Packet, PacketFlags};
 
 use super::{TxFormat, TxRing};
-use crate::port::TxOffloads;
+use crate::config::TxOffloads;
 use crate::refused::TxRefused;
 
 /// Bytes of an 802.1Q tag.

@@ -1,0 +1,200 @@
+//! Queues: made and handed over when the port starts; single ones stopped, and started again, while it runs.
+
+use super::card::{Card, RxSetup, TxSetup};
+use super::device::Way;
+use super::port::Nic;
+use super::rx::{NicRx, RxLimits, RxRing};
+use super::tx::{NicTx, TxRing};
+use crate::config::{PortConfig, RxOffloads, RxQueueConfig, TxQueueConfig};
+use crate::error::Error;
+
+/// Bytes of a frame besides its MTU: Ethernet header and one VLAN tag, without the frame check sequence.
+const FRAME_OVERHEAD: usize = 14 + 4;
+
+/// What a started port's queues have in common, and which of them run.
+pub(super) struct Started {
+    /// As asked for, without the queues.
+    pub(super) config: PortConfig,
+    /// What the card finds out about received packets.
+    pub(super) finds_out: RxOffloads,
+    /// By queue.
+    pub(super) rx: Vec<bool>,
+    pub(super) tx: Vec<bool>,
+}
+
+impl Started {
+    fn running(&mut self, way: Way) -> &mut Vec<bool> {
+        match way {
+            Way::Receive => &mut self.rx,
+            Way::Transmit => &mut self.tx,
+        }
+    }
+
+    /// The redirection table of so many entries: as configured, but queues that run stand in for those that do not.
+    fn redirection(&self, entries: usize) -> Vec<u16> {
+        let mut running = (0..).zip(&self.rx).filter(|(_, runs)| **runs).map(|(queue, _)| queue).cycle();
+        (0..entries)
+            .map(|entry| {
+                let table = self.config.rss.table.as_ref();
+                let queue = table.map_or(entry % self.rx.len().max(1), |table| table[entry].into());
+                match self.rx.get(queue) {
+                    Some(false) => running.next().unwrap_or(queue as u16),
+                    _ => queue as u16,
+                }
+            })
+            .collect()
+    }
+}
+
+impl<C: Card> Nic<C> {
+    /// Have RSS lead to queues that run.
+    pub(super) fn redirect(&self, started: &Started) {
+        let entries = C::CAPABILITIES.rss.table;
+        if entries > 0 {
+            self.card.write_redirection(&self.device, &started.redirection(entries));
+        }
+    }
+
+    pub(super) fn start_receive(
+        &mut self,
+        number: usize,
+        queue: RxQueueConfig,
+        started: &Started,
+    ) -> Result<NicRx<C::Rx>, Error> {
+        let config = &started.config;
+        if !queue.pool.space().is(&self.device.space) {
+            let asked = format!("{:?}, made in another address space,", queue.pool.name());
+            return Err(self.info.unsupported(
+                "receive pool",
+                asked,
+                "one address space, for all its memory",
+            ));
+        }
+        let frame = usize::from(config.mtu) + FRAME_OVERHEAD;
+        let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
+        let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
+            let limit = format!(
+                "buffers of {} bytes or more (a pool's fragment_size less its headroom)",
+                C::LEAST_BUFFER
+            );
+            self.info.unsupported("receive buffer of", format!("{room} bytes"), limit)
+        })?;
+        if frame > buffer && !config.rx_offloads.contains(RxOffloads::SCATTER) {
+            let limit =
+                format!("receive buffers of {buffer} bytes, and RxOffloads::SCATTER is not asked for");
+            return Err(self.info.unsupported("MTU", config.mtu, limit));
+        }
+        if self.rx_counters.len() <= number {
+            self.rx_counters.push(Default::default());
+        }
+        let (tail, index) = C::receive_tail(number);
+        let mut ring = RxRing::new(
+            &self.device,
+            queue.pool,
+            queue.descriptors,
+            RxLimits::new(frame, buffer),
+            started.finds_out,
+            self.device.registers.doorbell(tail, index)?,
+            self.rx_counters[number].clone(),
+        )?;
+        let (iova, bytes) = (ring.descriptors.iova(), ring.descriptors.bytes());
+        self.device.function.set_bus_master(true)?;
+        // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
+        let setup = RxSetup { queue: number, iova, bytes, buffer };
+        let handed = self.card.start_receive(&self.device, &self.filters, setup);
+        if handed.is_ok() {
+            ring.ring_doorbell();
+        }
+        let queue = NicRx::new(ring, self.device.clone(), number);
+        handed.map(|()| queue)
+    }
+
+    pub(super) fn start_transmit(
+        &mut self,
+        number: usize,
+        queue: TxQueueConfig,
+        started: &Started,
+    ) -> Result<NicTx<C::Tx>, Error> {
+        if self.tx_counters.len() <= number {
+            self.tx_counters.push(Default::default());
+        }
+        let (tail, index) = C::transmit_tail(number);
+        let ring = TxRing::new(
+            &self.device,
+            queue.descriptors,
+            usize::from(started.config.mtu) + FRAME_OVERHEAD,
+            started.config.tx_offloads,
+            self.device.registers.doorbell(tail, index)?,
+            self.tx_counters[number].clone(),
+        )?;
+        let setup = TxSetup { queue: number, iova: ring.descriptors.iova(), bytes: ring.descriptors.bytes() };
+        self.device.function.set_bus_master(true)?;
+        let queue = NicTx::new(ring, self.device.clone(), number);
+        self.card.start_transmit(&self.device, setup)?;
+        Ok(queue)
+    }
+
+    pub(super) fn stop_queue(&mut self, way: Way, queue: u16) -> Result<(), Error> {
+        let number = self.check_queue(way, queue, true)?;
+        if !self.device.has_retired(way, number) {
+            let what = "the queue is still in use; drop it before stopping it";
+            return Err(Error::State { port: self.info.name.clone(), what });
+        }
+        let Some(mut started) = self.started.take() else { return Err(self.not_started()) };
+        // Nothing is to be led to it while it stops.
+        started.running(way)[number] = false;
+        let stopped = match way {
+            Way::Receive => {
+                self.redirect(&started);
+                self.card.stop_receive(&self.device, number)
+            }
+            Way::Transmit => self.card.stop_transmit(&self.device, number),
+        };
+        match stopped {
+            Ok(()) => self.device.release(way, number),
+            Err(_) => started.running(way)[number] = true,
+        }
+        self.started = Some(started);
+        stopped
+    }
+
+    pub(super) fn start_queue<Q>(
+        &mut self,
+        way: Way,
+        queue: u16,
+        start: impl FnOnce(&mut Self, &Started) -> Result<Q, Error>,
+    ) -> Result<Q, Error> {
+        let number = self.check_queue(way, queue, false)?;
+        let Some(mut started) = self.started.take() else { return Err(self.not_started()) };
+        let result = start(self, &started);
+        if result.is_ok() {
+            started.running(way)[number] = true;
+            self.redirect(&started);
+        }
+        self.started = Some(started);
+        result
+    }
+
+    /// Whether a queue can be stopped or started now. Returns its number.
+    fn check_queue(&mut self, way: Way, queue: u16, runs: bool) -> Result<usize, Error> {
+        let what = match way {
+            Way::Receive => "receive queue",
+            Way::Transmit => "transmit queue",
+        };
+        if !C::CAPABILITIES.queue_stop {
+            return Err(self.info.unsupported(what, format!("{queue} alone"), crate::port::NO_QUEUE_STOP));
+        }
+        let Some(started) = &mut self.started else { return Err(self.not_started()) };
+        let running = started.running(way);
+        let (state, count) = (running.get(usize::from(queue)).copied(), running.len());
+        match state {
+            Some(state) if state == runs => Ok(queue.into()),
+            Some(_) => {
+                let what =
+                    if runs { "the queue is stopped already" } else { "the queue is running; stop it first" };
+                Err(Error::State { port: self.info.name.clone(), what })
+            }
+            None => Err(self.info.unsupported(what, queue, format!("{count} as it was started"))),
+        }
+    }
+}
