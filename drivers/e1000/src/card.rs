@@ -2,7 +2,8 @@
 
 use pagewire_ethdev::nic::{self, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, RssLimits, RxOffloads, TxOffloads,
+    Capabilities, DescriptorLimits, Error, FlowLimits, Link, MacAddr, PortConfig, RssLimits, RxOffloads,
+    TxOffloads,
 };
 
 use crate::descriptor::{ExtendedRx, ExtendedTx};
@@ -92,7 +93,7 @@ impl nic::Card for I82574 {
         rss: RssLimits::NONE,
         queue_stop: false,
         vlan_filter: false,
-        flow_rules: 0,
+        flow: FlowLimits::NONE,
     };
     const COUNTERS: &'static [Counter] = COUNTERS;
     const RX_MISSED: &'static [&'static str] = &["rx_missed_packets"];

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use pagewire_pool::{Packet, PacketFlags, Pool, RssTypes};
 
 use crate::error::Error;
+use crate::flow::FlowLimits;
 use crate::mac::MacAddr;
 
 bitflags::bitflags! {
@@ -115,8 +116,8 @@ pub struct Capabilities {
     pub queue_stop: bool,
     /// Whether frames can be filtered by their VLAN.
     pub vlan_filter: bool,
-    /// Most [`FlowRule`](crate::FlowRule)s at a time; 0 if there are none.
-    pub flow_rules: usize,
+    /// What [`FlowRule`](crate::FlowRule)s it can follow.
+    pub flow: FlowLimits,
 }
 
 /// What a port's RSS can be told.
@@ -190,6 +191,14 @@ impl PortInfo {
         let (asked, limit) = (asked.to_string(), limit.to_string());
         Error::Unsupported { port: self.name.clone(), what, asked, limit }
     }
+
+    pub(crate) fn no_vlan_filter(&self, vlans: &[u16]) -> Error {
+        self.unsupported(
+            "filtering by VLAN, of which",
+            format!("{} are asked for,", vlans.len()),
+            "no such filter",
+        )
+    }
 }
 
 /// A receive queue to be.
@@ -199,21 +208,34 @@ pub struct RxQueueConfig {
     pub pool: Pool,
     /// Descriptors in its ring.
     pub descriptors: u32,
+    /// Where fragments for headers come from, with [`RxOffloads::HEADER_SPLIT`]: the headers of IP and, where there are such, of TCP or
+    /// UDP come into a fragment of this pool, what follows into one of [`pool`](RxQueueConfig::pool), both chained to one packet
+    /// with `PacketFlags::RX_HEADER_SPLIT`. Packets without such headers, or with headers that are longer than the fragment, come
+    /// without it, all in the one pool.
+    pub headers: Option<Pool>,
 }
 
 impl RxQueueConfig {
     /// A queue of so many descriptors.
     pub fn new(pool: Pool, descriptors: u32) -> RxQueueConfig {
-        RxQueueConfig { pool, descriptors }
+        RxQueueConfig { pool, descriptors, headers: None }
     }
 
-    /// Compare what is asked with what the port can do.
+    /// Compare what is asked with what a port can do that is started with these offloads.
     ///
     /// # Errors
     ///
     /// [`Error::Unsupported`].
-    pub fn check(&self, info: &PortInfo) -> Result<(), Error> {
-        info.capabilities.rx_descriptors.check(info, "receive ring of", self.descriptors)
+    pub fn check(&self, info: &PortInfo, offloads: RxOffloads) -> Result<(), Error> {
+        info.capabilities.rx_descriptors.check(info, "receive ring of", self.descriptors)?;
+        match offloads.contains(RxOffloads::HEADER_SPLIT) == self.headers.is_some() {
+            true => Ok(()),
+            false => {
+                let asked = if self.headers.is_some() { "pool" } else { "split" };
+                let limit = "either both a pool for headers and RxOffloads::HEADER_SPLIT, or neither";
+                Err(info.unsupported("header", asked, limit))
+            }
+        }
     }
 }
 
@@ -298,7 +320,6 @@ impl PortConfig {
                 return refuse(what, asked.to_string(), format!("{most}"));
             }
         }
-        self.rx.iter().try_for_each(|queue| queue.check(info))?;
         self.tx.iter().try_for_each(|queue| queue.check(info))?;
         // RFC 791: every link carries 68 bytes.
         if !(68..=can.max_mtu).contains(&self.mtu) {
@@ -308,6 +329,7 @@ impl PortConfig {
         if !missing.is_empty() {
             return refuse("receive offload", format!("{missing:?}"), format!("{:?}", can.rx_offloads));
         }
+        self.rx.iter().try_for_each(|queue| queue.check(info, self.rx_offloads))?;
         let missing = self.tx_offloads - can.tx_offloads;
         if !missing.is_empty() {
             return refuse("transmit offload", format!("{missing:?}"), format!("{:?}", can.tx_offloads));

@@ -32,6 +32,7 @@
 
 mod config;
 mod error;
+mod flow;
 mod link;
 mod mac;
 pub mod nic;
@@ -47,6 +48,7 @@ pub use config::{
     TxOffloads, TxQueueConfig,
 };
 pub use error::Error;
+pub use flow::{FlowAction, FlowLimits, FlowProtocol, FlowRule};
 pub use link::Link;
 pub use mac::{MacAddr, ParseMacError};
 pub use pagewire_pool::{

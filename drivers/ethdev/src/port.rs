@@ -4,6 +4,7 @@ use pagewire_pool::{Burst, Packet, Pool};
 
 use crate::config::{PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
+use crate::flow::FlowRule;
 use crate::link::Link;
 use crate::mac::MacAddr;
 use crate::refused::TxRefused;
@@ -177,6 +178,26 @@ pub trait Port: Send {
     /// Change the port's own address.
     fn set_mac(&mut self, mac: MacAddr) -> Result<(), Error>;
 
+    /// Receive frames of these VLANs only, and those without tag, promiscuous or not; or of all (`None`). A frame that has a tag for
+    /// its priority alone is of VLAN 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the port has no such filter, [`Error::State`] if it is not started.
+    fn set_vlan_filter(&mut self, vlans: Option<&[u16]>) -> Result<(), Error> {
+        vlans.map_or(Ok(()), |vlans| Err(self.info().no_vlan_filter(vlans)))
+    }
+
+    /// Lead the packets of some flows to queues of their own, or drop them: these rules, in place of all that were there before. A
+    /// stop of the port makes it forget them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the port cannot follow one of them, and then none is changed; [`Error::State`] if it is not started.
+    fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
+        FlowRule::check_all(rules, self.info(), 0)
+    }
+
     /// What the port counted since it was opened.
     fn stats(&mut self) -> Stats {
         Stats::from_queues(&self.rx_queue_stats(), &self.tx_queue_stats())
@@ -303,6 +324,12 @@ where
     }
     fn set_extra_unicast(&mut self, macs: &[MacAddr]) -> Result<(), Error> {
         self.0.set_extra_unicast(macs)
+    }
+    fn set_vlan_filter(&mut self, vlans: Option<&[u16]>) -> Result<(), Error> {
+        self.0.set_vlan_filter(vlans)
+    }
+    fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
+        self.0.set_flows(rules)
     }
     fn stats(&mut self) -> Stats {
         self.0.stats()

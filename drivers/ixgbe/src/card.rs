@@ -10,7 +10,7 @@ use crate::descriptor::{RxAdvanced, TxAdvanced};
 use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
 use crate::link::{self, Cage};
 use crate::registers::{RDT, TDT};
-use crate::{DEVICES, DRIVER, eeprom, queues, reset, statistics};
+use crate::{DEVICES, DRIVER, eeprom, flows, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
 const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
@@ -41,15 +41,15 @@ impl Card for Card82599 {
         tx_queues: TX_QUEUES,
         rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
         tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-        rx_offloads: RxOffloads::all().difference(RxOffloads::HEADER_SPLIT).difference(RxOffloads::LRO),
+        rx_offloads: RxOffloads::all().difference(RxOffloads::LRO),
         tx_offloads: TxOffloads::all(),
         max_mtu: MAX_MTU,
         multicast_addresses: MULTICAST,
         extra_unicast_addresses: EXTRA_UNICAST,
         rss: configure::RSS,
         queue_stop: true,
-        vlan_filter: false,
-        flow_rules: 0,
+        vlan_filter: true,
+        flow: flows::FLOWS,
     };
     const COUNTERS: &'static [Counter] = statistics::COUNTERS;
     const RX_MISSED: &'static [&'static str] = statistics::RX_MISSED;
@@ -83,6 +83,10 @@ impl Card for Card82599 {
 
     fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
         queues::receive_buffer(room, frame)
+    }
+
+    fn header_buffer(room: usize) -> Option<usize> {
+        queues::header_buffer(room)
     }
 
     fn start_receive(&mut self, device: &Device, _filters: &Filters, setup: RxSetup) -> Result<(), Error> {
@@ -139,5 +143,13 @@ impl Card for Card82599 {
 
     fn write_multicast(&self, device: &Device, filters: &Filters) {
         filters::write_multicast(device, filters);
+    }
+
+    fn write_vlans(&self, device: &Device, filters: &Filters) {
+        filters::write_vlans(device, filters);
+    }
+
+    fn write_flows(&self, device: &Device, filters: &Filters) {
+        flows::write(device, filters);
     }
 }

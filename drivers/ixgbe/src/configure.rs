@@ -4,6 +4,7 @@ use pagewire_ethdev::nic::{Device, Filters};
 use pagewire_ethdev::{Error, PortConfig, RssLimits, RssTypes, RxOffloads};
 
 use crate::filters;
+use crate::flows;
 use crate::link;
 use crate::registers::*;
 use crate::sfp::Module;
@@ -58,7 +59,9 @@ fn flow_control_off(device: &Device) {
 fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
     let registers = &device.registers;
     filters::write(device, filters);
-    registers.write(VLNCTRL, VLNCTRL_8021Q);
+    flows::count_drops(device);
+    // 7.1.10: without virtualisation all queues are pool 0's.
+    registers.write_at(PSRTYPE, 0, PSRTYPE_IP);
     registers.write(RXCSUM, RXCSUM_PCSD);
     registers.write(RFCTL, RFCTL_PLAIN);
     registers.modify(

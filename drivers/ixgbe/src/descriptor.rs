@@ -1,4 +1,4 @@
-//! Descriptor formats: advanced receive with one buffer (section 7.1.6), advanced data and context transmit (7.2.3.2.3 and
+//! Descriptor formats: advanced receive with one buffer or two (section 7.1.6), advanced data and context transmit (7.2.3.2.3 and
 //! 7.2.3.2.4). Each is two little-endian 64-bit words.
 
 use pagewire_ethdev::nic::{Encoded, L4, Request, RxFormat, TxFormat};
@@ -17,11 +17,17 @@ mod rx {
     pub(super) const UDP: u64 = 1 << 9;
     pub(super) const SCTP: u64 = 1 << 10;
     pub(super) const BY_ETHERTYPE: u64 = 1 << 15;
+    /// Word 0: bytes of the header; that it was split off.
+    pub(super) const HDR_LEN_SHIFT: u32 = 21;
+    pub(super) const HDR_LEN: u64 = 0x3ff;
+    pub(super) const SPH: u64 = 1 << 31;
     pub(super) const DD: u64 = 1 << 0;
     pub(super) const EOP: u64 = 1 << 1;
     pub(super) const VP: u64 = 1 << 3;
     pub(super) const L4CS: u64 = 1 << 5;
     pub(super) const IPCS: u64 = 1 << 6;
+    /// The header is longer than its buffer.
+    pub(super) const HBO: u64 = 1 << 23;
     pub(super) const RXE: u64 = 1 << 29;
     pub(super) const L4E: u64 = 1 << 30;
     pub(super) const IPE: u64 = 1 << 31;
@@ -82,6 +88,14 @@ impl RxFormat for RxAdvanced {
             packet.set_packet_type(PacketType::from_bits_retain((found >> rx::TYPE_SHIFT) as u16));
         }
         packet.set_flags(flags);
+    }
+
+    /// HDR_LEN (7.1.6.2): what was split off, unless it was too long for its buffer.
+    fn header([kind, status]: [u64; 2]) -> u16 {
+        match kind & rx::SPH != 0 && status & rx::HBO == 0 {
+            true => (kind >> rx::HDR_LEN_SHIFT & rx::HDR_LEN) as u16,
+            false => 0,
+        }
     }
 }
 

@@ -15,6 +15,10 @@ const LEFT_MILLIS: u64 = 10;
 /// Unit of SRRCTL's buffer size, and the most of them.
 pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
+/// Unit of SRRCTL's header buffer size, the most it may be, and the least into which the headers of TCP over IPv6 fit.
+const HEADER_UNIT: usize = 64;
+const MOST_HEADER: usize = 1024;
+const LEAST_HEADER: usize = 128;
 /// What a tagged frame may be longer by than MAXFRS.
 const VLAN_TAG: usize = 4;
 /// Longest frame without frame check sequence, with tag, that comes in without jumbo enable whatever MAXFRS says.
@@ -33,6 +37,12 @@ pub(crate) fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
     }
 }
 
+/// Bytes that the card may be allowed to write into a header buffer with `room` bytes. It counts in 64 bytes, up to 1,024.
+pub(crate) fn header_buffer(room: usize) -> Option<usize> {
+    let bytes = room.min(MOST_HEADER) / HEADER_UNIT * HEADER_UNIT;
+    (bytes >= LEAST_HEADER).then_some(bytes)
+}
+
 /// 4.6.7, for each queue. `drop` if others must not wait for it.
 pub(crate) fn start_receive(
     device: &Device,
@@ -45,7 +55,11 @@ pub(crate) fn start_receive(
     registers.hand_ring([RDBAL, RDBAH, RDLEN, RDH, RDT], queue, setup.iova, setup.bytes);
     let kib = setup.buffer.div_ceil(KIB).min(MOST_KIB) as u32;
     let drop = if drop { srrctl::DROP_EN } else { 0 };
-    registers.write_at(SRRCTL, queue, kib | srrctl::BSIZEHEADER_256 | srrctl::ADVANCED | drop);
+    let kind = match setup.header {
+        0 => srrctl::BSIZEHEADER_256 | srrctl::ADVANCED,
+        bytes => ((bytes / HEADER_UNIT) as u32) << srrctl::BSIZEHEADER_SHIFT | srrctl::HEADER_SPLIT,
+    };
+    registers.write_at(SRRCTL, queue, kib | kind | drop);
     let strip = if strip_vlan { rxdctl::VME } else { 0 };
     registers.write_at(RXDCTL, queue, rxdctl::ENABLE | strip);
     device.wait_at("enabling a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE != 0)

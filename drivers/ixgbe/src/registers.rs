@@ -48,7 +48,13 @@ registers! {
     MRQC       0x0ec80                RW  "8.2.3.7.12"  "How frames are spread over receive queues";
     RETA       0x0eb00 [4 x 32]       RW  "8.2.3.7"     "RSS redirection table, four queues a word";
     RSSRK      0x0eb80 [4 x 10]       RW  "8.2.3.7"     "RSS hash key";
-    FTQF       0x0e600 [4 x 128]      RW  "8.2.3.7.19"  "Five-tuple filters";
+    PSRTYPE    0x0ea00 [4 x 64]       RW  "8.2.3.7.4"   "Which headers are split off, by pool";
+    SAQF       0x0e000 [4 x 128]      RW  "8.2.3.7.16"  "Five-tuple filters: source address";
+    DAQF       0x0e200 [4 x 128]      RW  "8.2.3.7.17"  "Five-tuple filters: destination address";
+    SDPQF      0x0e400 [4 x 128]      RW  "8.2.3.7.18"  "Five-tuple filters: source and destination port";
+    FTQF       0x0e600 [4 x 128]      RW  "8.2.3.7.19"  "Five-tuple filters: what is looked at";
+    L34TIMIR   0x0e800 [4 x 128]      RW  "8.2.3.5.19"  "Five-tuple filters: queue and low latency interrupt";
+    RQSMR      0x02300 [4 x 32]       RW  "8.2.3.23"    "Statistics set of each receive queue, four queues a word";
 
     RDBAL      0x01000 [0x40 x 64]    RW  "8.2.3.8.1"   "Receive ring base, low";
     RDBAH      0x01004 [0x40 x 64]    RW  "8.2.3.8.2"   "Receive ring base, high";
@@ -187,8 +193,32 @@ pub(crate) mod fctrl {
     pub(crate) const BAM: u32 = 1 << 10;
 }
 
-/// VLNCTRL: the tag's EtherType, and no filtering.
+/// VLNCTRL: the tag's EtherType; frames with one come in by the VLAN table.
 pub(crate) const VLNCTRL_8021Q: u32 = 0x8100;
+pub(crate) const VLNCTRL_VFE: u32 = 1 << 30;
+
+/// PSRTYPE: headers that are split off: up to and with TCP's, UDP's, IPv4's, IPv6's.
+pub(crate) const PSRTYPE_IP: u32 = 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9;
+
+/// FTQF: five-tuple filter.
+pub(crate) mod ftqf {
+    pub(crate) const TCP: u32 = 0;
+    pub(crate) const UDP: u32 = 1;
+    pub(crate) const SCTP: u32 = 2;
+    pub(crate) const PRIORITY_SHIFT: u32 = 2;
+    pub(crate) const ANY_SOURCE: u32 = 1 << 25;
+    pub(crate) const ANY_DESTINATION: u32 = 1 << 26;
+    pub(crate) const ANY_SOURCE_PORT: u32 = 1 << 27;
+    pub(crate) const ANY_DESTINATION_PORT: u32 = 1 << 28;
+    pub(crate) const ANY_PROTOCOL: u32 = 1 << 29;
+    pub(crate) const ANY_POOL: u32 = 1 << 30;
+    pub(crate) const ENABLE: u32 = 1 << 31;
+}
+/// L34TIMIR: a reserved bit that is to be set; the queue.
+pub(crate) const L34TIMIR_RESERVED: u32 = 1 << 19;
+pub(crate) const L34TIMIR_QUEUE_SHIFT: u32 = 21;
+/// The statistics set that counts what flow rules drop.
+pub(crate) const DROP_SET: u32 = 15;
 /// MCSTCTRL: use the multicast table, with hashes of bits 47:36.
 pub(crate) const MCSTCTRL_MFE: u32 = 1 << 2;
 /// RXCSUM: descriptors hold the RSS hash where they could hold a fragment's checksum.
@@ -222,8 +252,11 @@ pub(crate) mod rxdctl {
 pub(crate) mod srrctl {
     /// The header buffer's size must not be 0 though there is none: 256 bytes.
     pub(crate) const BSIZEHEADER_256: u32 = 4 << 8;
-    /// Advanced descriptors with one buffer each.
+    /// The header buffer's size, in units of 64 bytes.
+    pub(crate) const BSIZEHEADER_SHIFT: u32 = 8;
+    /// Advanced descriptors with one buffer each, or with another for headers.
     pub(crate) const ADVANCED: u32 = 1 << 25;
+    pub(crate) const HEADER_SPLIT: u32 = 2 << 25;
     /// Frames for which there is no descriptor are dropped, rather than keep all queues waiting.
     pub(crate) const DROP_EN: u32 = 1 << 28;
 }

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, MacAddr, Packet, PortInfo, RssLimits, RxOffloads, TxOffloads, TxRefused,
+    Capabilities, DescriptorLimits, Error, FlowLimits, MacAddr, Packet, PortInfo, RssLimits, RxOffloads, TxOffloads, TxRefused,
 };
 
 mod null;
@@ -47,7 +47,7 @@ fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
             rss: RssLimits::NONE,
             queue_stop: false,
             vlan_filter: false,
-            flow_rules: 0,
+            flow: FlowLimits::NONE,
         },
     }
 }

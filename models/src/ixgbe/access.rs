@@ -79,6 +79,10 @@ impl Ixgbe {
                 self.registers.set(offset, value);
                 self.receive.filters.addresses_changed();
             }
+            Unit::FiveTuple => {
+                self.registers.set(offset, value);
+                self.receive.filters.tuples_changed();
+            }
             Unit::Hash => {
                 self.registers.set(offset, value);
                 self.receive.rss.key_changed();

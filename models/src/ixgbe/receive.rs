@@ -230,7 +230,10 @@ impl Receive {
         let queue = match filter {
             Some((_, Some(queue))) => queue,
             Some((_, None)) => 0,
-            None => Rss::queue(registers, hash),
+            None => match self.filters.five_tuple(registers, frame, &packet) {
+                Some(queue) => queue,
+                None => Rss::queue(registers, hash),
+            },
         };
         let q = &mut self.queues[queue];
         if !q.enabled {

@@ -32,6 +32,8 @@ pub struct RxSetup {
     pub bytes: u32,
     /// Bytes the card may write into each fragment: what [`Card::receive_buffer`] chose.
     pub buffer: usize,
+    /// Bytes the card may write into each fragment for headers: what [`Card::header_buffer`] chose; 0 if there are none.
+    pub header: usize,
 }
 
 /// A transmit queue for the card to be told of.
@@ -108,6 +110,12 @@ pub trait Card: Send + Sized + 'static {
     /// and without frame check sequence. Never more than `room`; `None` if it is too small.
     fn receive_buffer(room: usize, frame: usize) -> Option<usize>;
 
+    /// Bytes that the card may be allowed to write into a buffer for headers with `room` bytes. Never more than `room`; `None` if it is
+    /// too small. Asked only if [`Card::CAPABILITIES`] have [`RxOffloads::HEADER_SPLIT`].
+    fn header_buffer(_room: usize) -> Option<usize> {
+        None
+    }
+
     /// Hand a receive queue to the card, head and tail at 0. The tail is moved right after.
     ///
     /// # Errors
@@ -172,4 +180,10 @@ pub trait Card: Send + Sized + 'static {
 
     /// Write the groups.
     fn write_multicast(&self, device: &Device, filters: &Filters);
+
+    /// Write the VLANs. Called only if [`Capabilities::vlan_filter`] says so.
+    fn write_vlans(&self, _device: &Device, _filters: &Filters) {}
+
+    /// Write the flow rules. Called only if [`Capabilities::flow`] says so.
+    fn write_flows(&self, _device: &Device, _filters: &Filters) {}
 }

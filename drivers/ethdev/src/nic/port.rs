@@ -16,10 +16,14 @@ use super::statistics::Statistics;
 use super::tx::NicTx;
 use crate::config::{PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
+use crate::flow::FlowRule;
 use crate::link::Link;
 use crate::mac::MacAddr;
 use crate::port::{Port, Queues};
 use crate::stats::{QueueCounters, QueueStats, Stats, XStat};
+
+/// Highest VLAN identifier (IEEE 802.1Q keeps 4,095 for itself).
+const MAX_VLAN: u16 = 4094;
 
 type NicQueues<C> = Queues<NicRx<<C as Card>::Rx>, NicTx<<C as Card>::Tx>>;
 
@@ -120,6 +124,7 @@ impl<C: Card> Nic<C> {
     fn try_start(&mut self, mut config: PortConfig) -> Result<NicQueues<C>, Error> {
         self.device.reset()?;
         self.filters.promiscuous = config.promiscuous;
+        self.filters.flows.clear();
         self.card.configure(&self.device, &self.filters, &config)?;
         self.statistics.clear(&self.device.registers);
         let finds_out = C::finds_out(&config);
@@ -187,7 +192,8 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn start_rx_queue(&mut self, queue: u16, config: RxQueueConfig) -> Result<Self::Rx, Error> {
-        config.check(&self.info)?;
+        let offloads = self.started.as_ref().map(|started| started.config.rx_offloads);
+        config.check(&self.info, offloads.unwrap_or_default())?;
         self.start_queue(Way::Receive, queue, |port, started| {
             port.start_receive(queue.into(), config, started)
         })
@@ -270,6 +276,29 @@ impl<C: Card> Port for Nic<C> {
         }
         self.filters.extra_unicast = macs.to_vec();
         self.card.write_addresses(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn set_vlan_filter(&mut self, vlans: Option<&[u16]>) -> Result<(), Error> {
+        self.check_started()?;
+        if !C::CAPABILITIES.vlan_filter {
+            return vlans.map_or(Ok(()), |vlans| Err(self.info.no_vlan_filter(vlans)));
+        }
+        if let Some(vlan) = vlans.unwrap_or_default().iter().find(|vlan| **vlan > MAX_VLAN) {
+            return Err(self.info.unsupported("VLAN", vlan, format!("VLANs 0 to {MAX_VLAN}")));
+        }
+        self.filters.vlans = vlans.map(<[u16]>::to_vec);
+        self.card.write_vlans(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
+        let started = self.started.as_ref().ok_or_else(|| self.not_started())?;
+        FlowRule::check_all(rules, &self.info, started.rx.len())?;
+        self.filters.flows = rules.to_vec();
+        if C::CAPABILITIES.flow.rules > 0 {
+            self.card.write_flows(&self.device, &self.filters);
+        }
         Ok(())
     }
 

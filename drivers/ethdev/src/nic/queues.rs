@@ -1,9 +1,11 @@
 //! Queues: made and handed over when the port starts; single ones stopped, and started again, while it runs.
 
+use pagewire_pool::Pool;
+
 use super::card::{Card, RxSetup, TxSetup};
 use super::device::Way;
 use super::port::Nic;
-use super::rx::{NicRx, RxLimits, RxRing};
+use super::rx::{AssembledRing, NicRx, RxLimits, RxRing, Source};
 use super::tx::{NicTx, TxRing};
 use crate::config::{PortConfig, RxOffloads, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
@@ -62,14 +64,7 @@ impl<C: Card> Nic<C> {
         started: &Started,
     ) -> Result<NicRx<C::Rx>, Error> {
         let config = &started.config;
-        if !queue.pool.space().is(&self.device.space) {
-            let asked = format!("{:?}, made in another address space,", queue.pool.name());
-            return Err(self.info.unsupported(
-                "receive pool",
-                asked,
-                "one address space, for all its memory",
-            ));
-        }
+        self.check_space(&queue.pool)?;
         let frame = usize::from(config.mtu) + FRAME_OVERHEAD;
         let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
         let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
@@ -88,25 +83,58 @@ impl<C: Card> Nic<C> {
             self.rx_counters.push(Default::default());
         }
         let (tail, index) = C::receive_tail(number);
-        let mut ring = RxRing::new(
-            &self.device,
-            queue.pool,
-            queue.descriptors,
-            RxLimits::new(frame, buffer),
-            started.finds_out,
-            self.device.registers.doorbell(tail, index)?,
-            self.rx_counters[number].clone(),
-        )?;
-        let (iova, bytes) = (ring.descriptors.iova(), ring.descriptors.bytes());
-        self.device.function.set_bus_master(true)?;
+        let doorbell = self.device.registers.doorbell(tail, index)?;
+        let (limits, counters) = (RxLimits::new(frame, buffer), self.rx_counters[number].clone());
+        let (device, offloads) = (&self.device, started.finds_out);
+        let (mut rx, (iova, bytes), header) = match queue.headers {
+            None => {
+                let ring =
+                    RxRing::new(device, queue.pool, queue.descriptors, limits, offloads, doorbell, counters)?;
+                let place = (ring.descriptors.iova(), ring.descriptors.bytes());
+                (NicRx::new(ring, device.clone(), number), place, 0)
+            }
+            Some(headers) => {
+                let header = self.header_buffer(&headers)?;
+                let sources = [Source::new(queue.pool, buffer), Source::new(headers, header)];
+                let ring = AssembledRing::new(
+                    device,
+                    sources,
+                    queue.descriptors,
+                    limits,
+                    offloads,
+                    doorbell,
+                    counters,
+                )?;
+                let place = ring.place();
+                (NicRx::new_assembled(ring, device.clone(), number), place, header)
+            }
+        };
         // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
-        let setup = RxSetup { queue: number, iova, bytes, buffer };
-        let handed = self.card.start_receive(&self.device, &self.filters, setup);
-        if handed.is_ok() {
-            ring.ring_doorbell();
+        self.device.function.set_bus_master(true)?;
+        let setup = RxSetup { queue: number, iova, bytes, buffer, header };
+        self.card.start_receive(&self.device, &self.filters, setup)?;
+        rx.ring_doorbell();
+        Ok(rx)
+    }
+
+    /// Bytes that the card may write into each fragment of a pool for headers.
+    fn header_buffer(&self, pool: &Pool) -> Result<usize, Error> {
+        self.check_space(pool)?;
+        let (size, headroom) = (pool.fragment_size(), usize::from(pool.headroom()));
+        // Bit 0 of a header's address is the card's.
+        let buffer = C::header_buffer(size - headroom).filter(|_| headroom.is_multiple_of(2));
+        buffer.ok_or_else(|| {
+            let asked = format!("{size} bytes after a headroom of {headroom}");
+            self.info.unsupported("header buffer of", asked, "larger ones, at even addresses")
+        })
+    }
+
+    fn check_space(&self, pool: &Pool) -> Result<(), Error> {
+        if pool.space().is(&self.device.space) {
+            return Ok(());
         }
-        let queue = NicRx::new(ring, self.device.clone(), number);
-        handed.map(|()| queue)
+        let asked = format!("{:?}, made in another address space,", pool.name());
+        Err(self.info.unsupported("receive pool", asked, "one address space, for all its memory"))
     }
 
     pub(super) fn start_transmit(

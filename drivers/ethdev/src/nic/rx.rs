@@ -1,4 +1,6 @@
-//! The receive path.
+//! The receive path. Frames that are put together from more than a ring's buffers in a row are in `rx/assembled.rs`.
+
+mod assembled;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -6,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pagewire_pci::Doorbell;
 use pagewire_pool::{Burst, Chain, Packet, PacketFlags, Pool, Posted};
+
+pub(super) use assembled::{AssembledRing, Source};
 
 use super::device::{Device, Way};
 use crate::config::RxOffloads;
@@ -36,12 +40,18 @@ pub trait RxFormat: Send + 'static {
     /// Put what the card found out about the packet into its metadata. `offloads`: what it was set up to find out
     /// ([`Card::finds_out`](super::Card::finds_out)); cards say more than that, and not always what it seems.
     fn describe(words: [u64; 2], offloads: RxOffloads, packet: &mut Packet);
+
+    /// Bytes that the card wrote into the header's buffer, of a descriptor that has one: its second word, posted.
+    fn header(_words: [u64; 2]) -> u16 {
+        0
+    }
 }
 
 /// A receive queue of a card with descriptors of format `F`.
 pub struct NicRx<F: RxFormat> {
-    /// Present until dropped.
+    /// One of the two is present until dropped.
     ring: Option<Box<RxRing<F>>>,
+    assembled: Option<Box<AssembledRing<F>>>,
     device: Arc<Device>,
     number: usize,
 }
@@ -70,6 +80,13 @@ impl RxLimits {
     pub(super) fn new(frame: usize, buffer: usize) -> RxLimits {
         RxLimits { frame, segments: frame.div_ceil(buffer) as u16 }
     }
+}
+
+/// A pool has not as many fragments as a ring needs.
+fn few_fragments(device: &Device, pool: &Pool, descriptors: u32, needed: u64) -> Error {
+    let (name, has) = (pool.name(), pool.stats().fragments);
+    let limit = format!("a pool ({name:?}) of {has} fragments for it, where {needed} are needed");
+    device.unsupported("receive ring of", format!("{descriptors} descriptors"), limit)
 }
 
 /// What a queue counts.
@@ -117,9 +134,7 @@ impl<F: RxFormat> RxRing<F> {
         let has = pool.stats().fragments;
         let fragments: Vec<Posted> = (0..descriptors).map_while(|_| pool.alloc()).collect();
         if has < needed || fragments.len() < descriptors as usize {
-            let limit =
-                format!("a pool ({:?}) of {has} fragments for it, where {needed} are needed", pool.name());
-            return Err(device.unsupported("receive ring of", format!("{descriptors} descriptors"), limit));
+            return Err(few_fragments(device, &pool, descriptors, needed));
         }
         Ok(RxRing {
             descriptors: PostedRing::new(&device.space, fragments, headroom)?,
@@ -245,13 +260,24 @@ impl Assembly {
         counters: &RxCounters,
     ) -> Option<Packet> {
         let end = status & F::END != 0;
-        let before = std::mem::replace(self, Assembly::Between);
-        let segment = match before {
+        let whole = match self {
             Assembly::Skipping => None,
             // Only the last descriptor of a frame says whether it is broken; then all of it goes.
             _ if status & F::BROKEN != 0 => None,
             _ => done.complete(headroom, F::len(status), PacketFlags::empty()).ok(),
         };
+        self.extend(end, whole, limits, counters)
+    }
+
+    /// The next segment of a frame, or `None` for one that spoils it. Returns the packet if that was the `end`.
+    fn extend(
+        &mut self,
+        end: bool,
+        segment: Option<Packet>,
+        limits: RxLimits,
+        counters: &RxCounters,
+    ) -> Option<Packet> {
+        let before = std::mem::replace(self, Assembly::Between);
         let chain = match (before, segment) {
             (Assembly::Between, Some(segment)) => Some(Chain::new(segment)),
             (Assembly::Partial(mut chain), Some(segment)) => chain.push(segment).is_ok().then_some(chain),
@@ -288,7 +314,27 @@ impl Assembly {
 
 impl<F: RxFormat> NicRx<F> {
     pub(super) fn new(ring: RxRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
-        NicRx { ring: Some(Box::new(ring)), device, number }
+        NicRx { ring: Some(Box::new(ring)), assembled: None, device, number }
+    }
+
+    pub(super) fn new_assembled(ring: AssembledRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
+        NicRx { ring: None, assembled: Some(Box::new(ring)), device, number }
+    }
+
+    /// Hand the ring to the card.
+    pub(super) fn ring_doorbell(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.ring_doorbell();
+        }
+        if let Some(ring) = &mut self.assembled {
+            ring.ring_doorbell();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn assemble(&mut self, out: &mut Burst) -> usize {
+        self.assembled.as_mut().map_or(0, |ring| ring.receive(out))
     }
 
     #[cfg(test)]
@@ -299,7 +345,7 @@ impl<F: RxFormat> NicRx<F> {
 
 impl<F: RxFormat> RxQueue for NicRx<F> {
     fn rx_burst(&mut self, out: &mut Burst) -> usize {
-        let Some(ring) = &mut self.ring else { return 0 };
+        let Some(ring) = &mut self.ring else { return self.assemble(out) };
         let (next, len) = (ring.next, out.len());
         let bytes = ring.receive(out);
         let (taken, packets) = (ring.next.wrapping_sub(next), out.len() - len);
@@ -314,18 +360,24 @@ impl<F: RxFormat> RxQueue for NicRx<F> {
     }
 
     fn pool(&mut self) -> &mut Pool {
-        // The ring leaves only in `drop`.
-        &mut self.ring.as_mut().expect("a live queue has its ring").pool
+        // The rings leave only in `drop`.
+        match &mut self.ring {
+            Some(ring) => &mut ring.pool,
+            None => self.assembled.as_mut().expect("a live queue has its ring").pool(),
+        }
     }
 
     fn posted(&self) -> usize {
-        self.ring.as_ref().map_or(0, |ring| ring.descriptors.len() as usize + ring.assembly.held())
+        match &self.ring {
+            Some(ring) => ring.descriptors.len() as usize + ring.assembly.held(),
+            None => self.assembled.as_ref().map_or(0, |ring| ring.posted()),
+        }
     }
 }
 
 impl<F: RxFormat> Drop for NicRx<F> {
     fn drop(&mut self) {
-        self.device.retire(Way::Receive, self.number, self.ring.take());
+        self.device.retire(Way::Receive, self.number, (self.ring.take(), self.assembled.take()));
     }
 }
 

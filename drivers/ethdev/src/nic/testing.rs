@@ -123,6 +123,7 @@ pub(super) mod plain {
     use super::super::{RxFormat, TxFormat};
     use super::*;
     use crate::config::{Capabilities, DescriptorLimits, RssLimits, RxOffloads, TxOffloads};
+    use crate::flow::FlowLimits;
     use crate::link::Link;
     use crate::mac::MacAddr;
 
@@ -189,7 +190,7 @@ pub(super) mod plain {
             tx_queues: 4,
             rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
             tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-            rx_offloads: RxOffloads::all(),
+            rx_offloads: RxOffloads::all().difference(RxOffloads::HEADER_SPLIT).difference(RxOffloads::LRO),
             tx_offloads: TxOffloads::all(),
             max_mtu: 9000,
             multicast_addresses: 2,
@@ -197,7 +198,7 @@ pub(super) mod plain {
             rss: RssLimits::NONE,
             queue_stop: false,
             vlan_filter: false,
-            flow_rules: 0,
+            flow: FlowLimits::NONE,
         };
         const COUNTERS: &'static [Counter] = &[];
         const RX_MISSED: &'static [&'static str] = &[];
