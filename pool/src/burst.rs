@@ -3,13 +3,12 @@
 // Moves packets in and out of a buffer without the bookkeeping of `Vec::drain`, which costs as much as a packet.
 #![allow(unsafe_code)]
 
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
-use std::ptr;
 
 use crate::magazine::release_bulk;
 use crate::packet::Packet;
-use crate::pool::{Batch, Fresh};
+use crate::pool::{Fresh, Pool};
 
 /// Packets handed over in one call. Its capacity is set once and never grows.
 #[derive(Debug)]
@@ -53,26 +52,34 @@ impl Burst {
         Ok(())
     }
 
-    /// Add the packets that `next` makes, until it makes none, the burst is full, or `fresh` is used up. Returns how many.
+    /// Add the packets that `next` makes, until it makes none, there are `count`, the burst is full, or the pool has no fragment.
+    /// Returns how many.
     ///
-    /// The receive loop of a driver: `next` is lent a fragment, which it takes to put it in the place of the one it
-    /// makes its packet from.
+    /// The receive loop of a driver: `next` is told how many were added before, and lent a fragment, which it takes to put it in the
+    /// place of the one it makes its packet from.
     #[inline(always)]
     pub fn fill(
         &mut self,
-        fresh: &mut Batch<'_>,
-        mut next: impl FnMut(Fresh<'_, '_>) -> Option<Packet>,
+        pool: &mut Pool,
+        count: usize,
+        mut next: impl FnMut(usize, Fresh<'_>) -> Option<Packet>,
     ) -> usize {
-        let (start, count) = (self.packets.len(), fresh.len().min(self.room()));
-        let slots = self.packets.as_mut_ptr();
-        let mut added = 0;
+        let count = count.min(self.room());
+        let mut offer = pool.batch(count);
+        let count = offer.len();
+        let start = self.packets.len();
+        let packets = self.packets.as_mut_ptr();
+        let (mut added, mut taken) = (0, 0);
         while added < count {
-            // Each round takes one fragment at most, and there are `count`.
-            let Some(packet) = next(Fresh::new(fresh)) else { break };
+            // SAFETY: each round takes one fragment at most, and there are `count`.
+            let fresh = unsafe { offer.lend(&mut taken) };
+            let Some(packet) = next(added, fresh) else { break };
             // SAFETY: start + added is within the capacity. Should `next` panic, what was added leaks, and is not dropped twice.
-            unsafe { slots.add(start + added).write(packet) };
+            unsafe { packets.add(start + added).write(packet) };
             added += 1;
         }
+        // SAFETY: so many have been taken.
+        unsafe { offer.advance(taken) };
         // SAFETY: that many packets have been written.
         unsafe { self.packets.set_len(start + added) };
         added
@@ -136,30 +143,33 @@ impl Drain<'_> {
     }
 
     /// Move packets into `slots`, one each in order, as long as `accept` says yes to the slot's number and the packet. Returns how
-    /// many. The slots are empty: what is in one is forgotten.
+    /// many.
     ///
     /// The transmit loop of a driver.
     #[inline(always)]
     pub fn hand_over(
         &mut self,
-        slots: &mut [Option<Packet>],
+        slots: &mut [MaybeUninit<Option<Packet>>],
         mut accept: impl FnMut(usize, &Packet) -> bool,
     ) -> usize {
         let count = slots.len().min(self.len());
-        for (number, slot) in slots[..count].iter_mut().enumerate() {
-            debug_assert!(slot.is_none(), "a slot is used before it was emptied");
-            // SAFETY: `next` is in the buffer, since there are `count`, and not yet taken. Advancing it makes the copy in the slot the
-            // only one; until then, should `accept` say no or panic, the copy is not dropped.
-            unsafe {
-                let packet = ManuallyDrop::new(self.next.read());
-                if !accept(number, &packet) {
-                    return number;
-                }
-                ptr::write(slot, Some(ManuallyDrop::into_inner(packet)));
-                self.next = self.next.add(1);
+        let first = self.next;
+        // Taken for good once that is known. Should `accept` panic, they leak, and are not dropped twice.
+        // SAFETY: there are `count`.
+        self.next = unsafe { first.add(count) };
+        let mut number = 0;
+        while number < count {
+            // SAFETY: in the buffer, since there are `count`, and not yet taken. What is not accepted is not dropped here.
+            let packet = ManuallyDrop::new(unsafe { first.add(number).read() });
+            if !accept(number, &packet) {
+                break;
             }
+            slots[number].write(Some(ManuallyDrop::into_inner(packet)));
+            number += 1;
         }
-        count
+        // SAFETY: `number` is no more than `count`.
+        self.next = unsafe { first.add(number) };
+        number
     }
 }
 
@@ -196,7 +206,7 @@ impl Drop for Drain<'_> {
             // SAFETY: `left` packets from `next` on are still in the buffer; they move to its front, and the length
             // covers exactly them.
             unsafe {
-                ptr::copy(self.next, self.burst.packets.as_mut_ptr(), left);
+                std::ptr::copy(self.next, self.burst.packets.as_mut_ptr(), left);
                 self.burst.packets.set_len(left);
             }
         }

@@ -9,9 +9,9 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
-use crate::packet::Packet;
+use crate::packet::{Packet, Plain};
 use crate::pool::{Doomed, Shared};
-use crate::record::{CHAINED, Record};
+use crate::record::{POOL, Record};
 use crate::sync::thread_local;
 
 /// Fragments a magazine holds at most. With its three counters it makes 1,024 bytes.
@@ -171,7 +171,7 @@ fn release_slow(record: NonNull<Record>) {
         let kind = unsafe {
             let record = &mut *record.as_ptr();
             next = record.next.take();
-            record.kind &= !CHAINED;
+            record.kind &= POOL;
             record.kind
         };
         drop(with_all(|magazines| {
@@ -201,6 +201,47 @@ pub fn release_bulk(slots: &mut [Option<Packet>]) {
                 release_slow(packet.into_record());
             }
             done += 1;
+        }
+    }
+}
+
+/// Drop packets that are all [`Plain`] alike: what a transmit ring does with those it sent in one run.
+///
+/// The packets' records are not looked at: they went cold while the card was at work.
+///
+/// # Safety
+///
+/// `packets` points to `count` packets, every one of them [included](Plain::includes) in `alike`. They are the caller's, who forgets them
+/// afterwards.
+#[inline]
+pub unsafe fn release_alike(alike: Plain, mut packets: *const Packet, mut count: usize) {
+    let kind = alike.pool();
+    while count > 0 {
+        let taken = with_all(|magazines| {
+            let magazine = &mut magazines[kind as usize % MAGAZINES];
+            if magazine.kind != kind {
+                return 0;
+            }
+            let start = usize::from(magazine.len).min(CAPACITY);
+            let room = usize::from(magazine.limit).min(CAPACITY).saturating_sub(start).min(count);
+            // SAFETY: the packets are the caller's, who gives them away; a packet is a transparent pointer to its record; there is
+            // room for that many behind the first `start`.
+            unsafe {
+                let home = magazine.records.as_mut_ptr().add(start).cast::<Packet>();
+                ptr::copy_nonoverlapping(packets, home, room);
+            }
+            magazine.len += room as u16;
+            room
+        });
+        // SAFETY: as above; what `taken` covers has been moved, and the next one is moved here.
+        unsafe {
+            packets = packets.add(taken);
+            count -= taken;
+            if count > 0 {
+                release_slow(packets.read().into_record());
+                packets = packets.add(1);
+                count -= 1;
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use crate::about::{PacketType, RssTypes};
 use crate::error::Error;
 use crate::magazine;
-use crate::record::{CHAINED, Record};
+use crate::record::{POOL, Record};
 
 bitflags::bitflags! {
     /// What the receiving card found out about a packet, and what the sending card is asked to do with it.
@@ -96,7 +96,7 @@ impl Posted {
         self.record().size as usize
     }
 
-    /// The device has written `len` bytes from `offset` on and is done with the fragment.
+    /// The device has written `len` bytes from `offset` on and is done with the fragment. Of the flags, those of what was received count.
     ///
     /// A device may claim more than there is: data that would end beyond the fragment gives it back unread.
     #[inline(always)]
@@ -105,23 +105,23 @@ impl Posted {
             return Err(self);
         }
         // SAFETY: just compared.
-        Ok(unsafe { self.complete_unchecked(offset, len, flags) })
+        let mut packet = unsafe { self.complete_unchecked(offset.into(), len.into()) };
+        packet.set_rx_flags(flags);
+        Ok(packet)
     }
 
-    /// [`complete`](Posted::complete) for a receive loop that has compared already.
+    /// [`complete`](Posted::complete), without flags, for a receive loop that has compared already.
     ///
     /// # Safety
     ///
-    /// `offset + len` is no more than [`size`](Posted::size).
+    /// `offset + len` is no more than [`size`](Posted::size) and than 65,535.
     #[inline(always)]
-    pub unsafe fn complete_unchecked(self, offset: u16, len: u16, flags: PacketFlags) -> Packet {
-        debug_assert!(u32::from(offset) + u32::from(len) <= self.record().size);
+    pub unsafe fn complete_unchecked(self, offset: u32, len: u32) -> Packet {
+        debug_assert!(offset + len <= self.record().size);
         let mut record = ManuallyDrop::new(self).0;
         // SAFETY: the fragment is ours alone.
         let fields = unsafe { record.as_mut() };
-        fields.offset = offset;
-        fields.len = len;
-        (fields.packet_len, fields.flags) = (u32::from(len), flags.difference(PacketFlags::CHAINED).bits());
+        (fields.data, fields.offset, fields.packet_len) = (len, offset, len);
         Packet(record)
     }
 }
@@ -196,7 +196,7 @@ impl Packet {
     /// Bytes in the first segment.
     #[inline(always)]
     pub fn data_len(&self) -> u16 {
-        self.fields().len
+        self.fields().len()
     }
 
     /// Where a device finds the first byte of the first segment.
@@ -209,14 +209,39 @@ impl Packet {
     /// What is known and asked of the packet.
     #[inline(always)]
     pub fn flags(&self) -> PacketFlags {
-        PacketFlags::from_bits_retain(self.fields().flags)
+        let record = self.fields();
+        PacketFlags::from_bits_retain(record.data >> 16 | record.kind & !POOL)
     }
 
     /// Replace the flags. [`PacketFlags::CHAINED`] stays as it is.
     #[inline]
     pub fn set_flags(&mut self, flags: PacketFlags) {
         let chained = self.flags() & PacketFlags::CHAINED;
-        self.fields_mut().flags = ((flags - PacketFlags::CHAINED) | chained).bits();
+        let flags = ((flags - PacketFlags::CHAINED) | chained).bits();
+        let record = self.fields_mut();
+        record.data = record.data & 0xffff | flags << 16;
+        record.kind = record.kind & POOL | flags & !POOL;
+    }
+
+    /// Replace the flags of what was received, in a receive path: those of what is to be sent are not set yet.
+    #[inline(always)]
+    pub fn set_rx_flags(&mut self, flags: PacketFlags) {
+        let record = self.fields_mut();
+        record.data = record.data & 0xffff | flags.bits() << 16;
+    }
+
+    /// Forget what the card was asked to do: it has been told. The packet takes the shortest way home then.
+    #[inline]
+    pub fn clear_requests(&mut self) {
+        self.set_flags(self.flags() - PacketFlags::TX_SLOW);
+    }
+
+    /// Length and kind in one word, as [`Plain`] compares it.
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        // SAFETY: the packet owns its record, in which both stand side by side, aligned for one load.
+        let word = unsafe { (&raw const (*self.0.as_ptr()).packet_len).cast::<u64>().read() };
+        if cfg!(target_endian = "big") { word.rotate_left(32) } else { word }
     }
 
     /// The VLAN tag control information that was stripped or is to be inserted; see the flags.
@@ -297,7 +322,7 @@ impl Packet {
         // SAFETY: offset + len lie within the fragment (checked wherever they are set), the fragment is mapped for as
         // long as it is held, initialised (memory of a segment is zeroed by the kernel), and its device is done with it.
         Some(unsafe {
-            std::slice::from_raw_parts(addr.as_ptr().add(usize::from(record.offset)), usize::from(record.len))
+            std::slice::from_raw_parts(addr.as_ptr().add(record.offset as usize), usize::from(record.len()))
         })
     }
 
@@ -309,8 +334,8 @@ impl Packet {
         // SAFETY: as for `as_slice`, and `&mut self` makes it the only reference.
         Some(unsafe {
             std::slice::from_raw_parts_mut(
-                addr.as_ptr().add(usize::from(record.offset)),
-                usize::from(record.len),
+                addr.as_ptr().add(record.offset as usize),
+                usize::from(record.len()),
             )
         })
     }
@@ -331,14 +356,14 @@ impl Packet {
     /// Bytes free before the data.
     #[inline]
     pub fn headroom(&self) -> usize {
-        usize::from(self.fields().offset)
+        self.fields().offset as usize
     }
 
     /// Bytes free after the first segment's data.
     #[inline]
     pub fn tailroom(&self) -> usize {
         let record = self.fields();
-        record.size as usize - usize::from(record.offset) - usize::from(record.len)
+        record.size as usize - record.offset as usize - usize::from(record.len())
     }
 
     /// Grow the packet by `count` bytes at its front. Their content is whatever was there before.
@@ -348,8 +373,8 @@ impl Packet {
             return Err(Error::NoRoom { asked: count, room });
         }
         let record = self.fields_mut();
-        record.offset -= count as u16;
-        record.len += count as u16;
+        record.offset -= count as u32;
+        record.data += count as u32;
         record.packet_len += count as u32;
         Ok(())
     }
@@ -361,8 +386,8 @@ impl Packet {
             return Err(Error::NoRoom { asked: count, room });
         }
         let record = self.fields_mut();
-        record.offset += count as u16;
-        record.len -= count as u16;
+        record.offset += count as u32;
+        record.data -= count as u32;
         record.packet_len -= count as u32;
         Ok(())
     }
@@ -377,8 +402,8 @@ impl Packet {
             return Err(Error::NoRoom { asked: bytes.len(), room });
         }
         let record = self.fields_mut();
-        let end = usize::from(record.len);
-        record.len += bytes.len() as u16;
+        let end = usize::from(record.len());
+        record.data += bytes.len() as u32;
         record.packet_len += bytes.len() as u32;
         if let Some(data) = self.as_mut_slice() {
             data[end..].copy_from_slice(bytes);
@@ -412,6 +437,41 @@ impl Drop for Packet {
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Packet({} bytes, {} segments, {:?})", self.len(), self.segment_count(), self.flags())
+    }
+}
+
+/// What packets look like that a transmit path sends just as they are: of one pool and one segment, without requests to the card, not
+/// too short and not too long. To be that, and to come home together with others, costs a packet one comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    lowest: u64,
+    spread: u64,
+}
+
+impl Plain {
+    /// Packets of that packet's pool, of `shortest` to `longest` bytes.
+    #[inline]
+    pub fn like(packet: &Packet, shortest: u32, longest: u32) -> Plain {
+        let pool = u64::from(packet.kind() & POOL);
+        Plain {
+            lowest: pool << 32 | u64::from(shortest),
+            spread: u64::from(longest.saturating_sub(shortest)),
+        }
+    }
+
+    /// Packets of no pool: none is like that.
+    pub const NONE: Plain = Plain { lowest: u64::MAX, spread: 0 };
+
+    /// The pool's number.
+    #[inline(always)]
+    pub(crate) fn pool(&self) -> u32 {
+        (self.lowest >> 32) as u32
+    }
+
+    /// Whether the packet is one of them.
+    #[inline(always)]
+    pub fn includes(&self, packet: &Packet) -> bool {
+        packet.word().wrapping_sub(self.lowest) <= self.spread
     }
 }
 
@@ -466,13 +526,12 @@ impl Chain {
         // SAFETY: `tail` is a segment of `head`, which is ours and not lent to anybody.
         let tail = unsafe { self.tail.as_mut() };
         tail.next = Some(record);
-        tail.kind |= CHAINED;
+        tail.kind |= PacketFlags::CHAINED.bits();
         self.tail = record;
         self.segments += 1;
         let head = self.head.fields_mut();
         head.packet_len += len;
         head.segments = self.segments;
-        head.flags |= PacketFlags::CHAINED.bits();
         Ok(())
     }
 

@@ -182,7 +182,10 @@ impl Drop for Doomed {
 pub struct Pool {
     shared: NonNull<Shared>,
     cache: Box<[MaybeUninit<NonNull<Record>>; CACHE]>,
-    cached: usize,
+    /// Free fragments are the entries of the cache from `next` to before `end`, taken in this order: a receive loop has one count for
+    /// them, its descriptors and its packets.
+    next: usize,
+    end: usize,
     /// Fragments taken from the return ring so far.
     head: u64,
     kind: u32,
@@ -235,13 +238,13 @@ impl Pool {
             let record = Record {
                 addr: mapped.segment.as_ptr().as_ptr().wrapping_add(offset),
                 iova: iova.map_err(|cause| Error::Map { pool: name(), cause })?,
+                data: 0,
                 offset: 0,
-                len: 0,
-                kind: number as u32,
                 packet_len: 0,
-                flags: 0,
+                kind: number as u32,
                 next: None,
                 hash: 0,
+                size: config.fragment_size as u32,
                 vlan_tci: 0,
                 segments: 1,
                 l2_len: 0,
@@ -250,7 +253,6 @@ impl Pool {
                 mss: 0,
                 packet_type: 0,
                 rss_type: 0,
-                size: config.fragment_size as u32,
             };
             // SAFETY: the records are this function's own until the pool is published.
             unsafe { records.get(index).write(record) };
@@ -269,7 +271,8 @@ impl Pool {
             // SAFETY: `Box::into_raw` is never null.
             shared: unsafe { NonNull::new_unchecked(shared) },
             cache: Box::new([MaybeUninit::uninit(); CACHE]),
-            cached: 0,
+            next: 0,
+            end: 0,
             head: 0,
             kind: number as u32,
             headroom: config.headroom,
@@ -311,12 +314,13 @@ impl Pool {
     /// Take one fragment to post to a device. `None` if none is free.
     #[inline]
     pub fn alloc(&mut self) -> Option<Posted> {
-        if self.cached == 0 && !self.refill(1) {
+        if self.next == self.end && !self.refill(1) {
             return None;
         }
-        self.cached -= 1;
-        // SAFETY: entries below the old `cached` are free fragments; lowering it first makes this the only owner.
-        Some(Posted::from_record(unsafe { self.cache[self.cached].assume_init() }))
+        let fragment = self.cache[self.next];
+        self.next += 1;
+        // SAFETY: entries from `next` to `end` are free fragments; stepping over it makes this the only owner.
+        Some(Posted::from_record(unsafe { fragment.assume_init() }))
     }
 
     /// An empty packet with the pool's headroom. `None` if no fragment is free.
@@ -332,31 +336,42 @@ impl Pool {
     /// path asks for its burst and stops where the batch ends.
     #[inline(always)]
     pub fn batch(&mut self, count: usize) -> Batch<'_> {
-        if self.cached < count {
+        if self.end - self.next < count {
             self.refill(count);
         }
-        let last = self.cached - count.min(self.cached);
-        let offer = &self.cache[last..self.cached];
-        let (last, next) = (offer.as_ptr_range().start, offer.as_ptr_range().end);
+        let count = count.min(self.end - self.next);
+        // SAFETY: `next + count` is no more than `end`, which is within the cache.
+        let (next, end) = unsafe {
+            let next = self.cache.as_ptr().add(self.next);
+            (next, next.add(count))
+        };
         // Should the batch be leaked, its fragments are too: they are never given out twice.
-        self.cached -= offer.len();
-        Batch { next, last, pool: self }
+        self.next += count;
+        Batch { next, end, pool: self }
     }
 
     /// Fill the cache, from this thread's magazine first. Returns whether there is anything in it.
     #[inline(never)]
     fn refill(&mut self, want: usize) -> bool {
-        let recycled = magazine::take(self.kind, &mut self.cache[self.cached..]);
-        self.cached += recycled;
+        // What is left goes first.
+        self.cache.copy_within(self.next..self.end, 0);
+        (self.next, self.end) = (0, self.end - self.next);
+        let recycled = magazine::take(self.kind, &mut self.cache[self.end..]);
+        self.end += recycled;
         self.filled += recycled as u64;
-        if self.cached < want.min(CACHE) {
+        if self.end < want.min(CACHE) {
             self.refill_slow(want);
         }
         let published = &*self.monitor.published;
         add(&published.recycle_cached, recycled as u64);
         add(&published.alloc_refill, 1);
-        published.alloc_fast.store(self.filled - self.cached as u64, Ordering::Relaxed);
-        self.cached > 0
+        published.alloc_fast.store(self.filled - self.end as u64, Ordering::Relaxed);
+        self.end > 0
+    }
+
+    /// Free fragments in the cache.
+    fn cached(&self) -> usize {
+        self.end - self.next
     }
 
     /// Fill the cache from the return ring, then from the page store.
@@ -364,19 +379,19 @@ impl Pool {
     #[inline(never)]
     fn refill_slow(&mut self, want: usize) {
         let want = want.clamp(REFILL, CACHE);
-        let before = self.cached;
-        while self.cached < want {
+        let before = self.end;
+        while self.end < want {
             let Some(record) = self.pop_returned() else { break };
-            self.cache[self.cached].write(record);
-            self.cached += 1;
+            self.cache[self.end].write(record);
+            self.end += 1;
         }
-        let returned = self.cached - before;
-        while self.cached < want {
+        let returned = self.end - before;
+        while self.end < want {
             let Some(fragment) = self.store.take() else { break };
-            self.cache[self.cached].write(self.shared().records.get(fragment));
-            self.cached += 1;
+            self.cache[self.end].write(self.shared().records.get(fragment));
+            self.end += 1;
         }
-        let split = self.cached - before - returned;
+        let split = self.end - before - returned;
         self.filled += (returned + split) as u64;
         let published = &*self.monitor.published;
         add(&published.recycle_ring, returned as u64);
@@ -385,7 +400,7 @@ impl Pool {
             split as u64,
         );
         add(&published.hold, split as u64);
-        if self.cached == 0 {
+        if self.end == 0 {
             add(&published.alloc_empty, 1);
         }
     }
@@ -402,18 +417,19 @@ impl Pool {
     pub fn trim(&mut self) {
         let mut recycled = 0;
         loop {
-            let taken = magazine::take(self.kind, &mut self.cache[self.cached..]);
+            self.filled -= self.cached() as u64;
+            while self.next < self.end {
+                let fragment = self.cache[self.next];
+                self.next += 1;
+                // SAFETY: entries from `next` to `end` are free fragments; stepping over it makes this the only owner.
+                self.put(unsafe { fragment.assume_init() });
+            }
+            let taken = magazine::take(self.kind, &mut self.cache[..]);
+            (self.next, self.end) = (0, taken);
             recycled += taken;
             self.filled += taken as u64;
-            self.cached += taken;
-            if self.cached == 0 {
+            if taken == 0 {
                 break;
-            }
-            self.filled -= self.cached as u64;
-            while self.cached > 0 {
-                self.cached -= 1;
-                // SAFETY: entries below the old `cached` are free fragments; lowering it makes this the only owner.
-                self.put(unsafe { self.cache[self.cached].assume_init() });
             }
         }
         let mut returned = 0;
@@ -434,7 +450,7 @@ impl Pool {
 
     /// Fragments that can be allocated at once, short of those that are on their way back.
     pub fn available(&self) -> usize {
-        self.cached + self.store.free()
+        self.cached() + self.store.free()
     }
 
     /// Pages whose fragments are all in the page store.
@@ -444,7 +460,7 @@ impl Pool {
 
     /// The counters, exact.
     pub fn stats(&self) -> PoolStats {
-        self.monitor.published.alloc_fast.store(self.filled - self.cached as u64, Ordering::Relaxed);
+        self.monitor.published.alloc_fast.store(self.filled - self.cached() as u64, Ordering::Relaxed);
         self.monitor.stats()
     }
 
@@ -475,9 +491,9 @@ impl fmt::Debug for Pool {
 
 /// Fragments on offer to a receive path; see [`Pool::batch`].
 pub struct Batch<'a> {
-    /// Entries of the pool's cache from `last` to before `next` are on offer, the last of them first.
+    /// Entries of the pool's cache from `next` to before `end` are on offer.
     next: *const MaybeUninit<NonNull<Record>>,
-    last: *const MaybeUninit<NonNull<Record>>,
+    end: *const MaybeUninit<NonNull<Record>>,
     pool: &'a mut Pool,
 }
 
@@ -488,17 +504,26 @@ impl Batch<'_> {
         self.pool.fragment_size()
     }
 
+    /// The fragment after the first `taken`, which is counted there if it is taken.
+    ///
     /// # Safety
     ///
-    /// The batch is not empty.
+    /// The batch has more than `taken`, and it [advances](Batch::advance) by them before it is used otherwise.
     #[inline(always)]
-    unsafe fn take(&mut self) -> Posted {
-        // SAFETY: above `last`, so in the cache, which is borrowed; a free fragment, and stepping below it makes this the
-        // only owner.
-        unsafe {
-            self.next = self.next.sub(1);
-            Posted::from_record((*self.next).assume_init())
-        }
+    pub(crate) unsafe fn lend<'a>(&'a self, taken: &'a mut usize) -> Fresh<'a> {
+        // SAFETY: below `end`, so in the cache, which is borrowed, and a free fragment.
+        Fresh { fragment: unsafe { (*self.next.add(*taken)).assume_init() }, taken }
+    }
+
+    /// Those are no longer the batch's.
+    ///
+    /// # Safety
+    ///
+    /// The batch has `taken` or more.
+    #[inline(always)]
+    pub(crate) unsafe fn advance(&mut self, taken: usize) {
+        // SAFETY: no more than `end`.
+        self.next = unsafe { self.next.add(taken) };
     }
 }
 
@@ -507,13 +532,20 @@ impl Iterator for Batch<'_> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Posted> {
-        // SAFETY: there is one.
-        (self.next != self.last).then(|| unsafe { self.take() })
+        if self.next == self.end {
+            return None;
+        }
+        // SAFETY: below `end`, so in the cache, which is borrowed; a free fragment, and stepping over it makes this the only owner.
+        unsafe {
+            let fragment = (*self.next).assume_init();
+            self.next = self.next.add(1);
+            Some(Posted::from_record(fragment))
+        }
     }
 
     #[inline(always)]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = (self.next.addr() - self.last.addr()) / size_of::<NonNull<Record>>();
+        let left = (self.end.addr() - self.next.addr()) / size_of::<NonNull<Record>>();
         (left, Some(left))
     }
 }
@@ -524,24 +556,21 @@ impl Drop for Batch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let left = self.len();
-        self.pool.cached += left;
+        self.pool.next -= left;
     }
 }
 
-/// One fragment of a batch that may be taken; see [`crate::Burst::fill`].
-pub struct Fresh<'a, 'p>(&'a mut Batch<'p>);
+/// One fragment that may be taken; see [`crate::Burst::fill`].
+pub struct Fresh<'a> {
+    fragment: NonNull<Record>,
+    taken: &'a mut usize,
+}
 
-impl<'a, 'p> Fresh<'a, 'p> {
-    #[inline(always)]
-    pub(crate) fn new(batch: &'a mut Batch<'p>) -> Fresh<'a, 'p> {
-        debug_assert!(batch.len() > 0);
-        Fresh(batch)
-    }
-
+impl Fresh<'_> {
     /// Take it.
     #[inline(always)]
     pub fn take(self) -> Posted {
-        // SAFETY: `Burst::fill` makes no more of these than the batch has fragments, and taking consumes it.
-        unsafe { self.0.take() }
+        *self.taken += 1;
+        Posted::from_record(self.fragment)
     }
 }

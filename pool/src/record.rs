@@ -4,6 +4,7 @@
 // when it is free, and ownership passes through rings of plain pointers.
 #![allow(unsafe_code)]
 
+use std::mem::offset_of;
 use std::ptr::NonNull;
 
 use memmap2::MmapMut;
@@ -19,35 +20,36 @@ pub(crate) struct Record {
     /// Where devices find that byte. Constant.
     pub iova: u64,
 
-    /// Where the data begins, in bytes from `addr`.
-    pub offset: u16,
-    /// Bytes of data in this fragment.
-    pub len: u16,
-    /// The pool's number in the low half; the high half is zero unless the fragment needs care when freed ([`CHAINED`]).
-    pub kind: u32,
+    /// Bytes of data in this fragment in the low half; in the high half the low one of [`crate::PacketFlags`], what was found out on
+    /// receipt, valid in the first segment. One store for both.
+    pub data: u32,
+    /// Where the data begins, in bytes from `addr`: 16 bits, in a word that is as easily stored as added.
+    pub offset: u32,
 
     /// Bytes in the packet, all segments. Valid in the first segment.
     pub packet_len: u32,
-    /// [`crate::PacketFlags`]. Valid in the first segment.
-    pub flags: u32,
+    /// The pool's number in the low half. The high half is that of [`crate::PacketFlags`]: what keeps a packet off the shortest way
+    /// out, and a fragment off the shortest way home. Zero in a free fragment.
+    ///
+    /// It stands behind the length so that one comparison tells that a packet is of this pool, asks for nothing, and is neither too
+    /// short nor too long ([`crate::Plain`]).
+    pub kind: u32,
 
     /// The next segment. `None` in a free fragment.
     pub next: Option<NonNull<Record>>,
 
     /// RSS hash, valid with its flag.
     pub hash: u32,
+    /// Bytes in the fragment. Constant.
+    pub size: u32,
+
     /// VLAN tag control information, valid with its flags.
     pub vlan_tci: u16,
     /// Segments in the packet. Valid in the first segment of a chained packet.
     pub segments: u16,
-
     /// Lengths of the layer-2 and layer-3 headers in bytes, for transmit offloads.
     pub l2_len: u16,
     pub l3_len: u16,
-
-    /// Bytes in the fragment. Constant.
-    pub size: u32,
-
     /// Length of the layer-4 header and of a segment's payload in bytes, for segmentation.
     pub l4_len: u16,
     pub mss: u16,
@@ -57,10 +59,20 @@ pub(crate) struct Record {
     pub rss_type: u8,
 }
 
-/// Bit of [`Record::kind`]: more segments hang on this one.
-pub(crate) const CHAINED: u32 = 1 << 16;
+impl Record {
+    /// Bytes of data in this fragment.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u16 {
+        self.data as u16
+    }
+}
+
+/// The pool's number in [`Record::kind`].
+pub(crate) const POOL: u32 = 0xffff;
 
 const _: () = assert!(size_of::<Record>() == 64);
+const _: () = assert!(offset_of!(Record, packet_len) % 8 == 0);
+const _: () = assert!(offset_of!(Record, kind) == offset_of!(Record, packet_len) + 4);
 
 /// The records of one pool, an array in ordinary memory that no device can reach.
 pub(crate) struct Records {

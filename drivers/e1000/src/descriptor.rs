@@ -42,7 +42,7 @@ impl RxFormat for ExtendedRx {
             flags |= PacketFlags::RX_VLAN_STRIPPED;
             packet.set_vlan_tci((word >> 48) as u16);
         }
-        packet.set_flags(flags);
+        packet.set_rx_flags(flags);
     }
 }
 

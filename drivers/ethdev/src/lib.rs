@@ -28,7 +28,7 @@
 //! Applications that pick drivers at run time use [`AnyPort`], which dispatches once a burst.
 //!
 //! What a driver author implements: [`Port`], [`RxQueue`] and [`TxQueue`]; what helps: [`nic`] (all of it but the card itself),
-//! [`PostedRing`] and [`DescriptorRing`] (the only unsafe code that a driver of a descriptor-ring card needs), [`QueueCounters`], [`poll_until`].
+//! [`PostedRing`], [`TransmitRing`] and [`DescriptorRing`] (the only unsafe code that a driver of a descriptor-ring card needs), [`QueueCounters`], [`poll_until`].
 
 mod config;
 mod error;
@@ -41,6 +41,7 @@ mod posted_ring;
 mod refused;
 mod ring;
 mod stats;
+mod transmit_ring;
 mod wait;
 
 pub use config::{
@@ -59,4 +60,5 @@ pub use posted_ring::PostedRing;
 pub use refused::TxRefused;
 pub use ring::{DescriptorRing, RingView};
 pub use stats::{QueueCounters, QueueStats, Stats, XStat};
+pub use transmit_ring::TransmitRing;
 pub use wait::poll_until;

@@ -6,7 +6,7 @@
 use std::sync::atomic::{Ordering, fence};
 
 use pagewire_pci::AddressSpace;
-use pagewire_pool::{Batch, Burst, Packet, PacketFlags, Posted};
+use pagewire_pool::{Burst, Packet, Pool, Posted};
 
 use crate::error::Error;
 use crate::ring::DescriptorRing;
@@ -20,18 +20,23 @@ pub struct PostedRing {
     headroom: u16,
     /// Bytes of the smallest fragment that was posted at first: what the device has been promised. No smaller one follows.
     smallest: usize,
-    /// Bytes of data that it holds after the headroom, as far as a length goes.
-    room: u16,
+    /// Longest packet that the receive loop takes: what the smallest holds after the headroom, or less.
+    longest: u16,
 }
 
 impl PostedRing {
     /// Post each of `fragments`, whose number is a power of two. Data is to lie `headroom` bytes into each, which is no
-    /// longer than any of them.
+    /// longer than any of them. The receive loop takes packets of at most `longest` bytes.
     ///
     /// # Errors
     ///
     /// [`Error::Pci`] if there is no memory for the descriptors.
-    pub fn new(space: &AddressSpace, fragments: Vec<Posted>, headroom: u16) -> Result<PostedRing, Error> {
+    pub fn new(
+        space: &AddressSpace,
+        fragments: Vec<Posted>,
+        headroom: u16,
+        longest: u16,
+    ) -> Result<PostedRing, Error> {
         let smallest = fragments.iter().map(Posted::size).min().unwrap_or(0);
         let iovas: Vec<u64> = fragments.iter().map(|fragment| data(fragment, headroom)).collect();
         let mut ring = DescriptorRing::new(space, fragments)?;
@@ -40,7 +45,8 @@ impl PostedRing {
             view.write(index as u32, [iova, 0]);
         }
         let room = smallest.checked_sub(headroom.into()).expect("a fragment is longer than the headroom");
-        Ok(PostedRing { ring, headroom, smallest, room: room.try_into().unwrap_or(u16::MAX) })
+        let longest = u16::try_from(room).unwrap_or(u16::MAX).min(longest);
+        Ok(PostedRing { ring, headroom, smallest, longest })
     }
 
     /// Where the device finds the first descriptor.
@@ -90,58 +96,54 @@ impl PostedRing {
     }
 
     /// The receive loop: from `index` on, take descriptors for as long as `accept` finds the length of a whole packet in their
-    /// second word that is no more than `longest`, post a fragment of `fresh` in the place of each, and add the packets to `out`.
-    /// Returns how many, and their bytes. Takes none for fragments that [`replace`](PostedRing::replace) would not post.
+    /// second word that is not too long, post a fragment of the pool in the place of each, and add the packets to `out`. It ends
+    /// after `most` packets, where `out` is full or the pool empty, and at the end of the ring. Returns how many, and their bytes.
     ///
-    /// With `DESCRIBE` the packet and both words go to `describe`. `fresh` has no more fragments than there are descriptors
-    /// [to the end of the ring](PostedRing::straight): the loop has no index to mask. Nor does it ask a fragment for its size: what
-    /// is longer than the smallest of them can hold is left for [`replace`](PostedRing::replace).
+    /// With `DESCRIBE` the packet and both words go to `describe`. The loop has no index to mask, and asks no fragment for its size: a
+    /// pool of fragments that [`replace`](PostedRing::replace) would not post is not taken from, and what is longer than the smallest
+    /// of them can hold is left for it.
     #[inline(always)]
     pub fn exchange<const DESCRIBE: bool>(
         &mut self,
         index: u32,
-        fresh: &mut Batch<'_>,
+        pool: &mut Pool,
         out: &mut Burst,
-        longest: u16,
+        most: usize,
         mut accept: impl FnMut(u64) -> Option<u16>,
         mut describe: impl FnMut([u64; 2], &mut Packet),
     ) -> (usize, u64) {
-        if fresh.fragment_size() < self.smallest {
-            return (0, 0);
-        }
-        let (headroom, longest) = (self.headroom, longest.min(self.room));
+        let (headroom, longest) = (u32::from(self.headroom), u32::from(self.longest));
+        let big_enough = pool.fragment_size() >= self.smallest;
         let mut view = self.ring.view();
-        assert!(fresh.len() <= view.straight(index), "more fragments than descriptors");
-        let (mut descriptor, mut slot) = (view.words(index), view.slot_ptr(index));
-        let mut bytes = 0;
-        let taken = out.fill(fresh, |fragment| {
-            // SAFETY: `fill` calls this no more often than `fresh` has fragments, so that neither pointer is beyond the end of the
-            // ring; in bounds and aligned; the device may write it meanwhile, hence volatile.
+        let (descriptors, slots) = (view.words(index), view.slot_ptr(index));
+        let most = if big_enough { most.min(view.straight(index)) } else { 0 };
+        let mut bytes = 0u32;
+        let packets = out.fill(pool, most, |number, fragment| {
+            // SAFETY: `number` is less than `most`, so that neither pointer is beyond the end of the ring.
+            let (descriptor, slot) = unsafe { (descriptors.add(number * 2), slots.add(number)) };
+            // SAFETY: in bounds and aligned; the device may write it meanwhile, hence volatile.
             let status = u64::from_le(unsafe { descriptor.add(1).read_volatile() });
-            let len = accept(status).filter(|len| *len <= longest)?;
+            let len = accept(status).map(u32::from).filter(|len| *len <= longest)?;
             // What the device wrote before it is visible from here on.
             fence(Ordering::Acquire);
             // SAFETY: as above.
             let first = if DESCRIBE { u64::from_le(unsafe { descriptor.read_volatile() }) } else { 0 };
             let fragment = fragment.take();
-            let iova = data(&fragment, headroom);
+            let iova = fragment.iova() + u64::from(headroom);
             // SAFETY: as above; the slot is borrowed by the view. The fragment that was in it is at least `smallest` bytes long, which
-            // is no less than `headroom + longest`. Both pointers advance to the next or to one past the last.
+            // is no less than `headroom + longest`.
             let mut packet = unsafe {
                 descriptor.write_volatile(iova.to_le());
                 descriptor.add(1).write_volatile(0);
-                let filled = slot.replace(fragment);
-                (descriptor, slot) = (descriptor.add(2), slot.add(1));
-                filled.complete_unchecked(headroom, len, PacketFlags::empty())
+                slot.replace(fragment).complete_unchecked(headroom, len)
             };
-            // By way of 32 bits, as the record wants it: one conversion for both.
-            bytes += u64::from(u32::from(len));
+            bytes += len;
             if DESCRIBE {
                 describe([first, status], &mut packet);
             }
             Some(packet)
         });
-        (taken, bytes)
+        (packets, bytes.into())
     }
 
     /// The driver's side of a test: write a descriptor as the device would.

@@ -8,13 +8,12 @@ use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 
 use pagewire_pci::{AddressSpace, DmaBuffer};
-use pagewire_pool::{Drain, Packet};
 
 use crate::error::Error;
 
 /// A ring of 16-byte descriptors, two little-endian words each, in memory that the device reaches; and for each
-/// descriptor a slot out of its reach, for what it stands for, such as the packet being sent (`T = Option<Packet>`). For receive
-/// there is [`PostedRing`](crate::PostedRing).
+/// descriptor a slot out of its reach, for what it stands for. For packets there are [`PostedRing`](crate::PostedRing) and
+/// [`TransmitRing`](crate::TransmitRing).
 ///
 /// Every index is taken modulo the number of descriptors, so no index, wherever it comes from, is out of range.
 pub struct DescriptorRing<T> {
@@ -72,6 +71,11 @@ impl<T> DescriptorRing<T> {
         }
     }
 
+    /// The descriptor's slot.
+    pub fn slot(&self, index: u32) -> &T {
+        &self.slots[index as usize & (self.slots.len() - 1)]
+    }
+
     /// The `count` slots from `index` on, wrapping at the end of the ring: one or two slices.
     #[inline(always)]
     pub fn slots(&mut self, index: u32, count: u32) -> [&mut [T]; 2] {
@@ -80,11 +84,6 @@ impl<T> DescriptorRing<T> {
         let (wrapped, straight) = self.slots.split_at_mut(start);
         let first = count.min(straight.len());
         [&mut straight[..first], &mut wrapped[..count - first]]
-    }
-
-    /// The slots, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter()
     }
 }
 
@@ -153,44 +152,5 @@ impl<T> RingView<'_, T> {
     pub fn slot(&mut self, index: u32) -> &mut T {
         // SAFETY: a slot, borrowed by the view, which `&mut self` borrows in turn.
         unsafe { &mut *self.slot_ptr(index) }
-    }
-}
-
-impl RingView<'_, Option<Packet>> {
-    /// The transmit loop: from `index` on, write the descriptors that `encode` makes of packets from the front of `packets`, and
-    /// keep each packet in the slot of its descriptor, which is empty. Ends at the first that it makes none of, after `count`, and
-    /// [at the end of the ring](RingView::straight). Returns how many.
-    #[inline(always)]
-    pub fn send(
-        &mut self,
-        index: u32,
-        packets: &mut Drain<'_>,
-        count: usize,
-        mut encode: impl FnMut(&Packet) -> Option<[u64; 2]>,
-    ) -> usize {
-        let count = count.min(self.straight(index));
-        let start = index as usize & self.mask;
-        // SAFETY: start + count is within the ring, whose slots are borrowed by the view.
-        let (words, slots) = unsafe {
-            let slots = std::slice::from_raw_parts_mut(self.slots.as_ptr().add(start), count);
-            (self.words.as_ptr().add(start * 2), slots)
-        };
-        packets.hand_over(slots, |number, packet| {
-            let Some([first, second]) = encode(packet) else { return false };
-            // SAFETY: `number` is below the number of slots; the device may read it meanwhile, hence volatile.
-            unsafe {
-                words.add(number * 2).write_volatile(first.to_le());
-                words.add(number * 2 + 1).write_volatile(second.to_le());
-            }
-            true
-        })
-    }
-
-    /// Put a packet into an empty slot.
-    #[inline(always)]
-    pub fn put(&mut self, index: u32, packet: Packet) {
-        let slot = self.slot(index);
-        debug_assert!(slot.is_none(), "a slot is used before it was emptied");
-        *slot = Some(packet);
     }
 }

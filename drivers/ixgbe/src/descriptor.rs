@@ -87,7 +87,7 @@ impl RxFormat for RxAdvanced {
             let found = if kind & rx::BY_ETHERTYPE == 0 { kind & rx::TYPE } else { 0 };
             packet.set_packet_type(PacketType::from_bits_retain((found >> rx::TYPE_SHIFT) as u16));
         }
-        packet.set_flags(flags);
+        packet.set_rx_flags(flags);
     }
 
     /// HDR_LEN (7.1.6.2): what was split off, unless it was too long for its buffer.

@@ -46,12 +46,10 @@ pub struct NullRx {
 impl RxQueue for NullRx {
     fn rx_burst(&mut self, out: &mut Burst) -> usize {
         let (headroom, size) = (self.headroom, self.packet_size);
-        let mut fragments = self.pool.batch(out.room());
         // `start` has made sure that the packet fits into a fragment.
-        let packets = out.fill(&mut fragments, |fragment| {
+        let packets = out.fill(&mut self.pool, out.room(), |_, fragment| {
             fragment.take().complete(headroom, size, PacketFlags::empty()).ok()
         });
-        drop(fragments);
         if packets == 0 && out.room() > 0 {
             self.counters.count_nombuf();
         }

@@ -66,6 +66,27 @@ enum Assembly {
     Skipping,
 }
 
+/// How the next descriptors are received.
+#[derive(Clone, Copy)]
+enum Path {
+    /// In runs, nothing but the data.
+    Plain,
+    /// In runs, with what the card found out.
+    Describing,
+    /// One by one: within a frame.
+    Assembling,
+}
+
+impl Path {
+    fn of(assembly: &Assembly, offloads: RxOffloads) -> Path {
+        match assembly {
+            Assembly::Between if offloads.is_empty() => Path::Plain,
+            Assembly::Between => Path::Describing,
+            _ => Path::Assembling,
+        }
+    }
+}
+
 /// What a frame may be at most. The card's own limit is that of the longest frame there is.
 #[derive(Clone, Copy)]
 pub(super) struct RxLimits {
@@ -105,12 +126,11 @@ pub(super) struct RxRing<F> {
     /// Descriptors refilled since the last doorbell.
     held: u32,
     refill_batch: u32,
-    /// The frame's limit, as far as a length goes.
-    longest: u16,
     /// What is to be found out about packets.
     offloads: RxOffloads,
     doorbell: Doorbell,
     assembly: Assembly,
+    path: Path,
     limits: RxLimits,
     counters: Arc<RxCounters>,
     pool: Pool,
@@ -136,15 +156,17 @@ impl<F: RxFormat> RxRing<F> {
         if has < needed || fragments.len() < descriptors as usize {
             return Err(few_fragments(device, &pool, descriptors, needed));
         }
+        let offloads = offloads - RxOffloads::SCATTER;
+        let longest = u16::try_from(limits.frame).unwrap_or(u16::MAX);
         Ok(RxRing {
-            descriptors: PostedRing::new(&device.space, fragments, headroom)?,
+            descriptors: PostedRing::new(&device.space, fragments, headroom, longest)?,
             next: 0,
             held: 0,
             refill_batch: REFILL_BATCH.min(descriptors / 4),
-            longest: u16::try_from(limits.frame).unwrap_or(u16::MAX),
-            offloads: offloads - RxOffloads::SCATTER,
+            offloads,
             doorbell,
             assembly: Assembly::Between,
+            path: Path::of(&Assembly::Between, offloads),
             limits,
             counters,
             pool,
@@ -162,21 +184,58 @@ impl<F: RxFormat> RxRing<F> {
 
     /// Take what the card has finished, at most a chunk, and put fresh fragments in its place. Returns the packets' bytes.
     ///
-    /// In runs of whole packets in one fragment each. What ends a run is looked at alone.
+    /// Nearly always that is one run of whole packets in one fragment each.
     #[inline(always)]
     fn receive(&mut self, out: &mut Burst) -> u64 {
+        let most = out.room().min(CHUNK);
+        let (packets, bytes) = self.receive_run(out, most);
+        if packets < most && self.is_done() {
+            return bytes + self.receive_rest(out, most - packets);
+        }
+        bytes
+    }
+
+    /// Whether the card is done with the next descriptor.
+    #[inline(always)]
+    fn is_done(&mut self) -> bool {
+        self.descriptors.read::<1>(self.next) & F::DONE != 0
+    }
+
+    /// The hot loop: whole packets only, no calls, up to the end of the ring. Twice in the program, with and without metadata.
+    #[inline(always)]
+    fn receive_run(&mut self, out: &mut Burst, most: usize) -> (usize, u64) {
+        let run = match self.path {
+            Path::Plain => self.exchange::<false>(out, most),
+            Path::Describing => self.exchange::<true>(out, most),
+            Path::Assembling => (0, 0),
+        };
+        self.next = self.next.wrapping_add(run.0 as u32);
+        run
+    }
+
+    #[inline(always)]
+    fn exchange<const DESCRIBE: bool>(&mut self, out: &mut Burst, most: usize) -> (usize, u64) {
+        let (whole, offloads) = (F::DONE | F::END, self.offloads);
+        self.descriptors.exchange::<DESCRIBE>(
+            self.next,
+            &mut self.pool,
+            out,
+            most,
+            |status| (status & (whole | F::BROKEN) == whole).then(|| F::len(status)),
+            |words, packet| F::describe(words, offloads, packet),
+        )
+    }
+
+    /// Go on where a run ended with more to take: at the start of the ring, or with a descriptor that is to be looked at alone.
+    #[cold]
+    #[inline(never)]
+    fn receive_rest(&mut self, out: &mut Burst, mut left: usize) -> u64 {
         let mut bytes = 0;
-        let mut left = out.room().min(CHUNK);
-        while left > 0 {
-            if matches!(self.assembly, Assembly::Between) {
-                let (run, run_bytes) = match self.offloads.is_empty() {
-                    true => self.receive_run::<false>(out, left),
-                    false => self.receive_run::<true>(out, left),
-                };
-                (bytes, left) = (bytes + run_bytes, left - run);
-            }
-            if left == 0 || self.descriptors.read::<1>(self.next) & F::DONE == 0 {
-                break;
+        while left > 0 && self.is_done() {
+            let (packets, run_bytes) = self.receive_run(out, left);
+            (bytes, left) = (bytes + run_bytes, left - packets);
+            if packets > 0 {
+                continue;
             }
             match self.receive_other() {
                 Other::None => break,
@@ -190,23 +249,6 @@ impl<F: RxFormat> RxRing<F> {
             left -= 1;
         }
         bytes
-    }
-
-    /// The hot loop: whole packets only, no calls, up to the end of the ring. Twice in the program, with and without metadata.
-    #[inline(always)]
-    fn receive_run<const DESCRIBE: bool>(&mut self, out: &mut Burst, count: usize) -> (usize, u64) {
-        let (whole, offloads) = (F::DONE | F::END, self.offloads);
-        let mut fresh = self.pool.batch(count.min(self.descriptors.straight(self.next)));
-        let (taken, bytes) = self.descriptors.exchange::<DESCRIBE>(
-            self.next,
-            &mut fresh,
-            out,
-            self.longest,
-            |status| (status & (whole | F::BROKEN) == whole).then(|| F::len(status)),
-            |words, packet| F::describe(words, offloads, packet),
-        );
-        self.next = self.next.wrapping_add(taken as u32);
-        (taken, bytes)
     }
 
     /// The next descriptor, whatever it is.
@@ -225,7 +267,10 @@ impl<F: RxFormat> RxRing<F> {
             return Other::None;
         };
         self.next = self.next.wrapping_add(1);
-        match self.assembly.add::<F>(status, done, self.descriptors.headroom(), self.limits, &self.counters) {
+        let headroom = self.descriptors.headroom();
+        let packet = self.assembly.add::<F>(status, done, headroom, self.limits, &self.counters);
+        self.path = Path::of(&self.assembly, self.offloads);
+        match packet {
             None => Other::Consumed,
             Some(mut packet) => {
                 if !self.offloads.is_empty() {

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use pagewire_pci::Doorbell;
-use pagewire_pool::{Burst, Drain, Packet, PacketFlags, release_bulk};
+use pagewire_pool::{Burst, Drain, Packet};
 
 use plan::Contexts;
 pub use plan::{Encoded, L4, Request};
@@ -17,8 +17,8 @@ use crate::config::TxOffloads;
 use crate::error::Error;
 use crate::port::TxQueue;
 use crate::refused::TxRefused;
-use crate::ring::DescriptorRing;
 use crate::stats::QueueCounters;
+use crate::transmit_ring::TransmitRing;
 
 /// Descriptors between two status reports: one write-back by the card, one look by us, one bulk return to the pool.
 const REPORT_EVERY: u32 = 32;
@@ -47,6 +47,12 @@ pub trait TxFormat: Send + 'static {
     /// into segments.
     fn data(len: u16, packet: usize) -> u64;
 
+    /// That of a data descriptor that is a whole packet.
+    #[inline(always)]
+    fn whole(len: u32) -> u64 {
+        Self::data(len as u16, len as usize) | Self::END
+    }
+
     /// What the card must be told to do this for a packet. `None` if it cannot be told.
     fn encode(request: &Request) -> Option<Encoded>;
 
@@ -62,14 +68,9 @@ pub struct NicTx<F: TxFormat> {
     number: usize,
 }
 
-/// Everything the card may read, and how far it has come. Positions count on without end; rings take them modulo their length.
+/// Everything the card may read, and how far it has come.
 pub(super) struct TxRing<F> {
-    /// Each packet is kept at its last descriptor.
-    pub(super) descriptors: DescriptorRing<Option<Packet>>,
-    /// Next descriptor to write.
-    pub(super) tail: u32,
-    /// Oldest descriptor not yet known to be done.
-    pub(super) clean: u32,
+    pub(super) descriptors: TransmitRing,
     /// Descriptors since the last that reports its status: fewer than `report_every` between packets.
     unreported: u32,
     /// Descriptors that report, oldest first.
@@ -94,9 +95,7 @@ impl<F: TxFormat> TxRing<F> {
         counters: Arc<QueueCounters>,
     ) -> Result<TxRing<F>, Error> {
         Ok(TxRing {
-            descriptors: DescriptorRing::new(&device.space, (0..descriptors).map(|_| None).collect())?,
-            tail: 0,
-            clean: 0,
+            descriptors: TransmitRing::new(&device.space, descriptors, F::SHORTEST as u32, longest as u32)?,
             unreported: 0,
             reports: VecDeque::with_capacity(descriptors as usize),
             report_every: REPORT_EVERY.min(descriptors / 4),
@@ -109,129 +108,121 @@ impl<F: TxFormat> TxRing<F> {
         })
     }
 
-    /// Descriptors free. One stays unused: head equal to tail means an empty ring.
-    #[inline(always)]
-    fn free(&self) -> u32 {
-        self.descriptors.len() - 1 - self.tail.wrapping_sub(self.clean)
-    }
-
-    /// Free what the card has reported done, oldest first.
-    #[inline(always)]
-    fn clean_reported(&mut self) {
-        while let Some(&report) = self.reports.front() {
-            if self.descriptors.view().read::<1>(report) & F::DONE == 0 {
-                break;
-            }
+    /// Free what the card has reported done, oldest first, until that was `wanted` descriptors or more.
+    ///
+    /// With every report that is asked for, as many are wanted as there are between two: one comes home for each that leaves and each
+    /// that the receive queue posts anew. A card that finishes hundreds at a time would flood the thread's magazine, and most would
+    /// take the return ring. Cleaned to the end is a ring that is full or idle.
+    fn clean_reported(&mut self, wanted: u32) {
+        let before = self.descriptors.clean();
+        while self.descriptors.clean().wrapping_sub(before) < wanted
+            && let Some(&report) = self.reports.front()
+            && self.descriptors.read::<1>(report) & F::DONE != 0
+        {
             self.reports.pop_front();
-            self.free_until(report.wrapping_add(1));
+            self.descriptors.release(report.wrapping_add(1));
         }
     }
 
-    #[inline(always)]
-    fn free_until(&mut self, position: u32) {
-        let count = position.wrapping_sub(self.clean);
-        let [slots, wrapped] = self.descriptors.slots(self.clean, count);
-        release_bulk(slots);
-        if !wrapped.is_empty() {
-            release_bulk(wrapped);
-        }
-        self.clean = position;
+    /// Have the card report the descriptor written last, and see to reports that are there.
+    #[inline(never)]
+    fn report(&mut self) {
+        self.reports.push_back(self.descriptors.tail().wrapping_sub(1));
+        self.unreported = 0;
+        self.clean_reported(self.report_every);
     }
 
-    /// Send packets from the front of the burst. Returns how many are gone from it, how many of those were dropped, and the
-    /// bytes of the others.
-    #[inline(always)]
-    fn send(&mut self, packets: &mut Burst) -> (usize, usize, u64) {
-        let before = packets.len();
-        let (mut errors, mut bytes) = (0, 0);
-        let mut queue = packets.drain();
-        loop {
-            bytes += self.send_plain(&mut queue);
-            if queue.len() == 0 {
-                break;
-            }
-            // The next packet is not plain, or the ring is full.
-            match self.send_planned(&mut queue) {
-                Some(0) => errors += 1,
-                Some(sent) => bytes += sent,
-                None => break,
-            }
-        }
-        drop(queue);
-        (before - packets.len(), errors, bytes)
-    }
-
-    /// Send packets of one fragment that ask for nothing, until there is another, or no room. Returns their bytes.
+    /// Send packets of one fragment that ask for nothing, until there is another, or no room, or a status report is due. Returns
+    /// their bytes.
     ///
     /// In runs up to the next status report, so that the loop has one count to watch; the report is asked for afterwards, in the
     /// last descriptor, which the card does not own before the doorbell.
     #[inline(always)]
-    fn send_plain(&mut self, queue: &mut Drain<'_>) -> u64 {
-        let (shortest, spread) = (F::SHORTEST as u32, (self.longest - F::SHORTEST) as u32);
-        let mut bytes = 0;
-        loop {
-            let room = self.free().min(self.report_every - self.unreported);
-            let count = queue.len().min(room as usize);
-            if count == 0 {
-                return bytes;
-            }
-            let mut ring = self.descriptors.view();
-            let sent = ring.send(self.tail, queue, count, |packet| {
-                let len = packet.len() as u32;
-                let plain =
-                    len.wrapping_sub(shortest) <= spread && !packet.flags().intersects(PacketFlags::TX_SLOW);
-                plain.then(|| {
-                    bytes += u64::from(len);
-                    [packet.iova(), F::data(len as u16, len as usize) | F::END]
-                })
-            }) as u32;
-            if sent == 0 {
-                return bytes;
-            }
-            self.tail = self.tail.wrapping_add(sent);
-            self.unreported += sent;
-            if self.unreported == self.report_every {
-                ring.set::<1>(self.tail.wrapping_sub(1), F::REPORT);
-                self.reports.push_back(self.tail.wrapping_sub(1));
-                self.unreported = 0;
-            }
+    fn send_run(&mut self, queue: &mut Drain<'_>) -> u64 {
+        let mut bytes = 0u32;
+        let room = (self.report_every - self.unreported) as usize;
+        let sent = self.descriptors.send(queue, room, |packet| {
+            let len = packet.len() as u32;
+            bytes += len;
+            [packet.iova(), F::whole(len)]
+        });
+        self.unreported += sent as u32;
+        if self.unreported == self.report_every {
+            self.descriptors.set_last::<1>(F::REPORT);
+            self.report();
         }
+        bytes.into()
     }
 
-    /// Send the packet at the front, which is not plain. Returns its bytes, 0 if it is not one that can be sent and was
-    /// dropped, or `None` if there is no room for it now.
+    /// Go on after a run. Returns the bytes sent, and the number of packets dropped.
     #[inline(never)]
-    fn send_planned(&mut self, queue: &mut Drain<'_>) -> Option<u64> {
-        let plan = self.plan(queue.peek()?);
-        if plan.as_ref().is_ok_and(|plan| plan.descriptors > self.free()) {
-            return None;
+    fn send_rest(&mut self, queue: &mut Drain<'_>) -> (u64, usize) {
+        let (mut bytes, mut errors) = (0, 0);
+        loop {
+            let before = queue.len();
+            bytes += self.send_run(queue);
+            if queue.len() == 0 {
+                break;
+            }
+            if queue.len() < before {
+                continue;
+            }
+            // The next packet is not like those before, or the ring is full.
+            match self.send_other(queue) {
+                Other::Expected => {}
+                Other::Sent(sent) => bytes += sent,
+                Other::Dropped => errors += 1,
+                Other::Waits => break,
+            }
         }
-        let mut packet = queue.next()?;
+        (bytes, errors)
+    }
+
+    /// See to the packet at the front, which [`send_plain`](TxRing::send_plain) did not send.
+    #[inline(never)]
+    fn send_other(&mut self, queue: &mut Drain<'_>) -> Other {
+        let Some(packet) = queue.peek() else { return Other::Waits };
+        let plan = self.plan(packet);
+        if let Ok(plan) = &plan
+            && plan.descriptors > self.descriptors.free()
+        {
+            self.clean_reported(u32::MAX);
+            if plan.descriptors > self.descriptors.free() {
+                return Other::Waits;
+            }
+        }
+        if self.descriptors.expect(packet) {
+            return Other::Expected;
+        }
+        let Some(mut packet) = queue.next() else { return Other::Waits };
         let Ok(plan) = plan else {
             self.counters.count_errors(1);
-            return Some(0);
+            return Other::Dropped;
         };
         self.begin(&mut packet, &plan);
-        let last = packet.segment_count() - 1;
+        let segments = packet.segment_count();
+        let mut last = [0; 2];
         for (number, segment) in packet.segments().enumerate() {
-            let mut command = F::data(segment.data_len(), plan.told) | plan.options;
-            if number == last {
-                command |= F::END;
-                // Its count is one more once it is written.
-                if self.unreported + 1 >= self.report_every {
-                    command |= F::REPORT;
-                    self.reports.push_back(self.tail);
-                }
+            let words = [segment.iova(), F::data(segment.data_len(), plan.told) | plan.options];
+            match number + 1 < segments {
+                true => self.write(words, None),
+                false => last = words,
             }
-            self.write([segment.iova(), command]);
         }
-        if self.reports.back() == Some(&self.tail.wrapping_sub(1)) {
-            self.unreported = 0;
+        last[1] |= F::END;
+        // Its count is one more once it is written.
+        let report = self.unreported + 1 >= self.report_every;
+        if report {
+            last[1] |= F::REPORT;
         }
-        self.descriptors.view().put(self.tail.wrapping_sub(1), packet);
+        packet.clear_requests();
+        self.write(last, Some(packet));
+        if report {
+            self.report();
+        }
         // The packet itself is counted with its burst.
         self.counters.count(plan.frames - 1, 0);
-        Some(plan.bytes as u64)
+        Other::Sent(plan.bytes as u64)
     }
 
     /// Have the card report that it is done with all it has been given, if nothing in the ring makes it do so: by a
@@ -243,25 +234,35 @@ impl<F: TxFormat> TxRing<F> {
     #[cold]
     #[inline(never)]
     fn request_report(&mut self) {
-        if self.unreported == 0 || self.free() == 0 {
+        if self.unreported == 0 || self.descriptors.free() == 0 {
             return;
         }
-        self.reports.push_back(self.tail);
-        self.write(F::report(self.contexts.last::<F>()));
-        self.unreported = 0;
+        self.write(F::report(self.contexts.last::<F>()), None);
+        self.report();
         self.ring_doorbell();
     }
 
     #[inline(always)]
     fn ring_doorbell(&self) {
-        self.doorbell.ring(self.tail & (self.descriptors.len() - 1));
+        self.doorbell.ring(self.descriptors.tail_index());
     }
 
-    fn write(&mut self, words: [u64; 2]) {
-        self.descriptors.view().write(self.tail, words);
-        self.tail = self.tail.wrapping_add(1);
+    fn write(&mut self, words: [u64; 2], packet: Option<Packet>) {
+        self.descriptors.write(words, packet);
         self.unreported += 1;
     }
+}
+
+/// What became of a packet that is not like those before it.
+enum Other {
+    /// It is the first of others like it.
+    Expected,
+    /// Sent: its bytes.
+    Sent(u64),
+    /// It is not one that can be sent.
+    Dropped,
+    /// There is no room for it now.
+    Waits,
 }
 
 impl<F: TxFormat> NicTx<F> {
@@ -278,10 +279,17 @@ impl<F: TxFormat> NicTx<F> {
 impl<F: TxFormat> TxQueue for NicTx<F> {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         let Some(ring) = &mut self.ring else { return 0 };
-        ring.clean_reported();
-        let before = ring.tail;
-        let (gone, errors, bytes) = ring.send(packets);
-        if ring.tail != before {
+        let (before, tail) = (packets.len(), ring.descriptors.tail());
+        let mut queue = packets.drain();
+        let mut bytes = ring.send_run(&mut queue);
+        let mut errors = 0;
+        if queue.len() > 0 {
+            let (more, dropped) = ring.send_rest(&mut queue);
+            (bytes, errors) = (bytes + more, dropped);
+        }
+        drop(queue);
+        let gone = before - packets.len();
+        if ring.descriptors.tail() != tail {
             ring.ring_doorbell();
             ring.counters.count(gone - errors, bytes);
         } else if !packets.is_empty() {
@@ -298,9 +306,9 @@ impl<F: TxFormat> TxQueue for NicTx<F> {
     fn reclaim(&mut self) -> usize {
         let before = self.pending();
         if let Some(ring) = &mut self.ring
-            && ring.clean != ring.tail
+            && ring.descriptors.clean() != ring.descriptors.tail()
         {
-            ring.clean_reported();
+            ring.clean_reported(u32::MAX);
             // Of what is left, the report is there by one of the next calls.
             ring.request_report();
         }
@@ -308,8 +316,8 @@ impl<F: TxFormat> TxQueue for NicTx<F> {
     }
 
     fn pending(&self) -> usize {
-        let Some(ring) = self.ring.as_ref().filter(|ring| ring.clean != ring.tail) else { return 0 };
-        ring.descriptors.iter().flatten().map(Packet::segment_count).sum()
+        let Some(ring) = &self.ring else { return 0 };
+        ring.descriptors.packets().map(Packet::segment_count).sum()
     }
 }
 

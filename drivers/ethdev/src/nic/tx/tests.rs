@@ -1,13 +1,13 @@
 use super::super::testing::plain::{Plain, TDT, Tx, bench};
 use super::super::testing::{Bench, Random, burst, packet};
 use super::*;
+use crate::PacketFlags;
 use crate::port::Port;
 
 /// Mark descriptors as done, as the card would.
 fn done(ring: &mut TxRing<Tx>, index: u32) {
-    let [first, second] =
-        [ring.descriptors.view().read::<0>(index), ring.descriptors.view().read::<1>(index)];
-    ring.descriptors.view().write(index, [first, second | Tx::DONE]);
+    let [first, second] = [ring.descriptors.read::<0>(index), ring.descriptors.read::<1>(index)];
+    ring.descriptors.put(index, [first, second | Tx::DONE]);
 }
 
 #[test]
@@ -72,7 +72,11 @@ fn header_lengths_matter_to_checksums_alone() {
     tagged.set_flags(PacketFlags::TX_VLAN_INSERT);
     assert_eq!(queue.tx_burst(&mut burst(tagged)), 1);
     let ring = queue.ring();
-    assert_eq!((ring.tail, ring.contexts.last::<Tx>()), (2, Some([0, 1 << 29])), "a context of no header");
+    assert_eq!(
+        (ring.descriptors.tail(), ring.contexts.last::<Tx>()),
+        (2, Some([0, 1 << 29])),
+        "a context of no header"
+    );
 
     for (flags, l2, l3, sent) in [
         (PacketFlags::TX_IP_CSUM, 14, 20, true),
@@ -93,6 +97,46 @@ fn header_lengths_matter_to_checksums_alone() {
         assert_eq!(queue.pending() - before, usize::from(sent), "{flags:?} with headers of {l2} and {l3}");
     }
     assert_eq!(port.stats().tx_errors, 5);
+}
+
+/// What is sent together need not come home together: runs of two pools, chains and requests in between.
+#[test]
+fn packets_of_several_pools_go_home_to_their_own() {
+    let mut random = Random::new();
+    let mut bench = bench();
+    let (mut port, rx, mut queue) = bench.start(1024);
+    let mut pools = [bench.pool(512), bench.pool(512)];
+    let mut packets = Burst::new(32);
+    for round in 0..2_000 {
+        while packets.len() < 1 + random.below(31) as usize {
+            // Often of the same pool as the one before.
+            let pool = &mut pools[usize::from(random.below(if round % 2 == 0 { 2 } else { 20 }) == 0)];
+            let lengths = vec![100; if random.below(16) == 0 { 3 } else { 1 }];
+            let mut packet = packet(pool, &lengths);
+            if random.below(16) == 0 {
+                packet.set_flags(PacketFlags::TX_UDP_CSUM);
+                packet.set_header_lens(14, 20);
+            }
+            packets.push(packet).unwrap();
+        }
+        queue.tx_burst(&mut packets);
+        let ring = queue.ring();
+        (0..64).for_each(|index| done(ring, index));
+        if random.below(8) == 0 {
+            queue.reclaim();
+        }
+    }
+    drop((rx, queue, packets));
+    port.stop().unwrap();
+    for pool in &mut pools {
+        pool.trim();
+        assert_eq!((pool.stats().inflight(), pool.available()), (0, 512));
+    }
+    // None came home with what was asked of it.
+    for pool in &mut pools {
+        let all: Vec<Packet> = std::iter::from_fn(|| pool.alloc_packet()).collect();
+        assert!(all.len() == 512 && all.iter().all(|packet| packet.flags().is_empty()));
+    }
 }
 
 /// Done bits set early, late, never, on any descriptor, and a head of garbage: no panic, nothing lost, and never more
@@ -120,7 +164,7 @@ fn hostile_done_bits() {
         for _ in 0..random.below(40) {
             done(ring, random.next() as u32);
         }
-        assert!(ring.tail.wrapping_sub(ring.clean) < 64, "round {round}");
+        assert!(ring.descriptors.tail().wrapping_sub(ring.descriptors.clean()) < 64, "round {round}");
         if random.below(4) == 0 {
             queue.reclaim();
         }
