@@ -43,10 +43,11 @@ fn shortage(args: &Args, page_size: PageSize) -> Option<String> {
     if !page_size.is_huge() {
         return None;
     }
-    let pool = pool_config(args, page_size, 0);
+    let pool = pool_config(args, page_size, 0, 0);
+    let queues = args.ports.len() * usize::from(args.queues);
     let pages = |bytes: usize| bytes.div_ceil(page_size.bytes()) as u64;
-    let rings = args.ports.len() * (args.rx_ring + args.tx_ring) as usize * DescriptorRing::<()>::DESCRIPTOR;
-    let needed = args.ports.len() as u64 * pages(pool.fragments * pool.fragment_size) + pages(rings);
+    let rings = queues * (args.rx_ring + args.tx_ring) as usize * DescriptorRing::<()>::DESCRIPTOR;
+    let needed = queues as u64 * pages(pool.fragments * pool.fragment_size) + pages(rings);
     let counts = match pagewire_hugepages::Sysfs::default().counts(page_size, None) {
         Ok(counts) => counts,
         Err(error) => return Some(error.to_string()),
@@ -63,11 +64,11 @@ fn shortage(args: &Args, page_size: PageSize) -> Option<String> {
     })
 }
 
-fn pool_config(args: &Args, page_size: PageSize, number: usize) -> PoolConfig {
+fn pool_config(args: &Args, page_size: PageSize, port: usize, queue: u16) -> PoolConfig {
     let spare = if page_size.is_huge() { SPARE_FRAGMENTS } else { SMALL_SPARE_FRAGMENTS };
     let needed = (args.rx_ring + args.tx_ring) as usize + spare + 2 * usize::from(args.burst);
     PoolConfig {
-        name: format!("port{number}"),
+        name: if args.queues > 1 { format!("port{port}q{queue}") } else { format!("port{port}") },
         fragments: args.fragments.map_or(needed, |count| count as usize),
         headroom: if args.is_jumbo() { 0 } else { PoolConfig::HEADROOM },
         backing: page_size,
@@ -75,14 +76,15 @@ fn pool_config(args: &Args, page_size: PageSize, number: usize) -> PoolConfig {
     }
 }
 
-/// The pool of a port.
+/// The pool of a port's queue.
 pub(super) fn make_pool(
     args: &Args,
     page_size: PageSize,
     space: &AddressSpace,
-    number: usize,
+    port: usize,
+    queue: u16,
 ) -> Result<Pool, pagewire_pool::Error> {
-    Pool::new(&pool_config(args, page_size, number), space)
+    Pool::new(&pool_config(args, page_size, port, queue), space)
 }
 
 /// Whether an error is a lack of memory of the kind asked for.
