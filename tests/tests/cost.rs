@@ -40,12 +40,12 @@ fn compare(figures: &[(&str, u32, f64)], mut measure: impl FnMut(&str, u32) -> R
 #[test]
 fn a_packet_forwarded_on_the_82574_costs_what_the_documentation_says() -> Result<()> {
     let figures = [
-        ("io", 32, 74.8),
-        ("mac", 32, 88.0),
-        ("io", 8, 103.3),
-        ("mac", 8, 117.3),
-        ("io", 1, 362.3),
-        ("mac", 1, 381.3),
+        ("io", 32, 60.1),
+        ("mac", 32, 77.2),
+        ("io", 8, 82.4),
+        ("mac", 8, 100.0),
+        ("io", 1, 290.6),
+        ("mac", 1, 312.6),
     ];
     let nics = vec![Nic::on_hub("e1000e"), Nic::on_hub("e1000e")];
     let mut guest = Guest::boot(GuestOptions { nics, count_instructions: true, ..GuestOptions::default() })?;
@@ -56,12 +56,12 @@ fn a_packet_forwarded_on_the_82574_costs_what_the_documentation_says() -> Result
 #[test]
 fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result<()> {
     let figures = [
-        ("io", 32, 76.8),
-        ("mac", 32, 88.2),
-        ("io", 8, 105.3),
-        ("mac", 8, 117.8),
-        ("io", 1, 363.4),
-        ("mac", 1, 384.4),
+        ("io", 32, 62.2),
+        ("mac", 32, 77.5),
+        ("io", 8, 84.7),
+        ("mac", 8, 100.8),
+        ("io", 1, 294.7),
+        ("mac", 1, 318.7),
     ];
     // The program is built as the guest's are: with all optimisations.
     let program = script("static", &["count"])?.pop().context("tests/lab/static printed nothing")?;

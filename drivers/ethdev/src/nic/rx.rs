@@ -206,11 +206,17 @@ impl<F: RxFormat> RxRing<F> {
     fn receive_run(&mut self, out: &mut Burst, most: usize) -> (usize, u64) {
         let run = match self.path {
             Path::Plain => self.exchange::<false>(out, most),
-            Path::Describing => self.exchange::<true>(out, most),
+            Path::Describing => self.exchange_described(out, most),
             Path::Assembling => (0, 0),
         };
         self.next = self.next.wrapping_add(run.0 as u32);
         run
+    }
+
+    /// In a function of its own: two loops in one would cost each of them registers.
+    #[inline(never)]
+    fn exchange_described(&mut self, out: &mut Burst, most: usize) -> (usize, u64) {
+        self.exchange::<true>(out, most)
     }
 
     #[inline(always)]
