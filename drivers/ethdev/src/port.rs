@@ -85,7 +85,7 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if the port is started already; it goes on. [`Error::Unsupported`] if more is asked than [`Capabilities`]
+    /// [`Error::State`] if the port is started already; it goes on. [`Error::Unsupported`] if more is asked than [`Capabilities`](crate::Capabilities)
     /// say, and what the device makes of it; the port is stopped then.
     fn start(&mut self, config: PortConfig) -> Result<Queues<Self::Rx, Self::Tx>, Error>;
 

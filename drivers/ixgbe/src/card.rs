@@ -78,7 +78,7 @@ impl Card for Card82599 {
     fn finds_out(config: &PortConfig) -> RxOffloads {
         let hashes = !configure::rss_types(config).is_empty();
         let rss = if hashes { RxOffloads::RSS_HASH } else { RxOffloads::empty() };
-        config.rx_offloads - RxOffloads::RSS_HASH | rss
+        (config.rx_offloads - RxOffloads::RSS_HASH) | rss
     }
 
     fn receive_buffer(room: usize, frame: usize) -> Option<usize> {

@@ -92,7 +92,7 @@ impl Contexts {
 
 /// A context as it stands in the ring.
 fn numbered<F: TxFormat>([first, second]: [u64; 2], index: usize) -> [u64; 2] {
-    [first, second | F::SECOND_CONTEXT * index as u64]
+    [first, second | (F::SECOND_CONTEXT * index as u64)]
 }
 
 /// How a packet is to be written.
@@ -152,7 +152,7 @@ impl<F: TxFormat> TxRing<F> {
         if descriptors > most {
             return Err(TxRefused::Descriptors { descriptors, most });
         }
-        let options = encoded.options | F::SECOND_CONTEXT * index as u64;
+        let options = encoded.options | (F::SECOND_CONTEXT * index as u64);
         Ok(Plan { descriptors, context, options, told, frames, bytes: told + frames * headers, request })
     }
 
