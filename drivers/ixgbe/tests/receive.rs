@@ -4,12 +4,11 @@ mod common;
 
 use common::bench::{Bench, assert_nothing, bytes, count, frame, receive, send};
 use common::packets::{ETHERNET, Flow, UDP, payload, tcp_header};
-use common::{config, eventually, pool, serve};
+use common::{config, eventually, headers, pool, serve};
 use pagewire_ethdev::{
-    Burst, Error, Packet, PacketFlags, PacketType, Pool, Port, PortConfig, RxOffloads, RxQueue, TxOffloads,
+    Burst, Error, Packet, PacketFlags, PacketType, Port, PortConfig, RxOffloads, RxQueue, TxOffloads,
 };
 use pagewire_pci::AddressSpace;
-use pagewire_pool::{PageSize, PoolConfig};
 
 #[test]
 fn the_headers_that_were_found_are_told() {
@@ -45,18 +44,6 @@ fn the_headers_that_were_found_are_told() {
     let mut bench = Bench::new(false, |_, config| config.rx_offloads = RxOffloads::IP_CSUM);
     assert_eq!(bench.pass_frame(&Flow::new(false).udp(&data)).packet_type(), None);
     bench.finish();
-}
-
-fn headers(space: &AddressSpace, fragments: usize, headroom: u16) -> Pool {
-    let config = PoolConfig {
-        fragments,
-        fragment_size: 512,
-        headroom,
-        backing: PageSize::Size4K,
-        name: "headers".into(),
-        ..PoolConfig::default()
-    };
-    Pool::new(&config, space).unwrap()
 }
 
 fn split(space: &AddressSpace, config: &mut PortConfig) {

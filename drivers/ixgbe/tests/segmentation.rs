@@ -4,7 +4,7 @@
 mod common;
 
 use common::bench::{Bench, bytes, count};
-use common::packets::{ETHERNET, Flow, UDP, payload, tcp_header};
+use common::packets::{ETHERNET, Flow, UDP, ask, payload, segments, tcp_header, whole};
 use pagewire_ethdev::{Packet, PacketFlags, Port, RxOffloads, TxOffloads, TxQueue, TxRefused};
 
 fn bench() -> Bench {
@@ -12,45 +12,6 @@ fn bench() -> Bench {
         config.rx_offloads = RxOffloads::IP_CSUM | RxOffloads::L4_CSUM | RxOffloads::SCTP_CSUM;
         config.tx_offloads = TxOffloads::all();
     })
-}
-
-const SEQUENCE: u32 = u32::MAX - 2000;
-
-/// A packet to be cut, with garbage in every field that the card or the driver fills in.
-fn whole(flow: Flow, data: &[u8]) -> Vec<u8> {
-    let mut header = tcp_header(SEQUENCE);
-    (header.psh, header.fin) = (true, true);
-    let mut packet = flow.tcp(&header, &[]);
-    let (l3, l4) = (ETHERNET, flow.l4());
-    packet[l4 + 16..l4 + 18].fill(0xa5);
-    match flow.v6 {
-        true => packet[l3 + 4..l3 + 6].fill(0x5a),
-        false => {
-            packet[l3 + 2..l3 + 4].fill(0x5a);
-            packet[l3 + 10..l3 + 12].fill(0xa5);
-        }
-    }
-    packet.extend_from_slice(data);
-    packet
-}
-
-/// What a TCP that sends such segments itself would send.
-fn segments(flow: Flow, data: &[u8], mss: usize) -> Vec<Vec<u8>> {
-    let last = data.len().div_ceil(mss) - 1;
-    data.chunks(mss)
-        .enumerate()
-        .map(|(number, part)| {
-            let mut header = tcp_header(SEQUENCE.wrapping_add((number * mss) as u32));
-            (header.psh, header.fin) = (number == last, number == last);
-            Flow { id: flow.id.wrapping_add(number as u16), ..flow }.tcp(&header, part)
-        })
-        .collect()
-}
-
-fn ask(packet: &mut Packet, flow: Flow, mss: u16) {
-    packet.set_flags(PacketFlags::TX_TSO);
-    packet.set_header_lens(ETHERNET as u16, flow.l3() as u16);
-    packet.set_segmentation(20, mss);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::card::Card;
 use super::port::Nic;
 use super::rx::NicRx;
 use super::tx::NicTx;
-use crate::config::PortConfig;
+use crate::config::{PortConfig, RxOffloads};
 use crate::error::Error;
 use crate::port::Port;
 
@@ -51,13 +51,14 @@ impl<C: Card> Bench<C> {
         Pool::new(&config, &self.space).expect("memory for a pool")
     }
 
-    /// Every offload that the card has, rings of 64, an MTU of 9,000.
+    /// Every offload that the card has and that needs no pool, rings of 64, an MTU of 9,000.
     pub fn config(&self, fragments: usize) -> PortConfig {
         let mut config = PortConfig::single_queue(self.pool(fragments));
         (config.rx[0].descriptors, config.tx[0].descriptors) = (64, 64);
         config.mtu = 9000;
         let can = C::CAPABILITIES;
-        (config.rx_offloads, config.tx_offloads) = (can.rx_offloads, can.tx_offloads);
+        (config.rx_offloads, config.tx_offloads) =
+            (can.rx_offloads - RxOffloads::HEADER_SPLIT, can.tx_offloads);
         config
     }
 
@@ -122,7 +123,7 @@ pub(super) mod plain {
     use super::super::{Counter, Device, DeviceId, Encoded, Filters, Register, Request, RxSetup, TxSetup};
     use super::super::{RxFormat, TxFormat};
     use super::*;
-    use crate::config::{Capabilities, DescriptorLimits, RssLimits, RxOffloads, TxOffloads};
+    use crate::config::{Capabilities, DescriptorLimits, RssLimits, TxOffloads};
     use crate::flow::FlowLimits;
     use crate::link::Link;
     use crate::mac::MacAddr;
@@ -151,6 +152,9 @@ pub(super) mod plain {
         }
         fn describe([first, _]: [u64; 2], _: RxOffloads, packet: &mut Packet) {
             packet.set_rss_hash(first as u32, crate::RssTypes::IPV4);
+        }
+        fn header([first, _]: [u64; 2]) -> u16 {
+            (first >> 48) as u16
         }
     }
 
@@ -190,7 +194,7 @@ pub(super) mod plain {
             tx_queues: 4,
             rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
             tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-            rx_offloads: RxOffloads::all().difference(RxOffloads::HEADER_SPLIT).difference(RxOffloads::LRO),
+            rx_offloads: RxOffloads::all().difference(RxOffloads::LRO),
             tx_offloads: TxOffloads::all(),
             max_mtu: 9000,
             multicast_addresses: 2,
@@ -216,6 +220,9 @@ pub(super) mod plain {
         }
         fn receive_buffer(room: usize, _: usize) -> Option<usize> {
             Some(room / 1024 * 1024)
+        }
+        fn header_buffer(room: usize) -> Option<usize> {
+            Some(room)
         }
         fn start_receive(&mut self, _: &Device, _: &Filters, _: RxSetup) -> Result<(), Error> {
             Ok(())

@@ -257,6 +257,19 @@ pub(crate) fn pool(space: &AddressSpace, fragments: usize) -> Pool {
     Pool::new(&config, space).unwrap()
 }
 
+/// A pool for headers: 512 bytes less the headroom each.
+pub(crate) fn headers(space: &AddressSpace, fragments: usize, headroom: u16) -> Pool {
+    let config = PoolConfig {
+        fragments,
+        fragment_size: 512,
+        headroom,
+        backing: PageSize::Size4K,
+        name: "headers".into(),
+        ..PoolConfig::default()
+    };
+    Pool::new(&config, space).unwrap()
+}
+
 /// One queue pair with rings of 64.
 pub(crate) fn config(space: &AddressSpace) -> PortConfig {
     let mut config = PortConfig::single_queue(pool(space, 512));

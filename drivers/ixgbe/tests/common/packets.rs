@@ -4,6 +4,7 @@ use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions, Ipv6Header, PacketBuilder,
     PacketBuilderStep, TcpHeader, UdpHeader,
 };
+use pagewire_ethdev::{Packet, PacketFlags};
 
 /// Bytes of the Ethernet header.
 pub(crate) const ETHERNET: usize = 14;
@@ -107,6 +108,47 @@ pub(crate) fn tcp_header(sequence_number: u32) -> TcpHeader {
         window_size: 500,
         ..TcpHeader::default()
     }
+}
+
+/// Where the sequence numbers of packets to be cut begin: soon after, they begin anew.
+const SEQUENCE: u32 = u32::MAX - 2000;
+
+/// A packet to be cut, with garbage in every field that the card or the driver fills in.
+pub(crate) fn whole(flow: Flow, data: &[u8]) -> Vec<u8> {
+    let mut header = tcp_header(SEQUENCE);
+    (header.psh, header.fin) = (true, true);
+    let mut packet = flow.tcp(&header, &[]);
+    let (l3, l4) = (ETHERNET, flow.l4());
+    packet[l4 + 16..l4 + 18].fill(0xa5);
+    match flow.v6 {
+        true => packet[l3 + 4..l3 + 6].fill(0x5a),
+        false => {
+            packet[l3 + 2..l3 + 4].fill(0x5a);
+            packet[l3 + 10..l3 + 12].fill(0xa5);
+        }
+    }
+    packet.extend_from_slice(data);
+    packet
+}
+
+/// What a TCP that sends such segments itself would send.
+pub(crate) fn segments(flow: Flow, data: &[u8], mss: usize) -> Vec<Vec<u8>> {
+    let last = data.len().div_ceil(mss) - 1;
+    data.chunks(mss)
+        .enumerate()
+        .map(|(number, part)| {
+            let mut header = tcp_header(SEQUENCE.wrapping_add((number * mss) as u32));
+            (header.psh, header.fin) = (number == last, number == last);
+            Flow { id: flow.id.wrapping_add(number as u16), ..flow }.tcp(&header, part)
+        })
+        .collect()
+}
+
+/// Have a packet cut.
+pub(crate) fn ask(packet: &mut Packet, flow: Flow, mss: u16) {
+    packet.set_flags(PacketFlags::TX_TSO);
+    packet.set_header_lens(ETHERNET as u16, flow.l3() as u16);
+    packet.set_segmentation(20, mss);
 }
 
 /// Bytes of UDP's header.

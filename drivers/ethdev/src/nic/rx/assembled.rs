@@ -40,15 +40,15 @@ impl Source {
 }
 
 /// What a descriptor has posted.
-struct Slot {
+pub(super) struct Slot {
     data: Posted,
     header: Posted,
 }
 
 /// A receive ring whose descriptors have two buffers each.
 pub(crate) struct AssembledRing<F> {
-    descriptors: DescriptorRing<Slot>,
-    next: u32,
+    pub(super) descriptors: DescriptorRing<Slot>,
+    pub(super) next: u32,
     /// Descriptors refilled since the last doorbell.
     held: u32,
     refill_batch: u32,
@@ -119,6 +119,11 @@ impl<F: RxFormat> AssembledRing<F> {
 
     pub(crate) fn pool(&mut self) -> &mut Pool {
         &mut self.data.pool
+    }
+
+    #[cfg(test)]
+    pub(crate) fn headers(&mut self) -> &mut Pool {
+        &mut self.headers.pool
     }
 
     /// Fragments in the ring and in a frame that has not ended.

@@ -101,6 +101,67 @@ fn a_million_hostile_write_backs() {
     assert_eq!(monitor.stats().inflight(), 0);
 }
 
+/// The same for descriptors with a header's buffer: lengths of headers at random too, longer than their buffer, without data, without
+/// a frame; and both pools nearly empty.
+#[test]
+fn hostile_write_backs_of_headers() {
+    let mut random = Random::new();
+    let mut bench = bench();
+    let mut port = bench.open().unwrap();
+    let mut config = bench.config(64 + 16);
+    config.rx_offloads |= RxOffloads::HEADER_SPLIT;
+    config.rx[0].headers = Some(bench.pool(64 + 12));
+    let (data, headers) = (config.rx[0].pool.monitor(), config.rx[0].headers.as_ref().unwrap().monitor());
+    let (mut rx, tx) = port.start(config).unwrap();
+    let mut queue = rx.remove(0);
+    let mut held: Vec<Packet> = Vec::new();
+    let mut out = Burst::new(32);
+    let (mut split, mut whole) = (0_u64, 0_u64);
+    for _ in 0..50_000 {
+        let ring = queue.assembled.as_mut().unwrap();
+        let frame = 1 + random.below(8);
+        for step in 0..random.below(70) as u32 {
+            let index = if random.below(8) > 0 { ring.next.wrapping_add(step) } else { random.next() as u32 };
+            let [first, status] = write_back(&mut random, frame);
+            let header = [0, 1, 54, 1920, 1921, 0xffff][random.below(6) as usize];
+            ring.descriptors.view().write(index, [first & !(0xffff << 48) | header << 48, status]);
+        }
+        queue.rx_burst(&mut out);
+        for packet in out.drain() {
+            let bytes: usize = packet.segments().map(|segment| segment.as_slice().unwrap().len()).sum();
+            assert_eq!(bytes, packet.len());
+            assert!(bytes <= 9018 && packet.segment_count() <= 10, "{packet:?}");
+            match packet.flags().contains(PacketFlags::RX_HEADER_SPLIT) {
+                true => split += 1,
+                false => whole += 1,
+            }
+            held.push(packet);
+        }
+        if random.below(4) == 0 {
+            held.truncate(random.below(8) as usize);
+        }
+        if random.below(64) == 0 {
+            held.clear();
+            pagewire_pool::flush_thread();
+            let posted = queue.posted() as u64;
+            queue.pool().trim();
+            queue.assembled.as_mut().unwrap().headers().trim();
+            assert_eq!(data.stats().inflight() + headers.stats().inflight(), posted);
+        }
+    }
+    let stats = port.stats();
+    println!("{split} split, {whole} whole; {stats:?}");
+    assert!(
+        split > 10_000 && whole > 1_000 && stats.rx_errors > 10_000 && stats.rx_nombuf > 100,
+        "{stats:?}"
+    );
+    held.clear();
+    drop((queue, tx));
+    port.stop().unwrap();
+    pagewire_pool::flush_thread();
+    assert_eq!(data.stats().inflight() + headers.stats().inflight(), 0);
+}
+
 /// The tail never reaches the descriptor that is looked at next, wherever the ring is.
 #[test]
 fn the_tail_stays_one_behind() {
