@@ -30,8 +30,8 @@ bitflags::bitflags! {
         const RX_RSS_HASH = 1 << 5;
         /// Received: [`Packet::packet_type`] is valid.
         const RX_PACKET_TYPE = 1 << 6;
-        /// Received: the card put several TCP segments together. The headers are those of the first, as the card changed them;
-        /// their checksums are not to be relied on.
+        /// Received: the card put TCP segments together, one or more. The headers are those of the first, as the card changed them; the
+        /// checksum of TCP is as it was.
         const RX_LRO = 1 << 7;
         /// Received: the headers are the first segment, what follows them is in the next.
         const RX_HEADER_SPLIT = 1 << 8;

@@ -329,6 +329,9 @@ impl PortConfig {
         if !missing.is_empty() {
             return refuse("receive offload", format!("{missing:?}"), format!("{:?}", can.rx_offloads));
         }
+        if self.rx_offloads.contains(RxOffloads::HEADER_SPLIT | RxOffloads::LRO) {
+            return refuse("LRO", "with header split".into(), "one or the other".into());
+        }
         self.rx.iter().try_for_each(|queue| queue.check(info, self.rx_offloads))?;
         let missing = self.tx_offloads - can.tx_offloads;
         if !missing.is_empty() {

@@ -41,7 +41,7 @@ impl Card for Card82599 {
         tx_queues: TX_QUEUES,
         rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
         tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-        rx_offloads: RxOffloads::all().difference(RxOffloads::LRO),
+        rx_offloads: RxOffloads::all(),
         tx_offloads: TxOffloads::all(),
         max_mtu: MAX_MTU,
         multicast_addresses: MULTICAST,
@@ -87,6 +87,10 @@ impl Card for Card82599 {
 
     fn header_buffer(room: usize) -> Option<usize> {
         queues::header_buffer(room)
+    }
+
+    fn coalesced(buffer: usize) -> u16 {
+        queues::coalesced(buffer)
     }
 
     fn start_receive(&mut self, device: &Device, _filters: &Filters, setup: RxSetup) -> Result<(), Error> {

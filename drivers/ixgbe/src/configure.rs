@@ -63,7 +63,8 @@ fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
     // 7.1.10: without virtualisation all queues are pool 0's.
     registers.write_at(PSRTYPE, 0, PSRTYPE_IP);
     registers.write(RXCSUM, RXCSUM_PCSD);
-    registers.write(RFCTL, RFCTL_PLAIN);
+    let coalesce = config.rx_offloads.contains(RxOffloads::LRO);
+    registers.write(RFCTL, RFCTL_NFS_DIS | if coalesce { 0 } else { RFCTL_RSC_DIS });
     registers.modify(
         RDRXCTL,
         rdrxctl::RSCFRSTSIZE,

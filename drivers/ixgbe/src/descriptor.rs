@@ -17,6 +17,11 @@ mod rx {
     pub(super) const UDP: u64 = 1 << 9;
     pub(super) const SCTP: u64 = 1 << 10;
     pub(super) const BY_ETHERTYPE: u64 = 1 << 15;
+    /// Word 0: segments of a coalesced packet that begin in the descriptor; 0 in others.
+    pub(super) const RSCCNT: u64 = 0xf << 17;
+    /// Word 1, of a coalesced packet's descriptors but the last: the next.
+    pub(super) const NEXTP_SHIFT: u32 = 4;
+    pub(super) const NEXTP: u64 = 0xffff;
     /// Word 0: bytes of the header; that it was split off.
     pub(super) const HDR_LEN_SHIFT: u32 = 21;
     pub(super) const HDR_LEN: u64 = 0x3ff;
@@ -87,6 +92,9 @@ impl RxFormat for RxAdvanced {
             let found = if kind & rx::BY_ETHERTYPE == 0 { kind & rx::TYPE } else { 0 };
             packet.set_packet_type(PacketType::from_bits_retain((found >> rx::TYPE_SHIFT) as u16));
         }
+        if kind & rx::RSCCNT != 0 && offloads.contains(RxOffloads::LRO) {
+            flags |= PacketFlags::RX_LRO;
+        }
         packet.set_rx_flags(flags);
     }
 
@@ -96,6 +104,12 @@ impl RxFormat for RxAdvanced {
             true => (kind >> rx::HDR_LEN_SHIFT & rx::HDR_LEN) as u16,
             false => 0,
         }
+    }
+
+    /// NEXTP, valid if the packet is a coalesced one (7.1.6.2, 7.11).
+    fn goes_on([kind, status]: [u64; 2]) -> Option<u32> {
+        let valid = kind & rx::RSCCNT != 0 && status & rx::EOP == 0;
+        valid.then_some((status >> rx::NEXTP_SHIFT & rx::NEXTP) as u32)
     }
 }
 

@@ -32,6 +32,8 @@ registers! {
     EIAC       0x00810                RW  "8.2.3.5.5"   "Causes cleared automatically in MSI-X mode";
     EIAM       0x00890                RW  "8.2.3.5.6"   "Causes masked automatically";
     EIMC_EX    0x00ab0 [4 x 2]        WO  "8.2.3.5.9"   "Interrupt mask of vectors, clear";
+    EITR       0x00820 [4 x 24]       RW  "8.2.3.5.12"  "Interval of each vector's interrupts";
+    IVAR       0x00900 [4 x 64]       RW  "8.2.3.5.16"  "Which vector each queue raises, two pairs a word";
     IVAR_MISC  0x00a00                RW  "8.2.3.5.17"  "Which vector the causes that are no queue's raise";
     GPIE       0x00898                RW  "8.2.3.5.18"  "General purpose interrupt enable";
 
@@ -63,6 +65,7 @@ registers! {
     RDT        0x01018 [0x40 x 64]    RW  "8.2.3.8.5"   "Receive ring tail: the doorbell";
     RXDCTL     0x01028 [0x40 x 64]    RW  "8.2.3.8.6"   "Receive descriptor control";
     RXDCTL_64  0x0d028 [0x40 x 64]    RW  "8.2.3.8.6"   "The same of queues 64 to 127";
+    RSCCTL     0x0102c [0x40 x 64]    RW  "8.2.3.8.13"  "Receive coalescing";
     SRRCTL     0x01014 [0x40 x 64]    RW  "8.2.3.8.7"   "Receive buffer sizes and descriptor type";
     RDRXCTL    0x02f00                RW  "8.2.3.8.8"   "Receive DMA control";
     RXPBSIZE   0x03c00 [4 x 8]        RW  "8.2.3.8.9"   "Receive packet buffer sizes";
@@ -223,8 +226,17 @@ pub(crate) const DROP_SET: u32 = 15;
 pub(crate) const MCSTCTRL_MFE: u32 = 1 << 2;
 /// RXCSUM: descriptors hold the RSS hash where they could hold a fragment's checksum.
 pub(crate) const RXCSUM_PCSD: u32 = 1 << 13;
-/// RFCTL: no receive coalescing, no NFS.
-pub(crate) const RFCTL_PLAIN: u32 = 0b111 << 5;
+/// RFCTL: no receive coalescing; no NFS, neither way.
+pub(crate) const RFCTL_RSC_DIS: u32 = 1 << 5;
+pub(crate) const RFCTL_NFS_DIS: u32 = 0b11 << 6;
+/// RSCCTL: coalesce, packets of 1, 4, 8 or 16 descriptors.
+pub(crate) const RSCCTL_RSCEN: u32 = 1 << 0;
+pub(crate) const RSCCTL_MAXDESC: [(u16, u32); 4] = [(16, 3 << 2), (8, 2 << 2), (4, 1 << 2), (1, 0)];
+/// EITR: the interval's unit is 2 microseconds; the counter stays as it is.
+pub(crate) const EITR_INTERVAL_SHIFT: u32 = 3;
+pub(crate) const EITR_CNT_WDIS: u32 = 1 << 31;
+/// IVAR: a valid entry, for vector 0.
+pub(crate) const IVAR_VECTOR_0: u32 = 0x80;
 
 /// MRQC: RSS, and over what.
 pub(crate) mod mrqc {

@@ -34,6 +34,8 @@ pub struct RxSetup {
     pub buffer: usize,
     /// Bytes the card may write into each fragment for headers: what [`Card::header_buffer`] chose; 0 if there are none.
     pub header: usize,
+    /// Most descriptors of a packet that the card coalesces; 0 if it is not to.
+    pub coalesced: u16,
 }
 
 /// A transmit queue for the card to be told of.
@@ -114,6 +116,12 @@ pub trait Card: Send + Sized + 'static {
     /// too small. Asked only if [`Card::CAPABILITIES`] have [`RxOffloads::HEADER_SPLIT`].
     fn header_buffer(_room: usize) -> Option<usize> {
         None
+    }
+
+    /// Most descriptors that a packet can have which the card coalesces into buffers of so many bytes. Asked only if
+    /// [`Card::CAPABILITIES`] have [`RxOffloads::LRO`].
+    fn coalesced(_buffer: usize) -> u16 {
+        0
     }
 
     /// Hand a receive queue to the card, head and tail at 0. The tail is moved right after.

@@ -13,6 +13,9 @@ use crate::error::Error;
 /// Bytes of a frame besides its MTU: Ethernet header and one VLAN tag, without the frame check sequence.
 const FRAME_OVERHEAD: usize = 14 + 4;
 
+/// Bytes of a coalesced packet at most: what its IP header can tell, and Ethernet's.
+const COALESCED: usize = 0xffff + 14;
+
 /// What a started port's queues have in common, and which of them run.
 pub(super) struct Started {
     /// As asked for, without the queues.
@@ -65,7 +68,8 @@ impl<C: Card> Nic<C> {
     ) -> Result<NicRx<C::Rx>, Error> {
         let config = &started.config;
         self.check_space(&queue.pool)?;
-        let frame = usize::from(config.mtu) + FRAME_OVERHEAD;
+        let lro = config.rx_offloads.contains(RxOffloads::LRO);
+        let frame = if lro { COALESCED } else { usize::from(config.mtu) + FRAME_OVERHEAD };
         let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
         let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
             let limit = format!(
@@ -74,7 +78,7 @@ impl<C: Card> Nic<C> {
             );
             self.info.unsupported("receive buffer of", format!("{room} bytes"), limit)
         })?;
-        if frame > buffer && !config.rx_offloads.contains(RxOffloads::SCATTER) {
+        if frame > buffer && !config.rx_offloads.intersects(RxOffloads::SCATTER | RxOffloads::LRO) {
             let limit =
                 format!("receive buffers of {buffer} bytes, and RxOffloads::SCATTER is not asked for");
             return Err(self.info.unsupported("MTU", config.mtu, limit));
@@ -84,21 +88,28 @@ impl<C: Card> Nic<C> {
         }
         let (tail, index) = C::receive_tail(number);
         let doorbell = self.device.registers.doorbell(tail, index)?;
-        let (limits, counters) = (RxLimits::new(frame, buffer), self.rx_counters[number].clone());
+        let coalesced = if lro { C::coalesced(buffer) } else { 0 };
+        let limits = match coalesced {
+            0 => RxLimits::new(frame, buffer),
+            segments => RxLimits::new(frame.min(usize::from(segments) * buffer), buffer),
+        };
+        let counters = self.rx_counters[number].clone();
         let (device, offloads) = (&self.device, started.finds_out);
         let (mut rx, (iova, bytes), header) = match queue.headers {
-            None => {
+            None if !lro => {
                 let ring =
                     RxRing::new(device, queue.pool, queue.descriptors, limits, offloads, doorbell, counters)?;
                 let place = (ring.descriptors.iova(), ring.descriptors.bytes());
                 (NicRx::new(ring, device.clone(), number), place, 0)
             }
-            Some(headers) => {
-                let header = self.header_buffer(&headers)?;
-                let sources = [Source::new(queue.pool, buffer), Source::new(headers, header)];
+            headers => {
+                let header = headers.as_ref().map_or(Ok(0), |headers| self.header_buffer(headers))?;
+                let headers = headers.map(|headers| Source::new(headers, header));
+                let data = Source::new(queue.pool, buffer);
                 let ring = AssembledRing::new(
                     device,
-                    sources,
+                    data,
+                    headers,
                     queue.descriptors,
                     limits,
                     offloads,
@@ -111,7 +122,7 @@ impl<C: Card> Nic<C> {
         };
         // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
         self.device.function.set_bus_master(true)?;
-        let setup = RxSetup { queue: number, iova, bytes, buffer, header };
+        let setup = RxSetup { queue: number, iova, bytes, buffer, header, coalesced };
         self.card.start_receive(&self.device, &self.filters, setup)?;
         rx.ring_doorbell();
         Ok(rx)

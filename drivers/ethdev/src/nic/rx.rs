@@ -45,6 +45,11 @@ pub trait RxFormat: Send + 'static {
     fn header(_words: [u64; 2]) -> u16 {
         0
     }
+
+    /// The descriptor in which a coalesced packet goes on, of which this one is not the last. `None`: in the next, as all others.
+    fn goes_on(_words: [u64; 2]) -> Option<u32> {
+        None
+    }
 }
 
 /// A receive queue of a card with descriptors of format `F`.

@@ -1,4 +1,4 @@
-//! The receive path for frames that are put together: headers in fragments of their own.
+//! The receive path for frames that are put together: headers in fragments of their own, or TCP segments that the card coalesced.
 //!
 //! Not one of the hot loops: what it does a frame costs more than the framework around it.
 
@@ -42,10 +42,13 @@ impl Source {
 /// What a descriptor has posted.
 pub(super) struct Slot {
     data: Posted,
-    header: Posted,
+    header: Option<Posted>,
 }
 
-/// A receive ring whose descriptors have two buffers each.
+/// Packets that a card coalesces at a time.
+const COALESCED: u16 = 32;
+
+/// A receive ring whose descriptors have two buffers each, or whose frames go on in descriptors that are not neighbours.
 pub(crate) struct AssembledRing<F> {
     pub(super) descriptors: DescriptorRing<Slot>,
     pub(super) next: u32,
@@ -53,8 +56,12 @@ pub(crate) struct AssembledRing<F> {
     held: u32,
     refill_batch: u32,
     data: Source,
-    headers: Source,
-    assembly: Assembly,
+    headers: Option<Source>,
+    /// By descriptor: the frame that goes on in it.
+    frames: Box<[Assembly]>,
+    /// Frames that go on somewhere.
+    open: u16,
+    most_open: u16,
     limits: RxLimits,
     offloads: RxOffloads,
     doorbell: Doorbell,
@@ -66,28 +73,35 @@ impl<F: RxFormat> AssembledRing<F> {
     /// A ring full of posted fragments.
     pub(crate) fn new(
         device: &Device,
-        [mut data, mut headers]: [Source; 2],
+        mut data: Source,
+        mut headers: Option<Source>,
         descriptors: u32,
         limits: RxLimits,
         offloads: RxOffloads,
         doorbell: Doorbell,
         counters: Arc<RxCounters>,
     ) -> Result<AssembledRing<F>, Error> {
+        let most_open = if offloads.contains(RxOffloads::LRO) { COALESCED } else { 1 };
+        // With fewer the frames under way would wait for ever for fragments that they hold themselves.
+        let needed = u64::from(descriptors) + u64::from(limits.segments) * u64::from(most_open);
         // The header is a segment too.
-        let limits = RxLimits { segments: limits.segments + 1, ..limits };
-        let needed = u64::from(descriptors) + u64::from(limits.segments);
+        let limits = RxLimits { segments: limits.segments + u16::from(headers.is_some()), ..limits };
         let mut slots = Vec::new();
-        slots.extend(
-            (0..descriptors).map_while(|_| Some(Slot { data: data.alloc()?, header: headers.alloc()? })),
-        );
+        let mut slot = || {
+            let header = match &mut headers {
+                Some(headers) => Some(headers.alloc()?),
+                None => None,
+            };
+            Some(Slot { data: data.alloc()?, header })
+        };
+        slots.extend((0..descriptors).map_while(|_| slot()));
         let short = slots.len() < descriptors as usize;
-        for source in [&mut data, &mut headers] {
+        for source in [Some(&mut data), headers.as_mut()].into_iter().flatten() {
             if source.pool.stats().fragments < needed || (short && source.alloc().is_none()) {
                 return Err(few_fragments(device, &source.pool, descriptors, needed));
             }
         }
-        let words: Vec<[u64; 2]> =
-            slots.iter().map(|slot| [data.iova(&slot.data), headers.iova(&slot.header)]).collect();
+        let words: Vec<[u64; 2]> = slots.iter().map(|slot| words(&data, headers.as_ref(), slot)).collect();
         let mut ring = DescriptorRing::new(&device.space, slots)?;
         let mut view = ring.view();
         words.into_iter().zip(0..).for_each(|(words, index)| view.write(index, words));
@@ -98,7 +112,9 @@ impl<F: RxFormat> AssembledRing<F> {
             refill_batch: REFILL_BATCH.min(descriptors / 4),
             data,
             headers,
-            assembly: Assembly::Between,
+            frames: (0..descriptors).map(|_| Assembly::Between).collect(),
+            open: 0,
+            most_open,
             limits,
             offloads,
             doorbell,
@@ -123,12 +139,13 @@ impl<F: RxFormat> AssembledRing<F> {
 
     #[cfg(test)]
     pub(crate) fn headers(&mut self) -> &mut Pool {
-        &mut self.headers.pool
+        &mut self.headers.as_mut().expect("a ring with headers").pool
     }
 
     /// Fragments in the ring and in a frame that has not ended.
     pub(crate) fn posted(&self) -> usize {
-        2 * self.descriptors.len() as usize + self.assembly.held()
+        let each = if self.headers.is_some() { 2 } else { 1 };
+        each * self.descriptors.len() as usize + self.frames.iter().map(Assembly::held).sum::<usize>()
     }
 
     /// As [`RxQueue::rx_burst`](crate::RxQueue::rx_burst).
@@ -144,9 +161,10 @@ impl<F: RxFormat> AssembledRing<F> {
                 self.counters.queue.count_nombuf();
                 break;
             };
+            let index = self.next;
             self.next = self.next.wrapping_add(1);
             self.held += 1;
-            if let Some(packet) = self.add(words, parts) {
+            if let Some(packet) = self.add(index, words, parts) {
                 bytes += packet.len() as u64;
                 packets += 1;
                 // There is room: no more descriptors are looked at.
@@ -163,41 +181,77 @@ impl<F: RxFormat> AssembledRing<F> {
     /// Take out of the next descriptor what the card has written to: header and data. `None` if there is not a fresh fragment for each,
     /// and the frame stays where it is. What the card left alone stays posted.
     fn exchange(&mut self, words: [u64; 2]) -> Option<[Option<Posted>; 2]> {
-        let (header, data) = (F::header(words) > 0, F::len(words[1]) > 0);
-        let fresh_header = if header { Some(self.headers.alloc()?) } else { None };
-        let fresh_data = if data { Some(self.data.alloc()?) } else { None };
+        let fresh_header = match &mut self.headers {
+            Some(headers) if F::header(words) > 0 => Some(headers.alloc()?),
+            _ => None,
+        };
+        let fresh_data = if F::len(words[1]) > 0 { Some(self.data.alloc()?) } else { None };
         let mut view = self.descriptors.view();
         let slot = view.slot(self.next);
-        let header = fresh_header.map(|fresh| std::mem::replace(&mut slot.header, fresh));
+        let header = fresh_header.and_then(|fresh| slot.header.replace(fresh));
         let data = fresh_data.map(|fresh| std::mem::replace(&mut slot.data, fresh));
-        let words = [self.data.iova(&slot.data), self.headers.iova(&slot.header)];
-        view.write(self.next, words);
+        let posted = self::words(&self.data, self.headers.as_ref(), slot);
+        view.write(self.next, posted);
         Some([header, data])
     }
 
-    /// The packet, if this is its end.
-    fn add(&mut self, words: [u64; 2], [header, data]: [Option<Posted>; 2]) -> Option<Packet> {
+    /// The packet, if this is its end. `index`: of the descriptor.
+    fn add(&mut self, index: u32, words: [u64; 2], [header, data]: [Option<Posted>; 2]) -> Option<Packet> {
         let end = words[1] & F::END != 0;
         let broken = words[1] & F::BROKEN != 0;
-        let header = header.map(|header| {
-            header.complete(self.headers.headroom, F::header(words), PacketFlags::RX_HEADER_SPLIT).ok()
-        });
+        let headroom = self.headers.as_ref().map_or(0, |headers| headers.headroom);
+        let header = header
+            .map(|header| header.complete(headroom, F::header(words), PacketFlags::RX_HEADER_SPLIT).ok());
         let data =
             data.map(|data| data.complete(self.data.headroom, F::len(words[1]), PacketFlags::empty()).ok());
         let mut parts = [header, data].into_iter().flatten().map(|part| part.filter(|_| !broken)).peekable();
+        let mut frame = self.take_frame(index);
         let mut packet = None;
         if parts.peek().is_none() {
             // A descriptor of nothing: no card writes such, and no frame has it.
-            return self.assembly.extend(end, None, self.limits, &self.counters);
+            frame.extend(end, None, self.limits, &self.counters);
         }
         while let Some(part) = parts.next() {
             let last = end && parts.peek().is_none();
-            packet = self.assembly.extend(last, part, self.limits, &self.counters);
+            packet = frame.extend(last, part, self.limits, &self.counters);
         }
+        self.put_frame(F::goes_on(words).unwrap_or(index.wrapping_add(1)), frame);
         let mut packet = packet?;
-        let split = packet.flags() & PacketFlags::RX_HEADER_SPLIT;
+        let kept = packet.flags() & PacketFlags::RX_HEADER_SPLIT;
         F::describe(words, self.offloads, &mut packet);
-        packet.set_flags(packet.flags() | split);
+        packet.set_flags(packet.flags() | kept);
         Some(packet)
     }
+
+    /// The frame that goes on in a descriptor.
+    fn take_frame(&mut self, index: u32) -> Assembly {
+        let index = index as usize & (self.frames.len() - 1);
+        let frame = std::mem::replace(&mut self.frames[index], Assembly::Between);
+        self.open -= u16::from(matches!(frame, Assembly::Partial(_)));
+        frame
+    }
+
+    /// A frame goes on in a descriptor. Of two that do one is no frame, nor is one that is more than a card has at a time: whoever
+    /// says so leads us to hold more fragments than there are.
+    fn put_frame(&mut self, index: u32, frame: Assembly) {
+        if matches!(frame, Assembly::Between) {
+            return;
+        }
+        let mut frame = frame;
+        if !matches!(self.take_frame(index), Assembly::Between) || self.open >= self.most_open {
+            self.counters.queue.count_errors(1);
+            frame = Assembly::Skipping;
+        }
+        // What is skipped holds nothing.
+        let held = matches!(frame, Assembly::Partial(_));
+        let index = index as usize & (self.frames.len() - 1);
+        self.frames[index] = frame;
+        self.open += u16::from(held);
+    }
+}
+
+/// A descriptor as it is posted.
+fn words(data: &Source, headers: Option<&Source>, slot: &Slot) -> [u64; 2] {
+    let header = headers.zip(slot.header.as_ref()).map_or(0, |(headers, header)| headers.iova(header));
+    [data.iova(&slot.data), header]
 }
