@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 
 use crate::packet::{Packet, Plain};
 use crate::pool::{Doomed, Shared};
-use crate::record::{POOL, Record};
+use crate::record::{POOL, Record, magazine_of};
 use crate::sync::thread_local;
 
 /// Fragments a magazine holds at most. With its three counters it makes 1,024 bytes.
@@ -90,9 +90,14 @@ fn with_all<R>(f: impl FnOnce(&mut [Magazine; MAGAZINES]) -> R) -> R {
 }
 
 impl Magazine {
+    /// # Safety
+    ///
+    /// `len` is below `limit`.
     #[inline(always)]
-    fn push(&mut self, record: NonNull<Record>) {
-        self.records[usize::from(self.len)].write(record);
+    unsafe fn push(&mut self, record: NonNull<Record>) {
+        debug_assert!(self.len < self.limit);
+        // SAFETY: `limit` is CAPACITY at most.
+        unsafe { self.records.get_unchecked_mut(usize::from(self.len)).write(record) };
         self.len += 1;
     }
 
@@ -150,10 +155,11 @@ pub(crate) fn release(record: NonNull<Record>) {
     // SAFETY: the caller owns the fragment, so its record is alive and nobody writes it.
     let kind = unsafe { (*record.as_ptr()).kind };
     let fast = with_all(|magazines| {
-        let magazine = &mut magazines[kind as usize % MAGAZINES];
+        let magazine = &mut magazines[magazine_of(kind)];
         let fast = magazine.kind == kind && magazine.len < magazine.limit;
         if fast {
-            magazine.push(record);
+            // SAFETY: just compared.
+            unsafe { magazine.push(record) };
         }
         fast
     });
@@ -175,10 +181,11 @@ fn release_slow(record: NonNull<Record>) {
             record.kind
         };
         drop(with_all(|magazines| {
-            let magazine = &mut magazines[kind as usize % MAGAZINES];
+            let magazine = &mut magazines[magazine_of(kind)];
             let doomed = magazine.make_room(kind);
             if magazine.len < magazine.limit {
-                magazine.push(record);
+                // SAFETY: just compared.
+                unsafe { magazine.push(record) };
                 (doomed, None)
             } else {
                 (doomed, Shared::give_back(kind, &[record]))
@@ -218,7 +225,7 @@ pub unsafe fn release_alike(alike: Plain, mut packets: *const Packet, mut count:
     let kind = alike.pool();
     while count > 0 {
         let taken = with_all(|magazines| {
-            let magazine = &mut magazines[kind as usize % MAGAZINES];
+            let magazine = &mut magazines[magazine_of(kind)];
             if magazine.kind != kind {
                 return 0;
             }
@@ -251,7 +258,7 @@ pub unsafe fn release_alike(alike: Plain, mut packets: *const Packet, mut count:
 fn release_run(magazines: &mut [Magazine; MAGAZINES], slots: &mut [Option<Packet>]) -> usize {
     let Some(first) = slots.first().and_then(Option::as_ref) else { return 0 };
     let kind = first.kind();
-    let magazine = &mut magazines[kind as usize % MAGAZINES];
+    let magazine = &mut magazines[magazine_of(kind)];
     if magazine.kind != kind {
         return 0;
     }
@@ -276,7 +283,7 @@ fn release_run(magazines: &mut [Magazine; MAGAZINES], slots: &mut [Option<Packet
 #[inline]
 pub(crate) fn take(kind: u32, cache: &mut [MaybeUninit<NonNull<Record>>]) -> usize {
     with_all(|magazines| {
-        let magazine = &mut magazines[kind as usize % MAGAZINES];
+        let magazine = &mut magazines[magazine_of(kind)];
         if magazine.kind != kind {
             return 0;
         }

@@ -14,9 +14,9 @@ use pagewire_pci::AddressSpace;
 
 use crate::error::Error;
 use crate::magazine;
-use crate::packet::{Packet, PacketFlags, Posted};
+use crate::packet::{Packet, Posted};
 use crate::pages::PageStore;
-use crate::record::{Record, Records};
+use crate::record::{Record, Records, kind_of, pool_of};
 use crate::return_ring::{Outcome, ReturnRing};
 use crate::stats::{PoolMonitor, PoolStats, Published, add};
 use crate::sync::{AtomicPtr, Mutex, Ordering};
@@ -140,7 +140,7 @@ impl Shared {
     #[inline(never)]
     #[must_use]
     pub(crate) fn give_back(kind: u32, records: &[NonNull<Record>]) -> Option<Doomed> {
-        let pool = POOLS[kind as usize & MAX_POOLS].load(Ordering::Acquire);
+        let pool = POOLS[pool_of(kind) & MAX_POOLS].load(Ordering::Acquire);
         // SAFETY: a pool lives as long as a fragment of it is out, and `records` are, until `push` has counted them.
         let shared = unsafe { &*pool };
         // Counted before the push, after which the pool may be gone.
@@ -181,7 +181,7 @@ impl Drop for Doomed {
 /// are out is normal: its memory lives on until the last of them returns.
 pub struct Pool {
     shared: NonNull<Shared>,
-    cache: Box<[MaybeUninit<NonNull<Record>>; CACHE]>,
+    cache: [MaybeUninit<NonNull<Record>>; CACHE],
     /// Free fragments are the entries of the cache from `next` to before `end`, taken in this order: a receive loop has one count for
     /// them, its descriptors and its packets.
     next: usize,
@@ -241,7 +241,7 @@ impl Pool {
                 data: 0,
                 offset: 0,
                 packet_len: 0,
-                kind: number as u32,
+                kind: kind_of(number),
                 next: None,
                 hash: 0,
                 size: config.fragment_size as u32,
@@ -270,11 +270,11 @@ impl Pool {
         Ok(Pool {
             // SAFETY: `Box::into_raw` is never null.
             shared: unsafe { NonNull::new_unchecked(shared) },
-            cache: Box::new([MaybeUninit::uninit(); CACHE]),
+            cache: [MaybeUninit::uninit(); CACHE],
             next: 0,
             end: 0,
             head: 0,
-            kind: number as u32,
+            kind: kind_of(number),
             headroom: config.headroom,
             fragment_size: config.fragment_size as u32,
             store: PageStore::new(pages, fragments_per_page),
@@ -314,20 +314,31 @@ impl Pool {
     /// Take one fragment to post to a device. `None` if none is free.
     #[inline]
     pub fn alloc(&mut self) -> Option<Posted> {
-        if self.next == self.end && !self.refill(1) {
-            return None;
+        if self.next == self.end {
+            return self.after_refill(Pool::alloc);
         }
-        let fragment = self.cache[self.next];
+        // SAFETY: entries from `next` to `end`, CACHE at most, are free fragments; stepping over it makes this the only owner.
+        let fragment = unsafe { self.cache.get_unchecked(self.next).assume_init() };
         self.next += 1;
-        // SAFETY: entries from `next` to `end` are free fragments; stepping over it makes this the only owner.
-        Some(Posted::from_record(unsafe { fragment.assume_init() }))
+        Some(Posted::from_record(fragment))
+    }
+
+    /// What an allocation does that finds the cache empty. It ends by calling this, and so needs no stack of its own.
+    #[cold]
+    #[inline(never)]
+    fn after_refill<F>(&mut self, alloc: impl FnOnce(&mut Pool) -> Option<F>) -> Option<F> {
+        if self.refill(REFILL) { alloc(self) } else { None }
     }
 
     /// An empty packet with the pool's headroom. `None` if no fragment is free.
     #[inline]
     pub fn alloc_packet(&mut self) -> Option<Packet> {
-        // The headroom is less than the fragment's size: checked when the pool was made.
-        self.alloc()?.complete(self.headroom, 0, PacketFlags::empty()).ok()
+        if self.next == self.end {
+            return self.after_refill(Pool::alloc_packet);
+        }
+        let fragment = self.alloc()?;
+        // SAFETY: the headroom is less than the fragment's size, checked when the pool was made.
+        Some(unsafe { fragment.complete_unchecked(self.headroom.into(), 0) })
     }
 
     /// Up to `count` fragments to post, taken one by one: what is not taken stays in the pool.

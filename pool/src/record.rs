@@ -70,6 +70,28 @@ impl Record {
 /// The pool's number in [`Record::kind`].
 pub(crate) const POOL: u32 = 0xffff;
 
+/// The low half of [`Record::kind`] for a pool: its number, whose last four bits stand where they choose the place of its magazine
+/// without a shift.
+pub(crate) fn kind_of(pool: usize) -> u32 {
+    debug_assert!(pool < 1 << 10);
+    ((pool & 0xf) << MAGAZINE_SHIFT | pool >> 4) as u32
+}
+
+/// The number of the pool of a kind's low half.
+#[inline(always)]
+pub(crate) fn pool_of(kind: u32) -> usize {
+    magazine_of(kind) | (kind as usize & 0x3f) << 4
+}
+
+/// Which of a thread's magazines serves the pool.
+#[inline(always)]
+pub(crate) fn magazine_of(kind: u32) -> usize {
+    (kind >> MAGAZINE_SHIFT) as usize & 0xf
+}
+
+/// A magazine has 1,024 bytes.
+const MAGAZINE_SHIFT: u32 = 10;
+
 const _: () = assert!(size_of::<Record>() == 64);
 const _: () = assert!(offset_of!(Record, packet_len) % 8 == 0);
 const _: () = assert!(offset_of!(Record, kind) == offset_of!(Record, packet_len) + 4);

@@ -3,6 +3,7 @@
 //! Nothing here needs privileges or a network: [`Guest`] runs QEMU as an ordinary program, and each [`Wire`] is a UNIX
 //! socket that carries frames. What QEMU boots is downloaded and built by the scripts in `tests/lab`.
 
+pub mod callgrind;
 mod guest;
 mod model;
 pub mod programs;

@@ -22,23 +22,27 @@ pub fn boot(options: GuestOptions) -> Result<Guest> {
     Ok(guest)
 }
 
-/// The start of a command line of a program in the folder `root`, such as `sbin/ethtool`: with Debian's own loader, since it
-/// is linked with Debian's own libraries.
+/// The start of a command line of a program in the folder `root`, such as `sbin/ethtool`.
 pub fn command(root: &Path, program: &str) -> String {
+    format!("{} {}/{program}", loader(root), root.display())
+}
+
+/// Debian's own loader, since the program that follows is linked with Debian's own libraries.
+pub fn loader(root: &Path) -> String {
     let root = root.display();
     let libraries = format!("{root}/usr/lib/x86_64-linux-gnu:{root}/lib/x86_64-linux-gnu");
-    format!("{root}/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path {libraries} {root}/{program}")
+    format!("{root}/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 --library-path {libraries}")
 }
 
 /// The start of a command line of testpmd with those drivers only, the EAL's arguments done; its own may follow.
 pub fn testpmd(root: &Path, drivers: &[&str], devices: &str) -> String {
     let program = command(root, "usr/bin/dpdk-testpmd");
-    let drivers: String = ["mempool_ring"]
-        .iter()
-        .chain(drivers)
-        .map(|driver| {
-            format!(" -d {}/usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0/librte_{driver}.so", root.display())
-        })
-        .collect();
+    let drivers = self::drivers(root, &[&["mempool_ring"], drivers].concat());
     format!("{program} -l 0,1{drivers} {devices} -- --total-num-mbufs=2048")
+}
+
+/// The EAL's arguments that load those drivers of DPDK's and no others.
+pub fn drivers(root: &Path, drivers: &[&str]) -> String {
+    let folder = format!("{}/usr/lib/x86_64-linux-gnu/dpdk/pmds-23.0", root.display());
+    drivers.iter().map(|driver| format!(" -d {folder}/librte_{driver}.so")).collect()
 }

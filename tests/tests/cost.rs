@@ -1,9 +1,11 @@
 //! What a forwarded packet costs, in instructions: exact, because the guest's clock counts them, or valgrind.
 
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use pagewire_tests::{Guest, GuestOptions, Nic, script};
+use pagewire_tests::{Guest, GuestOptions, Nic, callgrind, script};
 use serde_json::Value;
 
 /// The TSC of a counting guest advances by this for each instruction.
@@ -24,59 +26,122 @@ fn instructions(guest: &mut Guest, mode: &str, burst: u32) -> Result<f64> {
 }
 
 /// Compare with docs/performance.md; a change of more than a few per cent either way belongs there too.
-fn compare(figures: &[(&str, u32, f64)], mut measure: impl FnMut(&str, u32) -> Result<f64>) -> Result<()> {
+fn compare<F: Display>(figures: &[(F, f64)], mut measure: impl FnMut(&F) -> Result<f64>) -> Result<()> {
     let mut wrong = Vec::new();
-    for &(mode, burst, documented) in figures {
-        let measured = measure(mode, burst)?;
-        println!("{mode}, burst {burst}: {measured:.1} instructions a packet, {documented} documented");
+    for (figure, documented) in figures {
+        let measured = measure(figure)?;
+        println!("{figure}: {measured:.1} instructions, {documented} documented");
         if (measured / documented - 1.0).abs() > 0.03 {
-            wrong.push(format!("{mode}, burst {burst}: {measured:.1} instead of {documented}"));
+            wrong.push(format!("{figure}: {measured:.1} instead of {documented}"));
         }
     }
-    assert!(wrong.is_empty(), "instructions a packet: {}", wrong.join("; "));
+    assert!(wrong.is_empty(), "instructions: {}", wrong.join("; "));
     Ok(())
+}
+
+/// What is forwarded.
+struct Forwarding(&'static str, u32);
+
+impl Display for Forwarding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a packet in mode {}, burst {}", self.0, self.1)
+    }
+}
+
+/// A program built as the guest's are: with all optimisations.
+fn optimised(name: &str) -> Result<PathBuf> {
+    script("static", &[name])?.pop().context("tests/lab/static printed nothing")
+}
+
+/// What a program prints as lines of JSON.
+fn printed(program: &Path, args: &[&str]) -> Result<Vec<Value>> {
+    let run = Command::new(program).args(args).output().context("running it")?;
+    ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let text = String::from_utf8(run.stdout)?;
+    Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
 #[test]
 fn a_packet_forwarded_on_the_82574_costs_what_the_documentation_says() -> Result<()> {
     let figures = [
-        ("io", 32, 60.1),
-        ("mac", 32, 77.2),
-        ("io", 8, 82.4),
-        ("mac", 8, 100.0),
-        ("io", 1, 290.6),
-        ("mac", 1, 312.6),
+        (Forwarding("io", 32), 60.1),
+        (Forwarding("mac", 32), 77.2),
+        (Forwarding("io", 8), 82.4),
+        (Forwarding("mac", 8), 100.0),
+        (Forwarding("io", 1), 290.6),
+        (Forwarding("mac", 1), 312.6),
     ];
     let nics = vec![Nic::on_hub("e1000e"), Nic::on_hub("e1000e")];
     let mut guest = Guest::boot(GuestOptions { nics, count_instructions: true, ..GuestOptions::default() })?;
     guest.check(&format!("pagewire dev bind {} {}", Guest::address(0), Guest::address(1)))?;
-    compare(&figures, |mode, burst| instructions(&mut guest, mode, burst))
+    compare(&figures, |&Forwarding(mode, burst)| instructions(&mut guest, mode, burst))
 }
 
 #[test]
 fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result<()> {
     let figures = [
-        ("io", 32, 62.2),
-        ("mac", 32, 77.5),
-        ("io", 8, 84.7),
-        ("mac", 8, 100.8),
-        ("io", 1, 294.7),
-        ("mac", 1, 318.7),
+        (Forwarding("io", 32), 62.2),
+        (Forwarding("mac", 32), 77.5),
+        (Forwarding("io", 8), 84.7),
+        (Forwarding("mac", 8), 100.8),
+        (Forwarding("io", 1), 294.7),
+        (Forwarding("mac", 1), 318.7),
     ];
-    // The program is built as the guest's are: with all optimisations.
-    let program = script("static", &["count"])?.pop().context("tests/lab/static printed nothing")?;
-    let run = Command::new(program).arg("--json").output().context("running it")?;
-    ensure!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    let counted: Vec<Value> = run
-        .stdout
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(serde_json::from_slice)
-        .collect::<Result<_, _>>()?;
-    compare(&figures, |mode, burst| {
+    let counted = printed(&optimised("count")?, &["--json"])?;
+    compare(&figures, |&Forwarding(mode, burst)| {
         let figure = counted.iter().find(|figure| figure["mode"] == mode && figure["burst"] == burst);
         figure
             .and_then(|figure| figure["instructions"].as_f64())
             .with_context(|| format!("no figure for {mode}, {burst}"))
     })
+}
+
+#[test]
+fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
+    // Allocated and dropped, by the size of the bulk.
+    let figures = [
+        ("one fragment", 24.9),
+        ("one packet", 28.9),
+        ("bulk of 8", 39.2),
+        ("bulk of 32", 26.6),
+        ("bulk of 64", 24.4),
+        ("returned by another thread", 69.7),
+    ];
+    let mixed = [("mixed, bulk of 8", 123.9), ("mixed, bulk of 32", 113.7), ("mixed, bulk of 64", 112.0)];
+    let whole_and_half = ["whole page", "half page"]
+        .map(|cut| figures.map(|(name, figure)| (format!("{cut}, {name}"), figure)));
+    let figures: Vec<_> = whole_and_half
+        .into_iter()
+        .flatten()
+        .chain(mixed.map(|(name, figure)| (name.to_owned(), figure)))
+        .collect();
+    let counted = printed(&optimised("pool")?, &["instructions", "--json"])?;
+    compare(&figures, |operation| {
+        let figure = counted.iter().find(|figure| figure["operation"] == operation.as_str());
+        figure.and_then(|figure| figure["instructions"].as_f64()).context("it was not counted")
+    })
+}
+
+#[test]
+fn the_hit_path_of_the_pool_is_short_and_has_no_push_no_call_and_no_lock() -> Result<()> {
+    let program = optimised("pool")?;
+    for (cut, most) in [("whole page", 20), ("half page", 24)] {
+        let mut count = 0;
+        for function in ["alloc_fragment", "free_packet"] {
+            let executed = callgrind::executed(function, &program, ["drive", &format!("{cut}, hits")])?;
+            println!("{cut}, {function}:\n    {}", executed.join("\n    "));
+            let (last, path) = executed.split_last().context("nothing was executed")?;
+            assert!(last.starts_with("ret"), "{function} does not return");
+            for instruction in path {
+                let word = instruction.split_whitespace().next().unwrap_or_default();
+                assert!(
+                    !["push", "call", "lock", "xchg"].contains(&word),
+                    "{function} executes {instruction}"
+                );
+            }
+            count += path.len();
+        }
+        assert!(count <= most, "{cut}: {count} instructions instead of at most {most}");
+    }
+    Ok(())
 }

@@ -7,9 +7,10 @@
 //! `rx_burst`, in mode `mac` the rewriting of both addresses, `tx_burst`.
 
 use std::env::current_exe;
+use std::ffi::OsStr;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use pagewire_models::server::{Server, ServerOptions};
 use pagewire_models::wire::{Generator, Report, Traffic};
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 use pagewire_pool::{PageSize, PoolConfig};
+use pagewire_tests::callgrind;
 use serde::Serialize;
 
 /// Packets counted, and passed before without counting: rings and caches reach their steady state.
@@ -109,22 +111,9 @@ fn count(mode: Mode, burst: usize) -> Result<f64> {
         socket.display()
     );
     let mode = mode.to_possible_value().context("a mode without a name")?;
-    let run = Command::new("valgrind")
-        .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*::forward_one_burst*"])
-        .arg("--callgrind-out-file=/dev/null")
-        .arg(&this)
-        .arg("drive")
-        .arg(&socket)
-        .args([mode.get_name(), &burst.to_string()])
-        .stdout(Stdio::inherit())
-        .output()
-        .context("running valgrind; install it with `apt install valgrind`")?;
-    let said = String::from_utf8_lossy(&run.stderr);
-    ensure!(run.status.success(), "valgrind ended with {}:\n{said}", run.status);
-    let collected =
-        said.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse::<u64>().ok());
-    let collected =
-        collected.filter(|&count| count > 0).with_context(|| format!("nothing was counted:\n{said}"))?;
+    let burst = burst.to_string();
+    let args = ["drive".as_ref(), socket.as_os_str(), mode.get_name().as_ref(), OsStr::new(&burst)];
+    let collected = callgrind::count(&["forward_one_burst*"], &this, args)?;
     Ok(collected as f64 / PACKETS as f64)
 }
 
