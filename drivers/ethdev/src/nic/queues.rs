@@ -108,8 +108,7 @@ impl<C: Card> Nic<C> {
                 let data = Source::new(queue.pool, buffer);
                 let ring = AssembledRing::new(
                     device,
-                    data,
-                    headers,
+                    (data, headers),
                     queue.descriptors,
                     limits,
                     offloads,

@@ -73,8 +73,7 @@ impl<F: RxFormat> AssembledRing<F> {
     /// A ring full of posted fragments.
     pub(crate) fn new(
         device: &Device,
-        mut data: Source,
-        mut headers: Option<Source>,
+        (mut data, mut headers): (Source, Option<Source>),
         descriptors: u32,
         limits: RxLimits,
         offloads: RxOffloads,
