@@ -85,7 +85,7 @@ fn coalesce(device: &Device, setup: RxSetup) {
     };
     registers.write_at(RSCCTL, queue, RSCCTL_RSCEN | most);
     registers.modify_at(IVAR, queue / 2, 0xff << shift, IVAR_VECTOR_0 << shift);
-    registers.write_at(EITR, 0, EITR_CNT_WDIS | COALESCE_MICROS / 2 << EITR_INTERVAL_SHIFT);
+    registers.write_at(EITR, 0, EITR_CNT_WDIS | ((COALESCE_MICROS / 2) << EITR_INTERVAL_SHIFT));
 }
 
 /// 4.6.7, last step: let frames in, while none is half way through the security block.

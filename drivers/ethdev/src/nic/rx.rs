@@ -1,15 +1,18 @@
 //! The receive path. Frames that are put together from more than a ring's buffers in a row are in `rx/assembled.rs`.
 
 mod assembled;
+mod assembly;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use pagewire_pci::Doorbell;
-use pagewire_pool::{Burst, Chain, Packet, PacketFlags, Pool, Posted};
+use pagewire_pool::{Burst, Packet, Pool, Posted};
 
 pub(super) use assembled::{AssembledRing, Source};
+use assembly::Assembly;
+pub(super) use assembly::RxLimits;
 
 use super::device::{Device, Way};
 use crate::config::RxOffloads;
@@ -61,16 +64,6 @@ pub struct NicRx<F: RxFormat> {
     number: usize,
 }
 
-/// Where in a frame the next descriptor is.
-enum Assembly {
-    /// At its start.
-    Between,
-    /// After these segments.
-    Partial(Chain),
-    /// In one that could not be put together: the rest of it goes too.
-    Skipping,
-}
-
 /// How the next descriptors are received.
 #[derive(Clone, Copy)]
 enum Path {
@@ -89,22 +82,6 @@ impl Path {
             Assembly::Between => Path::Describing,
             _ => Path::Assembling,
         }
-    }
-}
-
-/// What a frame may be at most. The card's own limit is that of the longest frame there is.
-#[derive(Clone, Copy)]
-pub(super) struct RxLimits {
-    /// Bytes.
-    frame: usize,
-    /// Segments, each but the last of them full.
-    segments: u16,
-}
-
-impl RxLimits {
-    /// For frames of `frame` bytes in buffers of `buffer`.
-    pub(super) fn new(frame: usize, buffer: usize) -> RxLimits {
-        RxLimits { frame, segments: frame.div_ceil(buffer) as u16 }
     }
 }
 
@@ -301,71 +278,6 @@ enum Other {
     Consumed,
     /// A packet, or its end.
     Packet(Packet),
-}
-
-impl Assembly {
-    /// A fragment that is not a whole good packet: part of a chain, or broken.
-    ///
-    /// Returns the packet once its end is there.
-    fn add<F: RxFormat>(
-        &mut self,
-        status: u64,
-        done: Posted,
-        headroom: u16,
-        limits: RxLimits,
-        counters: &RxCounters,
-    ) -> Option<Packet> {
-        let end = status & F::END != 0;
-        let whole = match self {
-            Assembly::Skipping => None,
-            // Only the last descriptor of a frame says whether it is broken; then all of it goes.
-            _ if status & F::BROKEN != 0 => None,
-            _ => done.complete(headroom, F::len(status), PacketFlags::empty()).ok(),
-        };
-        self.extend(end, whole, limits, counters)
-    }
-
-    /// The next segment of a frame, or `None` for one that spoils it. Returns the packet if that was the `end`.
-    fn extend(
-        &mut self,
-        end: bool,
-        segment: Option<Packet>,
-        limits: RxLimits,
-        counters: &RxCounters,
-    ) -> Option<Packet> {
-        let before = std::mem::replace(self, Assembly::Between);
-        let chain = match (before, segment) {
-            (Assembly::Between, Some(segment)) => Some(Chain::new(segment)),
-            (Assembly::Partial(mut chain), Some(segment)) => chain.push(segment).is_ok().then_some(chain),
-            (Assembly::Skipping, _) => {
-                *self = if end { Assembly::Between } else { Assembly::Skipping };
-                return None;
-            }
-            (_, None) => None,
-        };
-        let too_long = |chain: &Chain| chain.len() > limits.frame || chain.segments() > limits.segments;
-        if chain.as_ref().is_some_and(too_long) {
-            counters.longer_than_mtu.fetch_add(1, Ordering::Relaxed);
-        }
-        let Some(chain) = chain.filter(|chain| !too_long(chain)) else {
-            counters.queue.count_errors(1);
-            *self = if end { Assembly::Between } else { Assembly::Skipping };
-            return None;
-        };
-        if !end {
-            *self = Assembly::Partial(chain);
-            return None;
-        }
-        Some(chain.finish())
-    }
-
-    /// Fragments of the frame so far.
-    fn held(&self) -> usize {
-        match self {
-            Assembly::Partial(chain) => chain.segments().into(),
-            _ => 0,
-        }
-    }
 }
 
 impl<F: RxFormat> NicRx<F> {

@@ -3,6 +3,7 @@ use pagewire_pool::{PageSize, PoolConfig};
 use super::super::testing::Random;
 use super::super::testing::plain::{RDT, Rx, bench};
 use super::*;
+use crate::PacketFlags;
 use crate::port::Port;
 
 /// What a card may write into a descriptor: anything. One in `frame` ends one.
