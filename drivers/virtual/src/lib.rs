@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, FlowLimits, MacAddr, Packet, PortInfo, RssLimits, RxOffloads, TxOffloads, TxRefused,
+    Capabilities, DescriptorLimits, Error, FlowLimits, MacAddr, Packet, PortInfo, RssLimits, RxOffloads,
+    TxOffloads, TxRefused,
 };
 
 mod null;
