@@ -15,11 +15,12 @@ const SMALL_SPARE_FRAGMENTS: usize = 512;
 
 /// What a command needs for its ports.
 pub(crate) struct Needs<'a> {
-    /// The ports, each with a pool of its own.
     pub(crate) ports: &'a [PortSpec],
+    /// Queue pairs of a port, each with a pool of its own.
+    pub(crate) queues: u16,
     /// The pages asked for.
     pub(crate) pages: Option<PageSize>,
-    /// Descriptors of a port's rings together.
+    /// Descriptors of a queue pair's rings together.
     pub(crate) descriptors: u32,
     /// Fragments of a pool besides those in rings: bursts on their way, packets that others hold.
     pub(crate) elsewhere: usize,
@@ -42,14 +43,15 @@ impl Needs<'_> {
         }
     }
 
-    /// The pool of a port.
+    /// The pool of a port's queue.
     pub(crate) fn make_pool(
         &self,
         page_size: PageSize,
         space: &AddressSpace,
-        number: usize,
+        port: usize,
+        queue: u16,
     ) -> Result<Pool, pagewire_pool::Error> {
-        Pool::new(&self.pool_config(page_size, number), space)
+        Pool::new(&self.pool_config(page_size, port, queue), space)
     }
 
     /// Whether small pages will do where there are no huge ones: no port goes through an IOMMU, and nobody asked for a size.
@@ -73,10 +75,11 @@ impl Needs<'_> {
         if !page_size.is_huge() {
             return None;
         }
-        let pool = self.pool_config(page_size, 0);
+        let pool = self.pool_config(page_size, 0, 0);
+        let queues = self.ports.len() * usize::from(self.queues);
         let pages = |bytes: usize| bytes.div_ceil(page_size.bytes()) as u64;
-        let rings = self.ports.len() * self.descriptors as usize * DescriptorRing::<()>::DESCRIPTOR;
-        let needed = self.ports.len() as u64 * pages(pool.fragments * pool.fragment_size) + pages(rings);
+        let rings = queues * self.descriptors as usize * DescriptorRing::<()>::DESCRIPTOR;
+        let needed = queues as u64 * pages(pool.fragments * pool.fragment_size) + pages(rings);
         let counts = match pagewire_hugepages::Sysfs::default().counts(page_size, None) {
             Ok(counts) => counts,
             Err(error) => return Some(error.to_string()),
@@ -93,11 +96,11 @@ impl Needs<'_> {
         })
     }
 
-    fn pool_config(&self, page_size: PageSize, number: usize) -> PoolConfig {
+    fn pool_config(&self, page_size: PageSize, port: usize, queue: u16) -> PoolConfig {
         let spare = if page_size.is_huge() { SPARE_FRAGMENTS } else { SMALL_SPARE_FRAGMENTS };
         let needed = self.descriptors as usize + spare + self.elsewhere;
         PoolConfig {
-            name: format!("port{number}"),
+            name: if self.queues > 1 { format!("port{port}q{queue}") } else { format!("port{port}") },
             fragments: self.fragments.map_or(needed, |count| count as usize),
             headroom: self.headroom,
             backing: page_size,

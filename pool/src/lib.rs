@@ -51,6 +51,7 @@
 //! A dropped pool is taken down by whoever brings its last fragment, exactly once and without a wait. What threads do to
 //! one another here is model-checked, on this code: `RUSTFLAGS='--cfg loom' cargo test -p pagewire-pool --lib models`.
 
+mod about;
 mod ages;
 mod burst;
 mod check;
@@ -79,6 +80,7 @@ mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use about::{PacketType, RssTypes};
 pub use ages::Ages;
 pub use burst::{Burst, Drain};
 pub use config::PoolConfig;

@@ -94,6 +94,10 @@ impl Memory {
                 segments: 1,
                 l2_len: 0,
                 l3_len: 0,
+                l4_len: 0,
+                mss: 0,
+                packet_type: 0,
+                rss_type: 0,
             };
             // SAFETY: nobody has a fragment of a segment that is not installed yet.
             unsafe { records.get(first + index).write(record) };

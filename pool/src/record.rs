@@ -54,6 +54,13 @@ pub(crate) struct Record {
     /// Lengths of the layer-2 and layer-3 headers in bytes, for transmit offloads.
     pub l2_len: u16,
     pub l3_len: u16,
+    /// Length of the layer-4 header and of a segment's payload in bytes, for segmentation.
+    pub l4_len: u16,
+    pub mss: u16,
+    /// [`crate::PacketType`], valid with its flag.
+    pub packet_type: u16,
+    /// What the hash is made of: [`crate::RssTypes`], valid with the hash.
+    pub rss_type: u8,
 }
 
 impl Record {

@@ -62,6 +62,7 @@ pub(super) fn capture(args: &Args, spec: &PortSpec, stop: &AtomicBool) -> Result
     let server = Server::bind(&socket, options)?;
     let needs = Needs {
         ports: std::slice::from_ref(spec),
+        queues: 1,
         pages: args.access.pages,
         descriptors: args.rx_ring,
         elsewhere: args.queue as usize + 2 * BURST,
@@ -126,7 +127,7 @@ fn open(
 ) -> Result<(AnyPort, Pool, pagewire_pci::AddressSpace)> {
     let space = args.access.space(page_size)?;
     let port = ports::open(needs.ports, &space)?.pop().context("one port was asked for")?;
-    let pool = needs.make_pool(page_size, &space, 0)?;
+    let pool = needs.make_pool(page_size, &space, 0, 0)?;
     Ok((port, pool, space))
 }
 

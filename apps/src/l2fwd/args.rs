@@ -13,7 +13,8 @@ Examples:
   pagewire l2fwd                                              two modelled cards, for 10 seconds
   pagewire l2fwd --port 0000:01:00.0 --port 0000:02:00.0      forward between two cards until Ctrl-C
   pagewire l2fwd --port 01:00.0 --port 02:00.0 --mode io --json --duration 30
-  pagewire l2fwd --port 01:00.0 --port 02:00.0 --mtu 9000     jumbo frames";
+  pagewire l2fwd --port 01:00.0 --port 02:00.0 --mtu 9000     jumbo frames
+  pagewire l2fwd --port 01:00.0 --port 02:00.0 --queues 4 --cores 2-5     flows spread over four cores";
 
 /// What `pagewire l2fwd` is asked to do.
 ///
@@ -38,7 +39,11 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "mode")]
     pub(crate) no_mac_updating: bool,
 
-    /// CPUs to run on, one loop each: 2,3 or 2-5. By default as many as there are ports, less one CPU for the rest
+    /// Queue pairs of each port, over which the card spreads flows (RSS): each is forwarded by itself
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(crate) queues: u16,
+
+    /// CPUs to run on, one loop each: 2,3 or 2-5. By default as many as there are queue pairs, less one CPU for the rest
     #[arg(long, value_name = "CPUS")]
     pub(crate) cores: Option<CpuList>,
 
@@ -58,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1500)]
     pub(crate) mtu: u16,
 
-    /// Fragments in each port's pool. By default what the rings and caches can hold, and some
+    /// Fragments in each queue's pool. By default what the rings and caches can hold, and some
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
     pub(crate) fragments: Option<u32>,
 
@@ -104,6 +109,7 @@ impl Args {
     pub(crate) fn needs(&self) -> Needs<'_> {
         Needs {
             ports: &self.ports,
+            queues: self.queues,
             pages: self.access.pages,
             descriptors: self.rx_ring + self.tx_ring,
             elsewhere: 2 * usize::from(self.burst),

@@ -14,10 +14,12 @@ use crate::tsc;
 /// Rounds without a packet after which a loop counts as idle and gives back what it hoards; a power of two.
 const IDLE_ROUNDS: u32 = 1024;
 
-/// From one port's receive queue to its peer's transmit queue.
+/// From one port's receive queue to its peer's transmit queue of that number.
 pub(crate) struct Lane {
     pub(crate) rx_port: usize,
     pub(crate) tx_port: usize,
+    /// Of both ports.
+    pub(crate) queue: usize,
     pub(crate) rx: AnyRxQueue,
     pub(crate) tx: AnyTxQueue,
     pub(crate) burst: Burst,

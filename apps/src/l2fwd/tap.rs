@@ -24,7 +24,7 @@ pub(super) fn options() -> Options {
     Options { quota: QUOTA, consumers: WATCHERS, ..Options::default() }
 }
 
-/// Copies for watchers of one port.
+/// Copies for watchers of one port's queue.
 pub(crate) struct Tap {
     // Before the pool: what it has out comes back first.
     producer: Producer,
@@ -36,11 +36,11 @@ impl Tap {
         server: &Server,
         page_size: PageSize,
         space: &AddressSpace,
-        port: usize,
+        queue: &str,
     ) -> Result<Tap> {
         let pool = Pool::new(
             &PoolConfig {
-                name: format!("capture{port}"),
+                name: format!("{queue}-capture"),
                 fragments: (QUOTA * WATCHERS + SPARE) as usize,
                 headroom: 0,
                 backing: page_size,
@@ -48,7 +48,7 @@ impl Tap {
             },
             space,
         )?;
-        Ok(Tap { producer: server.producer(&format!("port{port}"), &pool)?, pool })
+        Ok(Tap { producer: server.producer(queue, &pool)?, pool })
     }
 
     pub(super) fn pool(&self) -> &Pool {
