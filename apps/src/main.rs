@@ -7,10 +7,12 @@ macro_rules! note {
     };
 }
 
+mod capture;
 mod cores;
 mod dev;
 mod hugepages;
 mod l2fwd;
+mod memory;
 mod model;
 mod notes;
 mod ports;
@@ -34,6 +36,8 @@ struct Cli {
 enum Command {
     /// Forward frames between ports at layer 2
     L2fwd(Box<l2fwd::Args>),
+    /// Write packets to a pcap file: a port's, or those of a process that hands them over
+    Capture(Box<capture::Args>),
     /// Serve modelled cards on sockets, for l2fwd and for guests
     Model(Box<model::Args>),
     /// List network devices; bind them to vfio-pci and back
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::L2fwd(args) => l2fwd::run(*args),
+        Command::Capture(args) => capture::run(*args),
         Command::Model(args) => model::run(*args),
         Command::Dev(args) => dev::run(args),
         Command::Hugepages(args) => hugepages::run(args),

@@ -4,15 +4,66 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
 use pagewire_e1000::I82574;
 use pagewire_ethdev::nic::{Card, DeviceId, Nic};
 use pagewire_ethdev::{AnyPort, Port};
+use pagewire_hugepages::PageSize;
 use pagewire_ixgbe::Card82599;
 use pagewire_pci::vfio_user::transport::Broken;
 use pagewire_pci::vfio_user::{VfioUserCause, VfioUserError};
-use pagewire_pci::{Address, AddressSpace, Function, enumerate};
+use pagewire_pci::{Address, AddressSpace, AddressSpaceOptions, Backend, Function, enumerate};
 use pagewire_pool::PoolConfig;
 use pagewire_virtual::{Null, Ring};
+
+/// How ports get at devices and memory.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Access {
+    /// Memory pages of the pools: 2M, 1G or 4K. By default 2M; without a real device 4K has to do where there are none
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) pages: Option<PageSize>,
+
+    /// The kernel's interface to the devices
+    #[arg(long, value_enum, default_value_t = Vfio::Auto)]
+    vfio: Vfio,
+
+    /// Accept devices without an IOMMU: they can then read and write all of the machine's memory
+    #[arg(long)]
+    unsafe_noiommu: bool,
+}
+
+impl Access {
+    /// An address space for the ports, with rings in pages of a size.
+    pub(crate) fn space(&self, page_size: PageSize) -> Result<AddressSpace> {
+        Ok(AddressSpace::new(AddressSpaceOptions {
+            backend: self.vfio.into(),
+            unsafe_noiommu: self.unsafe_noiommu,
+            dma_page_size: page_size,
+            ..Default::default()
+        })?)
+    }
+}
+
+/// `--vfio`.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum Vfio {
+    /// iommufd where there is one, else group and container
+    Auto,
+    /// Group and container
+    Group,
+    /// iommufd and device cdev
+    Iommufd,
+}
+
+impl From<Vfio> for Backend {
+    fn from(vfio: Vfio) -> Backend {
+        match vfio {
+            Vfio::Auto => Backend::Auto,
+            Vfio::Group => Backend::Group,
+            Vfio::Iommufd => Backend::Iommufd,
+        }
+    }
+}
 
 /// What `--port` accepts, for help texts and errors.
 pub(crate) const FORMS: &str =

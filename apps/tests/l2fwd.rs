@@ -54,6 +54,7 @@ fn between_modelled_cards_totals_add_up_in_every_mode() {
         "--mode mac --record-core-cycles",
         // Far more than these rings hold.
         "--mode mac --rx-ring 64 --tx-ring 64 --burst 64",
+        "--queues 3 --record-core-cycles",
         "--mode rxonly",
         "--mode txonly",
         "--pages 4K --rx-ring 128 --tx-ring 128",
@@ -89,15 +90,37 @@ fn between_modelled_cards_totals_add_up_in_every_mode() {
             }
         }
         for number in 0..2 {
-            assert_eq!(port(number, "queues/0/rx_packets"), port(number, "rx_packets"));
-            assert_eq!(
-                port(number, "queues/0/tx_packets"),
-                port(number, "tx_packets"),
-                "{arguments}: {last:#}"
-            );
+            for way in ["rx_packets", "tx_packets"] {
+                let queues = last["ports"][number]["queues"].as_array().expect("queues");
+                let sum: u64 = queues.iter().map(|queue| count(queue, &format!("/{way}"))).sum();
+                assert_eq!(sum, port(number, way), "{arguments}: {last:#}");
+            }
         }
         assert_eq!(count(last, "/fragments/after_close"), 0);
     }
+}
+
+/// Every queue of either port has its share, and forwards it to the peer's queue of its number.
+#[test]
+fn flows_are_spread_over_queues_and_each_is_forwarded_by_itself() {
+    let last = reports("l2fwd --queues 4 --json --duration 1 -T 0").pop().expect("a report");
+    assert_eq!(last["generator"]["unexplained"], 0, "{last:#}");
+    assert_eq!(count(&last, "/generator/late") + count(&last, "/generator/corrupt"), 0, "{last:#}");
+    for (port, peer) in [(0, 1), (1, 0)] {
+        let mut sum = 0;
+        for queue in 0..4 {
+            let received = count(&last, &format!("/ports/{port}/queues/{queue}/rx_packets"));
+            let sent = count(&last, &format!("/ports/{peer}/queues/{queue}/tx_packets"));
+            assert!(received > 100, "queue {queue} of port {port}: {last:#}");
+            assert!(received >= sent && sent > 0, "queue {queue} of port {port}: {last:#}");
+            sum += received;
+        }
+        assert_eq!(sum, count(&last, &format!("/ports/{port}/rx_packets")));
+        let sent: u64 =
+            (0..4).map(|queue| count(&last, &format!("/ports/{peer}/queues/{queue}/tx_packets"))).sum();
+        assert_eq!(sum, sent + count(&last, &format!("/ports/{port}/drops/tx_full")), "{last:#}");
+    }
+    assert_eq!(last["pools"].as_array().map(Vec::len), Some(8));
 }
 
 #[test]
@@ -229,6 +252,12 @@ fn bad_arguments_are_refused() {
         ("l2fwd --mode io --no-mac-updating", "cannot be used with"),
         ("l2fwd --port null: --port null: --portmap 0:0", "port 1 is not in it"),
         ("l2fwd --port null: --pages 3M", "3M"),
+        ("l2fwd --queues 0", "0 is not in 1..=128"),
+        ("l2fwd --queues 17", "number of receive queues 17 is not possible; the port has 16"),
+        (
+            "l2fwd --port null: --port null: --queues 2",
+            "number of receive queues 2 is not possible; the port has 1",
+        ),
     ] {
         let output = output(arguments);
         let notes = String::from_utf8_lossy(&output.stderr);

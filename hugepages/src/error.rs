@@ -216,6 +216,46 @@ pub enum Error {
         cause: io::Error,
     },
 
+    /// A part of a file that is not made of whole pages, or not all there.
+    #[error(
+        "bytes {offset} to {end} of a file of {file} bytes cannot be a segment: it takes a part inside the file, of whole \
+         pages of {page} bytes",
+        end = offset.saturating_add(*len as u64)
+    )]
+    BadPart {
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// Its length in bytes.
+        len: usize,
+        /// The file's length in bytes.
+        file: u64,
+        /// Bytes in a page of the file.
+        page: usize,
+    },
+
+    /// A file that somebody may shrink.
+    #[error(
+        "the file may be shrunk, after which its memory would be a bus error here ({cause}): make it with memfd_create and \
+         MFD_ALLOW_SEALING"
+    )]
+    NotSealed {
+        /// What the kernel answered when it was to be sealed.
+        cause: io::Error,
+    },
+
+    /// A file that could not be made a segment.
+    #[error("{len} bytes of a file from {offset} on could not be {doing}: {cause}")]
+    Part {
+        /// What was tried.
+        doing: &'static str,
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// Its length in bytes.
+        len: usize,
+        /// What the kernel answered.
+        cause: io::Error,
+    },
+
     /// An offset past the end of a segment.
     #[error("offset {offset} is not inside the segment, which has {len} bytes")]
     OutOfSegment {

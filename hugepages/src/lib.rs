@@ -19,8 +19,10 @@
 //! [`Error`] says what was needed, what was found, and the command that mends it.
 
 mod error;
+mod foreign;
 mod limits;
 mod memfd;
+mod numa;
 mod page_size;
 mod ranges;
 mod segment;
@@ -32,6 +34,7 @@ pub mod window;
 
 pub use error::Error;
 pub use limits::check_memlock;
+pub use numa::current_node;
 pub use page_size::{PageSize, ParsePageSizeError};
 pub use segment::{Segment, SegmentOptions};
 pub use sysfs::{Counts, Sysfs};

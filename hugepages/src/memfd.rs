@@ -5,9 +5,12 @@
 
 use std::{
     ffi::CStr,
-    fs::File,
+    fs::{File, Permissions},
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     thread,
 };
 
@@ -45,30 +48,61 @@ fn memfd_create(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
 /// since 4.3, where a touch would be SIGBUS.
 pub(crate) fn fill(file: &OwnedFd, len: usize, node: Option<u32>) -> io::Result<()> {
     let file_len = i64::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    File::from(file.try_clone()?).set_len(file_len as u64)?;
+    let plain = File::from(file.try_clone()?);
+    plain.set_len(file_len as u64)?;
+    // A memfd is everybody's by default: who is handed a descriptor for reading could open it once more, for writing.
+    plain.set_permissions(Permissions::from_mode(0o600))?;
     match node {
-        None => allocate(file, file_len)?,
+        None => allocate(file, 0, file_len)?,
         // Allocation by descriptor follows the memory policy of the thread that does it. A thread of its own takes its
         // policy with it when it ends, and the caller's is never touched.
         Some(node) => thread::scope(|scope| {
-            let work = || bind_thread(node).and_then(|()| allocate(file, file_len));
+            let work = || bind_thread(node).and_then(|()| allocate(file, 0, file_len));
             let thread = thread::Builder::new().name("pagewire-fill".into()).spawn_scoped(scope, work)?;
             thread.join().expect("allocating pages does not panic")
         })?,
     }
     // Whoever is handed the descriptor could otherwise shrink the file, and this process would get SIGBUS.
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    seal(file, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL)
+}
+
+fn seal(file: &OwnedFd, seals: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open, and the argument is a plain number.
-    match unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) } {
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-fn allocate(file: &OwnedFd, len: i64) -> io::Result<()> {
+/// Sees to it that nobody can shrink the file: by a seal that it has, or is given now.
+pub(crate) fn seal_against_shrinking(file: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no pointer is passed.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) } {
+        seals if seals < 0 => Err(io::Error::last_os_error()),
+        seals if seals & libc::F_SEAL_SHRINK != 0 => Ok(()),
+        _ => seal(file, libc::F_SEAL_SHRINK),
+    }
+}
+
+/// The size of the pages that a file is made of; `None` if it is not one of ours.
+pub(crate) fn page_size(file: &OwnedFd) -> io::Result<Option<PageSize>> {
+    // SAFETY: all zeroes is a valid `statfs`.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the kernel writes one `statfs`, which outlives the call.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), &mut about) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if about.f_type != libc::HUGETLBFS_MAGIC {
+        return Ok(Some(PageSize::Size4K));
+    }
+    Ok(PageSize::ALL.into_iter().find(|size| size.bytes() as i64 == about.f_bsize))
+}
+
+/// Gives `len` bytes of the file from `offset` on the pages that they lack.
+pub(crate) fn allocate(file: &OwnedFd, offset: i64, len: i64) -> io::Result<()> {
     loop {
         // SAFETY: the descriptor is open; no memory of ours is passed.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) } == 0 {
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, len) } == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();

@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
     },
     path::Path,
@@ -14,7 +14,11 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Error, PageSize, limits, memfd, sysfs::Sysfs, window::Slot};
+use crate::{
+    Error, PageSize, limits, memfd, numa,
+    sysfs::Sysfs,
+    window::{Presence, Slot},
+};
 
 /// Longest name memfd_create(2) takes.
 const LONGEST_NAME: usize = 249;
@@ -37,10 +41,13 @@ pub struct SegmentOptions {
 /// have let go of it before.
 pub struct Segment {
     // Unmapped first, then closed: fields are dropped in this order.
-    slot: Slot,
-    file: OwnedFd,
-    page_size: PageSize,
-    node: Option<u32>,
+    pub(crate) slot: Slot,
+    pub(crate) file: OwnedFd,
+    /// Where in the file it begins.
+    pub(crate) file_offset: u64,
+    pub(crate) page_size: PageSize,
+    pub(crate) node: Option<u32>,
+    pub(crate) readable: bool,
 }
 
 impl Segment {
@@ -76,14 +83,18 @@ impl Segment {
             drop(file);
             return Err(sysfs.why_no_pages(page_size, node, len, cause));
         }
-        slot.map(file.as_fd()).map_err(|cause| Error::Refused { bytes: len, page_size, cause })?;
+        slot.map(file.as_fd(), 0, Presence::Present).map_err(|cause| Error::Refused {
+            bytes: len,
+            page_size,
+            cause,
+        })?;
         if page_size == PageSize::Size4K {
             slot.lock().map_err(|cause| Error::Refused { bytes: len, page_size, cause })?;
         }
         if let Some(node) = node {
             slot.bind(node).map_err(|cause| Error::NotOnNode { node, cause })?;
         }
-        Ok(Arc::new(Segment { slot, file, page_size, node }))
+        Ok(Arc::new(Segment { slot, file, file_offset: 0, page_size, node, readable: true }))
     }
 
     /// Address of the first byte.
@@ -107,6 +118,17 @@ impl Segment {
         self.node
     }
 
+    /// The NUMA node that it is on: the one asked for, else where the kernel says its first page is. `None` if it has none,
+    /// as memory of a device, or the kernel does not tell.
+    pub fn home_node(&self) -> Option<u32> {
+        self.node.or_else(|| self.readable.then(|| numa::node_of(self.as_ptr())).flatten())
+    }
+
+    /// Whether the CPU may read and write it. Memory of a [device](Segment::device) is for devices alone.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
     /// Offset of the first byte in the process's [window](crate::window): a multiple of the page size, and below
     /// [`window_len`](crate::window_len).
     pub fn window_offset(&self) -> usize {
@@ -114,9 +136,24 @@ impl Segment {
     }
 
     /// The memfd behind the segment, for another process to map: a model of a device, a consumer of packets. Its length is
-    /// sealed.
+    /// sealed, or was found sealed against shrinking. The segment begins [`fd_offset`](Self::fd_offset) bytes into it.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// A descriptor of the same memory that can be mapped for reading only, for a process that is to see it and not to
+    /// change it. Another user cannot make more of it; this one and root could reach the memory anyway.
+    ///
+    /// # Errors
+    /// Without `/proc`, or when the process has no descriptor left.
+    pub fn read_only_fd(&self) -> Result<OwnedFd, Error> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        File::open(&path).map(OwnedFd::from).map_err(|cause| Error::File { path: path.into(), cause })
+    }
+
+    /// Where in the file of [`fd`](Self::fd) the segment begins, in bytes: 0 unless it was made of a part of a file.
+    pub fn fd_offset(&self) -> u64 {
+        self.file_offset
     }
 
     /// Physical address of the byte at `offset`, for devices without an IOMMU. Contiguous within one page, not between
@@ -134,7 +171,7 @@ impl Segment {
         if offset >= self.len() {
             return Err(Error::OutOfSegment { offset, len: self.len() });
         }
-        if !self.page_size.is_huge() {
+        if !self.page_size.is_huge() || !self.readable {
             return Err(Error::NoLastingAddress);
         }
         let address = (self.as_ptr().addr().get() + offset) as u64;
@@ -225,6 +262,48 @@ mod tests {
             let mut usage: libc::rusage = mem::zeroed();
             assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &mut usage), 0);
             usage.ru_minflt + usage.ru_majflt
+        }
+    }
+
+    #[test]
+    fn a_descriptor_for_reading_cannot_be_mapped_for_writing_nor_opened_by_another_user() {
+        let _turn = testing::huge_pages(1);
+        for page_size in [PageSize::Size4K, PageSize::Size2M] {
+            let segment = Segment::allocate(1, &options(page_size, "read-only")).unwrap();
+            write(&segment, 7, 42);
+            let fd = segment.read_only_fd().unwrap();
+            let map = |protection| {
+                // SAFETY: a mapping of its own, at a place that the kernel chooses.
+                unsafe {
+                    let flags = libc::MAP_SHARED;
+                    libc::mmap(std::ptr::null_mut(), segment.len(), protection, flags, fd.as_raw_fd(), 0)
+                }
+            };
+            assert_eq!(map(libc::PROT_READ | libc::PROT_WRITE), libc::MAP_FAILED);
+            assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EACCES));
+            let mapped = map(libc::PROT_READ);
+            assert_ne!(mapped, libc::MAP_FAILED);
+            // SAFETY: mapped for reading, and unmapped once.
+            unsafe {
+                assert_eq!(mapped.cast::<u8>().add(7).read_volatile(), 42);
+                assert_eq!(libc::munmap(mapped, segment.len()), 0);
+            }
+            // Another user who has the descriptor, and opens it once more.
+            let path = format!("/proc/self/fd/{}\0", fd.as_raw_fd());
+            // SAFETY: the child makes system calls only, with memory that was there before.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: the path ends with a zero byte.
+                unsafe {
+                    libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534);
+                    let opened = libc::open(path.as_ptr().cast(), libc::O_RDWR);
+                    libc::_exit(if opened < 0 { 0 } else { 1 });
+                }
+            }
+            let mut status = -1;
+            // SAFETY: the kernel writes one number.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert_eq!(status, 0, "{page_size}: opened for writing by another user");
         }
     }
 

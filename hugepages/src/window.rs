@@ -101,6 +101,14 @@ fn mapping(mapped: *mut libc::c_void) -> io::Result<NonNull<u8>> {
     }
 }
 
+/// What a file that is mapped is made of.
+pub(crate) enum Presence {
+    /// Pages that all exist: populating cannot run out of memory half-way, and no later access can fault for want of one.
+    Present,
+    /// Memory of a device, which the CPU does not touch.
+    Devices,
+}
+
 /// A range of the window that is taken. Dropped, nothing is mapped in it any more and it is free again.
 pub(crate) struct Slot {
     window: &'static Window,
@@ -132,18 +140,32 @@ impl Slot {
         unsafe { self.window.base.add(self.offset) }
     }
 
-    /// Maps the whole slot to `file`, whose pages all exist: populating it cannot run out of memory half-way, and no
-    /// later access can fault for want of a page.
-    pub(crate) fn map(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+    /// Maps the whole slot to `file` from `offset` on.
+    pub(crate) fn map(&self, file: BorrowedFd<'_>, offset: u64, presence: Presence) -> io::Result<()> {
+        let offset =
+            libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
         // MAP_NORESERVE: the pages are there already, nothing is to be set aside for later.
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_POPULATE | libc::MAP_NORESERVE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        let flags = match presence {
+            Presence::Present => flags | libc::MAP_POPULATE,
+            Presence::Devices => flags,
+        };
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the range is inside the window and this slot alone owns it, so nothing but the reservation is
         // replaced.
         let mapped = unsafe {
-            libc::mmap(self.as_ptr().as_ptr().cast(), self.len, protection, flags, file.as_raw_fd(), 0)
+            libc::mmap(self.as_ptr().as_ptr().cast(), self.len, protection, flags, file.as_raw_fd(), offset)
         };
         mapping(mapped).map(drop)
+    }
+
+    /// Unmaps a part of the slot, in whole pages: whoever touches it faults.
+    pub(crate) fn withdraw(&self, offset: usize, len: usize) -> io::Result<()> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // SAFETY: inside the range that is this slot's own; nobody uses what is withdrawn, by the contract of a segment's.
+        unsafe { mmap_nothing(self.as_ptr().as_ptr().add(offset), len, libc::MAP_FIXED) }.map(drop)
     }
 
     /// Locks the slot's pages in memory.

@@ -4,7 +4,6 @@
 
 mod function;
 pub mod ixgbe;
-mod listener;
 pub mod server;
 pub mod wire;
 

@@ -12,6 +12,7 @@ use common::{
 };
 use pagewire_hugepages::{PageSize, Segment, SegmentOptions};
 use pagewire_models::server::{Server, ServerError, ServerOptions, run_together};
+use pagewire_pci::vfio_user::ListenError;
 use pagewire_pci::{Bar, Error, Function};
 
 fn write(pointer: *mut u8, bytes: impl Iterator<Item = u8>) {
@@ -230,7 +231,7 @@ fn two_functions_of_a_space_see_the_same_memory() {
 fn a_socket_is_one_servers() {
     let running = serve(true);
     let again = Server::bind(&running.path, ServerOptions::default());
-    assert!(matches!(again, Err(ServerError::InUse(path)) if path == running.path));
+    assert!(matches!(again, Err(ServerError::Listen(ListenError::InUse(path))) if path == running.path));
     let stale = running.path.with_file_name("stale");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     drop(Server::bind(&stale, ServerOptions::default()).unwrap());

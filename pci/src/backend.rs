@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use memmap2::MmapRaw;
 use pagewire_hugepages::Segment;
@@ -59,6 +59,8 @@ pub(crate) trait Device: Send + Sync {
     fn write(&self, region: &Region, offset: u64, from: &[u8]) -> io::Result<()>;
     /// Maps a part of a region that is `mappable`, shared and uncached.
     fn map(&self, region: &Region, part: Range<u64>) -> io::Result<MmapRaw>;
+    /// The file that a region's mappable parts are mapped from, at the region's offset.
+    fn file(&self, region: &Region) -> io::Result<OwnedFd>;
     /// How many interrupts of a kind there are.
     fn interrupts(&self, kind: InterruptKind) -> io::Result<u32>;
     /// Signals one eventfd a vector from now on; none turns the kind off.

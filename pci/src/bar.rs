@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use memmap2::MmapRaw;
+use pagewire_hugepages::Segment;
 
 use crate::backend::Region;
 use crate::space::Opened;
@@ -103,6 +104,28 @@ impl Bar {
         fence(Ordering::Release);
         // SAFETY: as in `read32`.
         unsafe { register.write_volatile(value.to_le()) };
+    }
+
+    /// A part of the BAR as memory that other devices of a space may reach, in whole pages: memory of the device, which the CPU
+    /// does not read. Map it with [`AddressSpace::map`](crate::AddressSpace::map).
+    ///
+    /// It holds the device's file, not the function: keep a clone of the BAR for as long as the device is to stay open.
+    pub fn memory(&self, part: Range<u64>) -> Result<Arc<Segment>, Error> {
+        let Inner { address, len, ref areas, ref region, ref opened } = *self.inner;
+        let fits = |area: &Area| {
+            area.range.start as u64 <= part.start
+                && part.end <= area.range.end as u64
+                && part.start < part.end
+        };
+        if !areas.iter().any(fits) || !part.start.is_multiple_of(PAGE) || !part.end.is_multiple_of(PAGE) {
+            let (index, start, end) = (region.index as u8, part.start, part.end);
+            return Err(Error::NoBarMemory { address, index, len, start, end });
+        }
+        let file = opened
+            .device()
+            .file(region)
+            .map_err(Error::io(format!("asking for the file of BAR {} of {address}", region.index)))?;
+        Ok(Segment::device(file, region.offset + part.start, (part.end - part.start) as usize)?)
     }
 
     /// A register to be written on the hot path: its offset is checked here and never again. It is written by one store if
@@ -297,6 +320,23 @@ mod tests {
         doorbell.ring(0x1234);
         drop(doorbell);
         assert_eq!(*log.lock().unwrap(), ["write 0 at 0x2ffc: [34, 12, 0, 0]", "closed"]);
+    }
+
+    #[test]
+    fn whole_pages_outside_the_msix_table_are_memory_for_other_devices() {
+        let (bar, file, _) = bar();
+        for part in [0..0, 0..0x800, 0x800..0x1000, 0x1000..0x3000, 0x3000..0x5000] {
+            let error = bar.memory(part.clone()).unwrap_err();
+            assert!(matches!(error, Error::NoBarMemory { .. }), "{part:x?}: {error}");
+        }
+        let memory = bar.memory(0x1000..0x2000).unwrap();
+        assert_eq!((memory.len(), memory.fd_offset(), memory.is_readable()), (0x1000, BAR + 0x1000, false));
+        let (space, domain) = (space(), FakeDomain::new(vec![0..=u64::MAX]));
+        let _other = open(&space, FakeDevice::new(&[]), domain.clone()).unwrap();
+        space.map(memory.clone()).unwrap();
+        assert_eq!(domain.mapped(), [(space.iova(&memory, 0).unwrap(), 0x1000)]);
+        drop(bar);
+        file.write_all_at(&[1], BAR + 0x1000).unwrap();
     }
 
     #[test]

@@ -176,6 +176,23 @@ pub enum Error {
         /// The BAR asked for.
         index: u8,
     },
+    /// A part of a BAR that no other device can be let at.
+    #[error(
+        "{start:#x} to {end:#x} of BAR {index} of {address} ({len:#x} bytes) is no memory for other devices: it takes whole \
+         pages that can be mapped, outside the MSI-X table"
+    )]
+    NoBarMemory {
+        /// The function.
+        address: Address,
+        /// The BAR.
+        index: u8,
+        /// Its length in bytes.
+        len: usize,
+        /// Where the part begins, in bytes.
+        start: u64,
+        /// Where it ends.
+        end: u64,
+    },
     /// An offset is unaligned or outside the BAR.
     #[error("BAR {index} of {address} ({len:#x} bytes) has no 32-bit register at {offset:#x}")]
     NoDoorbell {

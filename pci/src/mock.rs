@@ -4,13 +4,14 @@
 //! written; there are no interrupts. BAR 0 is [`Registers`]; a range of its pages is mapped, as doorbells have to be, and on
 //! every other register a [`Card`] is asked what it does.
 
+use std::collections::BTreeMap;
 use std::fs::{File, create_dir_all, write};
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::{MmapOptions, MmapRaw};
 use pagewire_hugepages::Segment;
@@ -43,9 +44,15 @@ pub struct Registers {
     /// The BAR, and the configuration space behind it.
     file: Arc<File>,
     gone: Arc<AtomicBool>,
+    iommu: Arc<Iommu>,
 }
 
 impl Registers {
+    /// The IOMMU that the function is behind.
+    pub fn iommu(&self) -> &Arc<Iommu> {
+        &self.iommu
+    }
+
     /// What a register holds.
     pub fn get(&self, offset: u64) -> u32 {
         let mut value = [0; 4];
@@ -90,9 +97,10 @@ pub fn open(
     };
     let (root, file) = prepared().map_err(Error::io("making a card of memory".to_owned()))?;
     let info = Sysfs::at(root.path()).function(address)?;
-    let registers = Registers { file: Arc::new(file), gone: Arc::default() };
+    let iommu = Arc::<Iommu>::default();
+    let registers = Registers { file: Arc::new(file), gone: Arc::default(), iommu: iommu.clone() };
     let mock = Mock { registers: registers.clone(), mapped, card: Box::new(card) };
-    Ok((space.adopt(info, Box::new(mock), Arc::new(Everywhere))?, registers))
+    Ok((space.adopt(info, Box::new(mock), Arc::new(Everywhere(iommu)))?, registers))
 }
 
 struct Mock {
@@ -149,6 +157,10 @@ impl Device for Mock {
         MmapOptions::new().offset(region.offset + part.start).len(len).map_raw(&*self.registers.file)
     }
 
+    fn file(&self, _: &Region) -> io::Result<OwnedFd> {
+        Ok(self.registers.file.try_clone()?.into())
+    }
+
     fn interrupts(&self, _: InterruptKind) -> io::Result<u32> {
         Ok(0)
     }
@@ -170,19 +182,70 @@ impl Device for Mock {
     }
 }
 
+/// What an IOMMU was asked to do.
+#[derive(Default)]
+pub struct Iommu {
+    map_calls: AtomicUsize,
+    unmap_calls: AtomicUsize,
+    refuses: AtomicBool,
+    /// IOVA → length.
+    mapped: Mutex<BTreeMap<u64, usize>>,
+}
+
+impl Iommu {
+    /// How often something was mapped so far, refused or not.
+    pub fn map_calls(&self) -> usize {
+        self.map_calls.load(Ordering::Relaxed)
+    }
+
+    /// How often something was unmapped so far.
+    pub fn unmap_calls(&self) -> usize {
+        self.unmap_calls.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that are mapped now.
+    pub fn mapped_bytes(&self) -> usize {
+        self.maps().values().sum()
+    }
+
+    /// Refuses every map from now on, or takes them again.
+    pub fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    fn maps(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A domain that translates every address and has nobody to do it for.
-struct Everywhere;
+struct Everywhere(Arc<Iommu>);
 
 impl Domain for Everywhere {
     fn usable(&self) -> Result<Usable, Error> {
         Ok(vec![0..=u64::MAX])
     }
 
-    fn map(&self, _: &Segment, _: u64) -> Result<(), Error> {
+    fn map(&self, segment: &Segment, iova: u64) -> Result<(), Error> {
+        self.0.map_calls.fetch_add(1, Ordering::Relaxed);
+        if self.0.refuses.load(Ordering::Relaxed) {
+            return Err(Error::MapsExhausted { what: format!("a segment of {} bytes", segment.len()) });
+        }
+        let before = self.0.maps().insert(iova, segment.len());
+        assert_eq!(before, None, "mapped twice at {iova:#x}");
         Ok(())
     }
 
-    fn unmap(&self, _: u64, _: usize) -> Result<(), Error> {
+    fn unmap(&self, iova: u64, len: usize) -> Result<(), Error> {
+        self.0.unmap_calls.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(self.0.maps().remove(&iova), Some(len), "unmapped as it was mapped");
         Ok(())
+    }
+}
+
+impl Drop for Everywhere {
+    fn drop(&mut self) {
+        // What was mapped for the function goes with it.
+        self.0.maps().clear();
     }
 }

@@ -51,23 +51,43 @@
 //! A dropped pool is taken down by whoever brings its last fragment, exactly once and without a wait. What threads do to
 //! one another here is model-checked, on this code: `RUSTFLAGS='--cfg loom' cargo test -p pagewire-pool --lib models`.
 
+mod about;
+mod ages;
 mod burst;
+mod check;
+mod config;
 mod error;
+mod fault;
+pub mod handover;
 mod magazine;
+mod memory;
+#[cfg(doctest)]
+mod misuse;
 #[cfg(all(test, loom))]
 mod models;
+mod numa;
 mod packet;
 mod pages;
 mod pool;
+mod provider;
 mod record;
+mod refill;
+mod resize;
 mod return_ring;
+mod shared;
 mod stats;
 mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
+pub use about::{PacketType, RssTypes};
+pub use ages::Ages;
 pub use burst::{Burst, Drain};
+pub use config::PoolConfig;
 pub use error::Error;
 pub use magazine::{flush_thread, release_alike, release_bulk};
 pub use packet::{Chain, Packet, PacketFlags, Plain, Posted, Segments};
 pub use pagewire_hugepages::PageSize;
-pub use pool::{Batch, Fresh, Pool, PoolConfig};
-pub use stats::{PoolMonitor, PoolStats};
+pub use pool::{Batch, Fresh, Pool};
+pub use provider::{DeviceMemory, Pages, Provider, ProviderError, Region};
+pub use stats::{Life, PoolMonitor, PoolStats, pools};

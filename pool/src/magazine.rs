@@ -9,9 +9,10 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
+use crate::check;
 use crate::packet::{Packet, Plain};
-use crate::pool::{Doomed, Shared};
-use crate::record::{POOL, Record, magazine_of};
+use crate::record::{LARGE, POOL, Record, magazine_of};
+use crate::shared::{Doomed, Shared};
 use crate::sync::thread_local;
 
 /// Fragments a magazine holds at most. With its three counters it makes 1,024 bytes.
@@ -158,6 +159,7 @@ pub(crate) fn release(record: NonNull<Record>) {
         let magazine = &mut magazines[magazine_of(kind)];
         let fast = magazine.kind == kind && magazine.len < magazine.limit;
         if fast {
+            check::dropped(record);
             // SAFETY: just compared.
             unsafe { magazine.push(record) };
         }
@@ -173,6 +175,7 @@ pub(crate) fn release(record: NonNull<Record>) {
 fn release_slow(record: NonNull<Record>) {
     let mut next = Some(record);
     while let Some(record) = next {
+        check::dropped(record);
         // SAFETY: the caller owns the packet, hence every segment's record; each is read before it is given away.
         let kind = unsafe {
             let record = &mut *record.as_ptr();
@@ -180,6 +183,11 @@ fn release_slow(record: NonNull<Record>) {
             record.kind &= POOL;
             record.kind
         };
+        if kind & LARGE != 0 {
+            // A magazine has fragments of one size.
+            drop(Shared::give_back(kind, &[record]));
+            continue;
+        }
         drop(with_all(|magazines| {
             let magazine = &mut magazines[magazine_of(kind)];
             let doomed = magazine.make_room(kind);
@@ -231,6 +239,10 @@ pub unsafe fn release_alike(alike: Plain, mut packets: *const Packet, mut count:
             }
             let start = usize::from(magazine.len).min(CAPACITY);
             let room = usize::from(magazine.limit).min(CAPACITY).saturating_sub(start).min(count);
+            if check::is_on() {
+                // SAFETY: the packets are the caller's.
+                (0..room).for_each(|number| check::dropped(unsafe { (*packets.add(number)).record() }));
+            }
             // SAFETY: the packets are the caller's, who gives them away; a packet is a transparent pointer to its record; there is
             // room for that many behind the first `start`.
             unsafe {
@@ -267,7 +279,10 @@ fn release_run(magazines: &mut [Magazine; MAGAZINES], slots: &mut [Option<Packet
     let mut taken = 0;
     for (home, slot) in magazine.records[start..].iter_mut().zip(&slots[..room]) {
         match slot {
-            Some(packet) if packet.kind() == kind => home.write(packet.record()),
+            Some(packet) if packet.kind() == kind => {
+                check::dropped(packet.record());
+                home.write(packet.record())
+            }
             _ => break,
         };
         taken += 1;

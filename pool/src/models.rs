@@ -14,7 +14,7 @@ use loom::model::Builder;
 use loom::thread;
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 
-use crate::{Packet, PageSize, Pool, PoolConfig, PoolMonitor, flush_thread};
+use crate::{Packet, PacketFlags, PageSize, Pool, PoolConfig, PoolMonitor, flush_thread};
 
 /// Two more find nothing more, and take ten times as long.
 const PREEMPTIONS: usize = 4;
@@ -132,6 +132,22 @@ fn one_of_three_takes_the_pool_down() {
 #[test]
 fn a_pool_closes_while_a_batch_comes_in() {
     last_fragments_come_in(4, [2, 1]);
+}
+
+/// The same with a whole page among them, which stands for two and comes alone.
+#[test]
+fn a_pool_closes_while_a_large_fragment_comes_in() {
+    check(|| {
+        let mut fixture = Fixture::new(4);
+        let large = fixture.pool.alloc_len(2 * Fixture::FRAGMENT).expect("a page is whole");
+        let large = large.complete(0, 0, PacketFlags::empty()).expect("nothing fits");
+        let small = fixture.take(1);
+        let Fixture { pool, monitor, touch } = fixture;
+        let threads = [touch.drop_elsewhere(vec![large]), touch.drop_elsewhere(small)];
+        drop(pool);
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        gone(&monitor);
+    });
 }
 
 /// Batches come in while the owner allocates: a fragment has one holder at any time, and none is lost.

@@ -7,6 +7,8 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
+use crate::about::{PacketType, RssTypes};
+use crate::check;
 use crate::error::Error;
 use crate::magazine;
 use crate::record::{POOL, Record};
@@ -19,23 +21,36 @@ bitflags::bitflags! {
         const RX_IP_CSUM_GOOD = 1 << 0;
         /// Received: the IPv4 header checksum is wrong.
         const RX_IP_CSUM_BAD = 1 << 1;
-        /// Received: the TCP or UDP checksum is right.
+        /// Received: the TCP, UDP or SCTP checksum is right.
         const RX_L4_CSUM_GOOD = 1 << 2;
-        /// Received: the TCP or UDP checksum is wrong.
+        /// Received: the TCP, UDP or SCTP checksum is wrong.
         const RX_L4_CSUM_BAD = 1 << 3;
         /// Received: a VLAN tag was taken out of the frame; [`Packet::vlan_tci`] has it.
         const RX_VLAN_STRIPPED = 1 << 4;
-        /// Received: [`Packet::rss_hash`] is valid.
+        /// Received: [`Packet::rss_hash`] and [`Packet::rss_type`] are valid.
         const RX_RSS_HASH = 1 << 5;
+        /// Received: [`Packet::packet_type`] is valid.
+        const RX_PACKET_TYPE = 1 << 6;
+        /// Received: the card put TCP segments together, one or more. The headers are those of the first, as the card changed them; the
+        /// checksum of TCP is as it was.
+        const RX_LRO = 1 << 7;
+        /// Received: the headers are the first segment, what follows them is in the next.
+        const RX_HEADER_SPLIT = 1 << 8;
 
+        // What to send asks for lengths of headers: `Packet::set_header_lens`. Who fills in which field before is said at
+        // `TxQueue::tx_burst` of the driver interface.
         /// Send: fill in the IPv4 header checksum.
         const TX_IP_CSUM = 1 << 16;
-        /// Send: fill in the TCP checksum; the field holds the pseudo-header's sum.
+        /// Send: fill in the TCP checksum, over IPv4 or IPv6.
         const TX_TCP_CSUM = 1 << 17;
-        /// Send: fill in the UDP checksum; the field holds the pseudo-header's sum.
+        /// Send: fill in the UDP checksum, over IPv4 or IPv6.
         const TX_UDP_CSUM = 1 << 18;
         /// Send: insert the VLAN tag of [`Packet::vlan_tci`].
         const TX_VLAN_INSERT = 1 << 19;
+        /// Send: fill in the SCTP checksum, over IPv4 or IPv6.
+        const TX_SCTP_CSUM = 1 << 20;
+        /// Send: cut into TCP segments as [`Packet::set_segmentation`] says, each with every checksum right.
+        const TX_TSO = 1 << 21;
 
         /// The packet has more than one segment. Kept by the pool.
         const CHAINED = 1 << 31;
@@ -61,6 +76,7 @@ impl Posted {
     /// `record` is a free fragment that now belongs to the caller.
     #[inline(always)]
     pub(crate) fn from_record(record: NonNull<Record>) -> Posted {
+        check::taken(record);
         Posted(record)
     }
 
@@ -248,13 +264,46 @@ impl Packet {
         self.flags().contains(PacketFlags::RX_RSS_HASH).then(|| self.fields().hash)
     }
 
-    /// Set the RSS hash; [`PacketFlags::RX_RSS_HASH`] makes it valid.
+    /// What the RSS hash was made of, if the card computed one.
     #[inline]
-    pub fn set_rss_hash(&mut self, hash: u32) {
-        self.fields_mut().hash = hash;
+    pub fn rss_type(&self) -> Option<RssTypes> {
+        self.rss_hash().map(|_| RssTypes::from_bits_retain(self.fields().rss_type))
     }
 
-    /// Lengths of the layer-2 and layer-3 headers in bytes, which checksum offload needs.
+    /// Set the RSS hash and what it was made of; [`PacketFlags::RX_RSS_HASH`] makes them valid.
+    #[inline]
+    pub fn set_rss_hash(&mut self, hash: u32, of: RssTypes) {
+        let record = self.fields_mut();
+        (record.hash, record.rss_type) = (hash, of.bits());
+    }
+
+    /// The headers that the card found, if it told.
+    #[inline]
+    pub fn packet_type(&self) -> Option<PacketType> {
+        let told = self.flags().contains(PacketFlags::RX_PACKET_TYPE);
+        told.then(|| PacketType::from_bits_retain(self.fields().packet_type))
+    }
+
+    /// Set the packet type; [`PacketFlags::RX_PACKET_TYPE`] makes it valid.
+    #[inline]
+    pub fn set_packet_type(&mut self, kind: PacketType) {
+        self.fields_mut().packet_type = kind.bits();
+    }
+
+    /// Length of the TCP header and most payload of a segment, both in bytes, which [`PacketFlags::TX_TSO`] needs.
+    #[inline]
+    pub fn segmentation(&self) -> (u16, u16) {
+        (self.fields().l4_len, self.fields().mss)
+    }
+
+    /// Set the length of the TCP header and the most payload of a segment, both in bytes.
+    #[inline]
+    pub fn set_segmentation(&mut self, l4: u16, mss: u16) {
+        let record = self.fields_mut();
+        (record.l4_len, record.mss) = (l4, mss);
+    }
+
+    /// Lengths of the layer-2 and layer-3 headers in bytes, which checksum offload and segmentation need.
     #[inline]
     pub fn header_lens(&self) -> (u16, u16) {
         (self.fields().l2_len, self.fields().l3_len)
@@ -312,16 +361,23 @@ impl Packet {
         self.fields().offset as usize
     }
 
-    /// Bytes free after the first segment's data.
+    /// Bytes free after the first segment's data, as far as a length of 16 bits goes.
     #[inline]
     pub fn tailroom(&self) -> usize {
         let record = self.fields();
-        record.size as usize - record.offset as usize - usize::from(record.len())
+        let room = record.size as usize - record.offset as usize - usize::from(record.len());
+        room.min(usize::from(u16::MAX - record.len()))
+    }
+
+    /// Whether the CPU can read and write the first segment. That never changes while the packet lives.
+    #[inline]
+    pub fn is_readable(&self) -> bool {
+        !self.fields().addr.is_null()
     }
 
     /// Grow the packet by `count` bytes at its front. Their content is whatever was there before.
     pub fn prepend(&mut self, count: usize) -> Result<(), Error> {
-        let room = self.headroom();
+        let room = self.headroom().min(usize::from(u16::MAX - self.data_len()));
         if count > room {
             return Err(Error::NoRoom { asked: count, room });
         }
@@ -345,12 +401,12 @@ impl Packet {
         Ok(())
     }
 
-    /// Append `bytes` to a packet of one segment.
+    /// Append `bytes` to a packet of one segment, which the CPU can read.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let room = match self.fields().next {
-            None if !self.fields().addr.is_null() => self.tailroom(),
-            _ => 0,
-        };
+        if !self.is_readable() {
+            return Err(Error::Unreadable { segment: 0 });
+        }
+        let room = if self.fields().next.is_none() { self.tailroom() } else { 0 };
         if bytes.len() > room {
             return Err(Error::NoRoom { asked: bytes.len(), room });
         }
@@ -364,13 +420,17 @@ impl Packet {
         Ok(())
     }
 
-    /// Copy the whole packet, all segments, into `out`, which is cleared first. `None` if a segment is unreadable.
-    pub fn copy_to(&self, out: &mut Vec<u8>) -> Option<()> {
+    /// Copy the whole packet, all segments, into `out`, which is cleared first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreadable`]; `out` then has the segments before that one.
+    pub fn copy_to(&self, out: &mut Vec<u8>) -> Result<(), Error> {
         out.clear();
-        for segment in self.segments() {
-            out.extend_from_slice(segment.as_slice()?);
+        for (number, segment) in self.segments().enumerate() {
+            out.extend_from_slice(segment.as_slice().ok_or(Error::Unreadable { segment: number })?);
         }
-        Some(())
+        Ok(())
     }
 
     fn next(&self) -> Option<&Packet> {

@@ -1,4 +1,4 @@
-//! The pool: its owner's half ([`Pool`]) and the half that lives until the last fragment is home ([`Shared`]).
+//! The pool: what its owner allocates from. The half that lives until the last fragment is home is [`Shared`].
 
 // Owns the fragments' records and memory and hands out pointers to them.
 #![allow(unsafe_code)]
@@ -6,196 +6,60 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::ptr::{self, NonNull};
-use std::sync::Arc;
+use std::ptr::NonNull;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use pagewire_hugepages::{PageSize, Segment, SegmentOptions};
+use pagewire_hugepages::SegmentOptions;
 use pagewire_pci::AddressSpace;
 
+use crate::ages::Turn;
+use crate::config::PoolConfig;
 use crate::error::Error;
 use crate::magazine;
+use crate::memory::Memory;
+use crate::numa::{Machine, Nodes, Topology};
 use crate::packet::{Packet, Posted};
 use crate::pages::PageStore;
-use crate::record::{Record, Records, kind_of, pool_of};
+use crate::provider::{Pages, Provider};
+use crate::record::{Record, Records};
 use crate::return_ring::{Outcome, ReturnRing};
-use crate::stats::{PoolMonitor, PoolStats, Published, add};
-use crate::sync::{AtomicPtr, Mutex, Ordering};
+use crate::shared::{Doomed, Number, Shared};
+use crate::stats::{Life, PoolMonitor, PoolStats, add};
+use crate::sync::Ordering;
 
-/// Pools a process can have at one time. Number 0 is nobody's.
-pub(crate) const MAX_POOLS: usize = if cfg!(loom) { 3 } else { 1023 };
 /// Fragments the owner's cache holds.
-const CACHE: usize = 256;
+pub(crate) const CACHE: usize = 256;
 /// Fragments that the slow path takes out of the page store at a time.
-const REFILL: usize = 64;
-
-/// The pools of this process by number, for those who only hold a fragment.
-#[cfg(not(loom))]
-static POOLS: [AtomicPtr<Shared>; MAX_POOLS + 1] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_POOLS + 1];
-/// Held while a number is taken.
-#[cfg(not(loom))]
-static NUMBERS: Mutex<()> = Mutex::new(());
-
-#[cfg(loom)]
-loom::lazy_static! {
-    static ref POOLS: [AtomicPtr<Shared>; MAX_POOLS + 1] = Default::default();
-    static ref NUMBERS: Mutex<()> = Mutex::new(());
-}
-
-/// What a pool is made of.
-#[derive(Clone, Debug)]
-pub struct PoolConfig {
-    /// Its name, in messages and reports.
-    pub name: String,
-    /// How many fragments, rounded up to whole pages.
-    pub fragments: usize,
-    /// Bytes in a fragment: a power of two, 512 to `page_size`. Half a page by default.
-    pub fragment_size: usize,
-    /// Bytes in a logical page: a power of two, 4 KiB to 64 KiB.
-    pub page_size: usize,
-    /// Bytes left free before the data of a fresh packet, for headers that are prepended later.
-    pub headroom: u16,
-    /// Kind of memory page behind it. Small pages are used only when asked for here.
-    pub backing: PageSize,
-    /// NUMA node of the memory; `None` leaves it to the kernel, which takes the node of the calling thread.
-    pub node: Option<u32>,
-}
-
-impl PoolConfig {
-    /// Headroom of a fresh packet in bytes, unless configured otherwise.
-    pub const HEADROOM: u16 = 256;
-}
-
-impl Default for PoolConfig {
-    fn default() -> PoolConfig {
-        PoolConfig {
-            name: "pool".into(),
-            fragments: 4096,
-            fragment_size: 2048,
-            page_size: 4096,
-            headroom: PoolConfig::HEADROOM,
-            backing: PageSize::Size2M,
-            node: None,
-        }
-    }
-}
-
-impl PoolConfig {
-    fn check(&self) -> Result<(), Error> {
-        let bad = |field, found, expected: String| {
-            Err(Error::Config { pool: self.name.clone(), field, found, expected })
-        };
-        if !self.page_size.is_power_of_two() || !(4096..=65536).contains(&self.page_size) {
-            return bad("page_size", self.page_size, "a power of two from 4096 to 65536".into());
-        }
-        // A page's free fragments are one 32-bit mask, and a packet's length in one fragment 16 bits.
-        let smallest = 512.max(self.page_size / 32);
-        let largest = self.page_size.min(32768);
-        if !self.fragment_size.is_power_of_two() || !(smallest..=largest).contains(&self.fragment_size) {
-            return bad(
-                "fragment_size",
-                self.fragment_size,
-                format!("a power of two from {smallest} to {largest}"),
-            );
-        }
-        if usize::from(self.headroom) >= self.fragment_size {
-            return bad(
-                "headroom",
-                self.headroom.into(),
-                format!("less than the fragment's {}", self.fragment_size),
-            );
-        }
-        let most = 1 << 26;
-        if !(1..=most).contains(&self.fragments) {
-            return bad("fragments", self.fragments, format!("1 to {most}"));
-        }
-        Ok(())
-    }
-}
-
-/// The part of a pool that lives until its last fragment is home, wherever and by whomever it is dropped.
-pub(crate) struct Shared {
-    ring: ReturnRing,
-    published: Arc<Published>,
-    number: usize,
-    records: Records,
-    /// Held so that the memory stays mapped.
-    mapped: Mapped,
-}
-
-/// A segment mapped for the devices of a space, until dropped.
-struct Mapped {
-    space: AddressSpace,
-    segment: Arc<Segment>,
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        self.space.unmap(&self.segment);
-    }
-}
-
-impl Shared {
-    /// The way home for fragments of pool `kind` from a thread that is not allocating from it.
-    #[cold]
-    #[inline(never)]
-    #[must_use]
-    pub(crate) fn give_back(kind: u32, records: &[NonNull<Record>]) -> Option<Doomed> {
-        let pool = POOLS[pool_of(kind) & MAX_POOLS].load(Ordering::Acquire);
-        // SAFETY: a pool lives as long as a fragment of it is out, and `records` are, until `push` has counted them.
-        let shared = unsafe { &*pool };
-        // Counted before the push, after which the pool may be gone.
-        shared.published.remote_batch.fetch_add(1, Ordering::Relaxed);
-        if shared.ring.is_closed() {
-            shared.published.release.fetch_add(records.len() as u64, Ordering::Release);
-        }
-        // SAFETY: `kind` names the pool of the fragments, which are the caller's to give.
-        let outcome = unsafe { ReturnRing::push(&raw const shared.ring, records) };
-        (outcome == Outcome::Last).then(|| Doomed(pool))
-    }
-}
-
-/// A pool whose last fragment is home: dropping this takes it down. There is one for a pool, for whom the return ring called
-/// the last.
-#[must_use]
-pub(crate) struct Doomed(*mut Shared);
-
-impl Drop for Doomed {
-    fn drop(&mut self) {
-        /// Gives the number back at the very end, whatever happens on the way.
-        struct Number(usize);
-        impl Drop for Number {
-            fn drop(&mut self) {
-                POOLS[self.0].store(ptr::null_mut(), Ordering::Release);
-            }
-        }
-        // SAFETY: it was made by `Box::into_raw`, every other party has made its last access, and none takes it down as well.
-        let (_number, shared) = unsafe { (Number((*self.0).number), Box::from_raw(self.0)) };
-        let published = &shared.published;
-        published.release.store(published.hold.load(Ordering::Relaxed), Ordering::Release);
-    }
-}
+pub(crate) const REFILL: usize = 64;
 
 /// A pool of packet memory; owned by one core at a time.
 ///
 /// `Send`, not `Sync`: allocation needs `&mut`, so the compiler forbids two cores on one pool. Dropping a pool while fragments
 /// are out is normal: its memory lives on until the last of them returns.
 pub struct Pool {
-    shared: NonNull<Shared>,
-    cache: [MaybeUninit<NonNull<Record>>; CACHE],
+    pub(crate) shared: NonNull<Shared>,
+    pub(crate) cache: [MaybeUninit<NonNull<Record>>; CACHE],
     /// Free fragments are the entries of the cache from `next` to before `end`, taken in this order: a receive loop has one count for
     /// them, its descriptors and its packets.
-    next: usize,
-    end: usize,
+    pub(crate) next: usize,
+    pub(crate) end: usize,
     /// Fragments taken from the return ring so far.
-    head: u64,
-    kind: u32,
+    pub(crate) head: u64,
+    pub(crate) kind: u32,
     headroom: u16,
-    fragment_size: u32,
-    store: PageStore,
-    /// Fragments that have ever been put into the cache; less what is there now, it is what has been allocated.
-    filled: u64,
-    monitor: PoolMonitor,
-    page_size: usize,
+    pub(crate) fragment_size: u32,
+    pub(crate) store: PageStore,
+    /// Fragments that have come into the cache from the page store or the return ring, and from magazines, less those that went
+    /// back. Less what is there now, their sum is what has been allocated.
+    pub(crate) filled: u64,
+    pub(crate) recycled: u64,
+    pub(crate) turn: Turn,
+    pub(crate) monitor: PoolMonitor,
+    pub(crate) page_size: usize,
+    /// Fragments that others stand for: out, and without a return of their own.
+    pub(crate) joined: usize,
+    pub(crate) nodes: Nodes,
+    pub(crate) grow_when_empty: bool,
     _not_sync: PhantomData<std::cell::Cell<()>>,
 }
 
@@ -203,87 +67,96 @@ pub struct Pool {
 unsafe impl Send for Pool {}
 
 impl Pool {
-    /// Make a pool, map its memory for every device of `space`, and fill it.
+    /// Make a pool of [`Pages`], as the configuration says, map its memory for every device of `space`, and fill it.
     ///
     /// # Errors
     ///
     /// [`Error`], with nothing left behind.
     pub fn new(config: &PoolConfig, space: &AddressSpace) -> Result<Pool, Error> {
-        config.check()?;
-        let name = || config.name.clone();
-        let fragments_per_page = config.page_size / config.fragment_size;
-        let pages = config.fragments.div_ceil(fragments_per_page);
-        let fragments = pages * fragments_per_page;
         let options =
             SegmentOptions { page_size: config.backing, node: config.node, name: config.name.clone() };
-        let segment = Segment::allocate(pages * config.page_size, &options)
-            .map_err(|cause| Error::Memory { pool: name(), cause })?;
-        space.map(segment.clone()).map_err(|cause| Error::Map { pool: name(), cause })?;
-        let mapped = Mapped { space: space.clone(), segment };
-        let records = Records::new(fragments).map_err(|cause| Error::Records {
-            pool: name(),
+        Pool::with_provider(config, space, Arc::new(Pages { options }))
+    }
+
+    /// Make a pool of a provider's memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], with nothing left behind: whatever was allocated has been released, and the provider uninstalled.
+    pub fn with_provider(
+        config: &PoolConfig,
+        space: &AddressSpace,
+        provider: Arc<dyn Provider>,
+    ) -> Result<Pool, Error> {
+        Pool::with_topology(config, space, provider, Box::new(Machine::new()))
+    }
+
+    pub(crate) fn with_topology(
+        config: &PoolConfig,
+        space: &AddressSpace,
+        provider: Arc<dyn Provider>,
+        topology: Box<dyn Topology>,
+    ) -> Result<Pool, Error> {
+        let geometry = config.geometry()?;
+        let (name, fragments) = (Arc::<str>::from(config.name.as_str()), geometry.fragments());
+        let number = Number::take(&name)?;
+        let mut memory = Memory {
+            pool: name.clone(),
+            provider,
+            space: space.clone(),
+            geometry,
+            kind: number.kind(),
+            segments: vec![None; geometry.segments],
+        };
+        let records = Records::new(fragments, geometry.fragment_size).map_err(|cause| Error::Records {
+            pool: name.to_string(),
             bytes: Records::bytes(fragments),
             cause,
         })?;
-        let monitor = PoolMonitor { name: name().into(), published: Arc::new(Published::default()) };
-        monitor.published.fragments.store(fragments as u64, Ordering::Relaxed);
-
-        let numbers = NUMBERS.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let number = (1..=MAX_POOLS)
-            .find(|&number| POOLS[number].load(Ordering::Acquire).is_null())
-            .ok_or_else(|| Error::TooManyPools { pool: name() })?;
-        for index in 0..fragments {
-            let offset = index * config.fragment_size;
-            let iova = mapped.space.iova(&mapped.segment, offset);
-            let record = Record {
-                addr: mapped.segment.as_ptr().as_ptr().wrapping_add(offset),
-                iova: iova.map_err(|cause| Error::Map { pool: name(), cause })?,
-                data: 0,
-                offset: 0,
-                packet_len: 0,
-                kind: kind_of(number),
-                next: None,
-                hash: 0,
-                size: config.fragment_size as u32,
-                vlan_tci: 0,
-                segments: 1,
-                l2_len: 0,
-                l3_len: 0,
-            };
-            // SAFETY: the records are this function's own until the pool is published.
-            unsafe { records.get(index).write(record) };
+        for place in 0..geometry.first_segments {
+            memory.install(place, &records)?;
         }
-        let shared = Box::into_raw(Box::new(Shared {
-            ring: ReturnRing::new(fragments),
-            published: monitor.published.clone(),
-            number,
-            records,
-            mapped,
-        }));
-        POOLS[number].store(shared, Ordering::Release);
-        drop(numbers);
-
-        Ok(Pool {
-            // SAFETY: `Box::into_raw` is never null.
-            shared: unsafe { NonNull::new_unchecked(shared) },
+        let segments = memory.segments[..geometry.first_segments].to_vec();
+        let monitor = PoolMonitor::register(name, fragments);
+        let mut pool = Pool {
             cache: [MaybeUninit::uninit(); CACHE],
             next: 0,
             end: 0,
             head: 0,
-            kind: kind_of(number),
+            kind: number.kind(),
             headroom: config.headroom,
-            fragment_size: config.fragment_size as u32,
-            store: PageStore::new(pages, fragments_per_page),
+            fragment_size: geometry.fragment_size as u32,
+            store: PageStore::new(&geometry),
             filled: 0,
+            recycled: 0,
+            turn: Turn::new(&monitor.published.stamps),
+            page_size: geometry.page_size,
+            joined: 0,
+            nodes: Nodes::new(topology, config.node, geometry.segments),
+            grow_when_empty: config.grow_when_empty,
+            shared: Shared::publish(
+                number,
+                ReturnRing::new(fragments),
+                monitor.published.clone(),
+                records,
+                memory,
+            ),
             monitor,
-            page_size: config.page_size,
             _not_sync: PhantomData,
-        })
+        };
+        for (place, segment) in segments.iter().flatten().enumerate() {
+            pool.adopt(place, segment);
+        }
+        Ok(pool)
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Shared {
         // SAFETY: it lives until the owner has closed and every fragment is home.
         unsafe { self.shared.as_ref() }
+    }
+
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.shared().memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pool's name.
@@ -293,7 +166,7 @@ impl Pool {
 
     /// The address space that its memory is mapped in: its fragments are for devices of that space.
     pub fn space(&self) -> &AddressSpace {
-        &self.shared().mapped.space
+        &self.shared().space
     }
 
     /// Bytes in a fragment.
@@ -361,98 +234,30 @@ impl Pool {
     #[inline(never)]
     fn refill(&mut self, want: usize) -> bool {
         // What is left goes first.
-        self.cache.copy_within(self.next..self.end, 0);
-        (self.next, self.end) = (0, self.end - self.next);
+        if self.next != self.end {
+            self.cache.copy_within(self.next..self.end, 0);
+        }
+        let left = self.end - self.next;
+        (self.next, self.end) = (0, left);
         let recycled = magazine::take(self.kind, &mut self.cache[self.end..]);
         self.end += recycled;
-        self.filled += recycled as u64;
+        self.recycled += recycled as u64;
         if self.end < want.min(CACHE) {
             self.refill_slow(want);
         }
+        if self.monitor.published.stamps.now() != self.turn.done {
+            self.stamp(left);
+        }
         let published = &*self.monitor.published;
-        add(&published.recycle_cached, recycled as u64);
+        published.recycle_cached.store(self.recycled, Ordering::Relaxed);
         add(&published.alloc_refill, 1);
-        published.alloc_fast.store(self.filled - self.end as u64, Ordering::Relaxed);
+        published.alloc_fast.store(self.allocated(), Ordering::Relaxed);
         self.end > 0
     }
 
     /// Free fragments in the cache.
-    fn cached(&self) -> usize {
+    pub(crate) fn cached(&self) -> usize {
         self.end - self.next
-    }
-
-    /// Fill the cache from the return ring, then from the page store.
-    #[cold]
-    #[inline(never)]
-    fn refill_slow(&mut self, want: usize) {
-        let want = want.clamp(REFILL, CACHE);
-        let before = self.end;
-        while self.end < want {
-            let Some(record) = self.pop_returned() else { break };
-            self.cache[self.end].write(record);
-            self.end += 1;
-        }
-        let returned = self.end - before;
-        while self.end < want {
-            let Some(fragment) = self.store.take() else { break };
-            self.cache[self.end].write(self.shared().records.get(fragment));
-            self.end += 1;
-        }
-        let split = self.end - before - returned;
-        self.filled += (returned + split) as u64;
-        let published = &*self.monitor.published;
-        add(&published.recycle_ring, returned as u64);
-        add(
-            if self.page_size > 4096 { &published.alloc_slow_high_order } else { &published.alloc_slow },
-            split as u64,
-        );
-        add(&published.hold, split as u64);
-        if self.end == 0 {
-            add(&published.alloc_empty, 1);
-        }
-    }
-
-    fn pop_returned(&mut self) -> Option<NonNull<Record>> {
-        let record = self.shared().ring.pop(self.head)?;
-        self.head += 1;
-        Some(record)
-    }
-
-    /// Put everything that is free back into the page store, where pages become whole again.
-    ///
-    /// Afterwards [`PoolStats::inflight`] is what rings and packets hold, and magazines of other threads.
-    pub fn trim(&mut self) {
-        let mut recycled = 0;
-        loop {
-            self.filled -= self.cached() as u64;
-            while self.next < self.end {
-                let fragment = self.cache[self.next];
-                self.next += 1;
-                // SAFETY: entries from `next` to `end` are free fragments; stepping over it makes this the only owner.
-                self.put(unsafe { fragment.assume_init() });
-            }
-            let taken = magazine::take(self.kind, &mut self.cache[..]);
-            (self.next, self.end) = (0, taken);
-            recycled += taken;
-            self.filled += taken as u64;
-            if taken == 0 {
-                break;
-            }
-        }
-        let mut returned = 0;
-        while let Some(record) = self.pop_returned() {
-            self.put(record);
-            returned += 1;
-        }
-        let published = &*self.monitor.published;
-        add(&published.recycle_cached, recycled as u64);
-        add(&published.recycle_ring, returned);
-        published.alloc_fast.store(self.filled, Ordering::Relaxed);
-    }
-
-    fn put(&mut self, record: NonNull<Record>) {
-        self.store.put(self.shared().records.index_of(record));
-        add(&self.monitor.published.release, 1);
     }
 
     /// Fragments that can be allocated at once, short of those that are on their way back.
@@ -467,7 +272,7 @@ impl Pool {
 
     /// The counters, exact.
     pub fn stats(&self) -> PoolStats {
-        self.monitor.published.alloc_fast.store(self.filled - self.cached() as u64, Ordering::Relaxed);
+        self.monitor.published.alloc_fast.store(self.allocated(), Ordering::Relaxed);
         self.monitor.stats()
     }
 
@@ -481,7 +286,9 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.trim();
         let shared = self.shared.as_ptr();
-        let outstanding = self.shared().records.len() - self.store.free();
+        // As many as will come back: one for several that are joined.
+        let outstanding = self.store.fragments() - self.store.home() - self.joined;
+        self.monitor.published.enter(Life::Orphan);
         // SAFETY: the pool is alive until its owner has left, which happens here, once.
         let outcome = unsafe { ReturnRing::close(&raw const (*shared).ring, self.head, outstanding as u64) };
         if outcome == Outcome::Last {

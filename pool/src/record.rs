@@ -5,9 +5,13 @@
 #![allow(unsafe_code)]
 
 use std::mem::offset_of;
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use memmap2::MmapMut;
+
+use crate::shared::MAX_POOLS;
+use crate::{check, fault};
 
 /// One cache line for each fragment.
 ///
@@ -40,7 +44,7 @@ pub(crate) struct Record {
 
     /// RSS hash, valid with its flag.
     pub hash: u32,
-    /// Bytes in the fragment. Constant.
+    /// Bytes in the fragment: those of the pool's fragments, but for [`LARGE`] ones.
     pub size: u32,
 
     /// VLAN tag control information, valid with its flags.
@@ -50,6 +54,13 @@ pub(crate) struct Record {
     /// Lengths of the layer-2 and layer-3 headers in bytes, for transmit offloads.
     pub l2_len: u16,
     pub l3_len: u16,
+    /// Length of the layer-4 header and of a segment's payload in bytes, for segmentation.
+    pub l4_len: u16,
+    pub mss: u16,
+    /// [`crate::PacketType`], valid with its flag.
+    pub packet_type: u16,
+    /// What the hash is made of: [`crate::RssTypes`], valid with the hash.
+    pub rss_type: u8,
 }
 
 impl Record {
@@ -65,7 +76,7 @@ pub(crate) const POOL: u32 = 0xffff;
 
 /// The low half of [`Record::kind`] for a pool: its number, whose last four bits stand where they choose the place of its magazine
 /// without a shift.
-pub(crate) fn kind_of(pool: usize) -> u32 {
+pub(crate) const fn kind_of(pool: usize) -> u32 {
     debug_assert!(pool < 1 << 10);
     ((pool & 0xf) << MAGAZINE_SHIFT | pool >> 4) as u32
 }
@@ -85,14 +96,23 @@ pub(crate) fn magazine_of(kind: u32) -> usize {
 /// A magazine has 1,024 bytes.
 const MAGAZINE_SHIFT: u32 = 10;
 
-const _: () = assert!(size_of::<Record>() == 64);
+/// Bit of [`Record::kind`], in the low half, where [`kind_of`] leaves it zero: it stands for several fragments in a row, and is taken apart in the page store.
+pub(crate) const LARGE: u32 = 1 << 15;
+
+// A line each, and what the fast paths touch within its first half.
+const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
+const _: () = assert!(offset_of!(Record, kind) < 32);
 const _: () = assert!(offset_of!(Record, packet_len) % 8 == 0);
 const _: () = assert!(offset_of!(Record, kind) == offset_of!(Record, packet_len) + 4);
+// The highest number sets every bit that a number can.
+const _: () = assert!(kind_of(MAX_POOLS) & LARGE == 0);
 
 /// The records of one pool, an array in ordinary memory that no device can reach.
 pub(crate) struct Records {
     memory: MmapMut,
     count: usize,
+    /// Bytes in a fragment.
+    fragment_size: u32,
 }
 
 impl Records {
@@ -100,15 +120,20 @@ impl Records {
         count * size_of::<Record>()
     }
 
-    pub(crate) fn new(count: usize) -> std::io::Result<Records> {
+    pub(crate) fn new(count: usize, fragment_size: usize) -> std::io::Result<Records> {
+        if fault::here() {
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
         let memory = MmapMut::map_anon(Records::bytes(count))?;
         // Records of a large pool span many small pages; fewer TLB misses are worth asking for, not failing for.
         let _ = memory.advise(memmap2::Advice::HugePage);
-        Ok(Records { memory, count })
+        Ok(Records { memory, count, fragment_size: fragment_size as u32 })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.count
+    /// Begin anew with these fragments, none of which is out: they are of another segment now, or of none.
+    pub(crate) fn forget(&self, fragments: Range<usize>) {
+        let at = |index| self.memory.as_ptr().addr() + Records::bytes(index);
+        check::forget(at(fragments.start)..at(fragments.end));
     }
 
     pub(crate) fn get(&self, index: usize) -> NonNull<Record> {
@@ -119,5 +144,37 @@ impl Records {
 
     pub(crate) fn index_of(&self, record: NonNull<Record>) -> usize {
         (record.as_ptr().addr() - self.memory.as_ptr().addr()) / size_of::<Record>()
+    }
+
+    /// The fragments that a record of the caller's stands for: one, or several in a row.
+    pub(crate) fn fragments(&self, record: NonNull<Record>) -> Range<usize> {
+        let first = self.index_of(record);
+        // SAFETY: the caller owns the fragment, so its record is alive and nobody writes it.
+        let count = unsafe { record.as_ref() }.size / self.fragment_size;
+        first..first + count as usize
+    }
+
+    /// Make one of `count` fragments in a row, the first of which this is: all free and the caller's.
+    pub(crate) fn join(&self, mut record: NonNull<Record>, count: usize) {
+        // SAFETY: the caller's.
+        let record = unsafe { record.as_mut() };
+        record.size = self.fragment_size * count as u32;
+        record.kind |= LARGE;
+    }
+
+    /// Undo [`join`](Records::join), for a record of any kind that is free and the caller's. Returns how many it stood for.
+    pub(crate) fn split(&self, mut record: NonNull<Record>) -> usize {
+        let count = self.fragments(record).len();
+        // SAFETY: the caller's.
+        let record = unsafe { record.as_mut() };
+        record.size = self.fragment_size;
+        record.kind &= !LARGE;
+        count
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.forget(0..self.count);
     }
 }

@@ -1,7 +1,9 @@
 //! Counters, named as Linux's page_pool names them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::ages::{Ages, Stamps};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -11,11 +13,22 @@ macro_rules! counters {
         pub struct PoolStats { $($(#[$doc])* pub $name: u64),* }
 
         /// What the owner publishes: written by it alone until the pool is closed, on slow paths only.
-        #[derive(Default)]
-        pub(crate) struct Published { $(pub(crate) $name: AtomicU64),* }
+        pub(crate) struct Published {
+            $(pub(crate) $name: AtomicU64,)*
+            pub(crate) stamps: Stamps,
+            life: AtomicU8,
+        }
 
         impl Published {
-            pub(crate) fn snapshot(&self) -> PoolStats {
+            fn new(fragments: usize) -> Published {
+                Published {
+                    $($name: AtomicU64::new(0),)*
+                    stamps: Stamps::new(fragments),
+                    life: AtomicU8::new(Life::Open as u8),
+                }
+            }
+
+            fn counters(&self) -> PoolStats {
                 PoolStats { $($name: self.$name.load(Ordering::Acquire)),* }
             }
         }
@@ -30,7 +43,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Fragments in the pool, free or not.
+    /// Fragments of the pool's segments, free or not.
     fragments,
     /// Allocations served from the owner's cache. Other threads see it as of the last refill.
     alloc_fast,
@@ -42,6 +55,8 @@ counters! {
     alloc_empty,
     /// Refills of the cache.
     alloc_refill,
+    /// Fragments on a foreign NUMA node that were not used again when they came back, one a refill.
+    alloc_waive,
     /// Fragments that came back to the cache from a magazine of the owner's own thread.
     recycle_cached,
     /// Fragments that found the cache full on their way back. They wait in their magazine instead: this stays 0.
@@ -54,6 +69,11 @@ counters! {
     recycle_released_ref,
     /// Batches that other threads, or this thread's idle loop, sent through the return ring.
     remote_batch,
+    /// References that another process returned and did not hold: given back before, or never handed to it. See
+    /// [`crate::handover`].
+    stale_generation,
+    /// Packets that were not handed to another process because it holds as many fragments as it may.
+    quota_denied,
     /// Fragments that went back to the page store. Read before `hold`, so that a reader never sees more back than left.
     release,
     /// Fragments that left the page store.
@@ -74,6 +94,56 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Release);
 }
 
+/// What has become of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Life {
+    /// Its owner allocates from it.
+    Open,
+    /// Its owner has dropped it, and fragments of it are still out.
+    Orphan,
+    /// Its memory has gone back to where it came from.
+    Gone,
+}
+
+impl Published {
+    pub(crate) fn enter(&self, life: Life) {
+        self.life.store(life as u8, Ordering::Release);
+    }
+
+    fn life(&self) -> Life {
+        match self.life.load(Ordering::Acquire) {
+            open if open == Life::Open as u8 => Life::Open,
+            orphan if orphan == Life::Orphan as u8 => Life::Orphan,
+            _ => Life::Gone,
+        }
+    }
+
+    fn snapshot(&self) -> PoolStats {
+        // Before the counters: a pool found alive now may be taken down meanwhile.
+        let life = self.life();
+        let mut stats = self.counters();
+        if life == Life::Orphan {
+            // The last of an orphan's fragments counts as back when its memory is.
+            stats.release = stats.release.min(stats.hold.saturating_sub(1));
+        }
+        stats
+    }
+}
+
+/// Every pool of the process that has not gone.
+static POOLS: Mutex<Vec<(Arc<str>, Weak<Published>)>> = Mutex::new(Vec::new());
+
+/// Every pool of this process, in the order in which they were made: those that have an owner and those that wait for their last
+/// fragments.
+pub fn pools() -> Vec<PoolMonitor> {
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    pools.retain(|(_, published)| published.strong_count() > 0);
+    let monitors = pools.iter().filter_map(|(name, published)| {
+        Some(PoolMonitor { name: name.clone(), published: published.upgrade()? })
+    });
+    monitors.filter(|pool| pool.life() != Life::Gone).collect()
+}
+
 /// Reads a pool's counters from any thread without disturbing its owner; outlives the pool.
 #[derive(Clone)]
 pub struct PoolMonitor {
@@ -82,6 +152,24 @@ pub struct PoolMonitor {
 }
 
 impl PoolMonitor {
+    /// The counters of a pool that may come to have so many fragments, to be found by [`pools`].
+    pub(crate) fn register(name: Arc<str>, fragments: usize) -> PoolMonitor {
+        let published = Arc::new(Published::new(fragments));
+        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|(_, published)| published.strong_count() > 0);
+        pools.push((name.clone(), Arc::downgrade(&published)));
+        PoolMonitor { name, published }
+    }
+
+    /// Whether it has an owner, fragments, or neither.
+    pub fn life(&self) -> Life {
+        self.published.life()
+    }
+
+    /// How long its fragments have been out, as far as can be told; each call looks once more. See [`Ages`].
+    pub fn ages(&self) -> Ages {
+        self.published.stamps.look()
+    }
     /// The pool's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -38,6 +38,7 @@ fn no_heap_allocation_after_a_pool_is_made() {
     let config = PoolConfig { fragments: 1024, backing: PageSize::Size4K, ..PoolConfig::default() };
     let mut pool = Pool::new(&config, &space).expect("a small pool");
     let mut burst = Burst::new(256);
+    let monitor = pool.monitor();
     let before = ALLOCATIONS.get();
     assert_ne!(before, 0, "nothing is counted");
     for round in 0..10_000 {
@@ -51,6 +52,8 @@ fn no_heap_allocation_after_a_pool_is_made() {
             burst.drain().take(20).for_each(drop)
         }
         if round % 100 == 0 {
+            drop(pool.alloc_len(4096));
+            assert!(monitor.ages().counts.iter().sum::<u64>() <= 1024);
             flush_thread();
             pool.trim();
         }

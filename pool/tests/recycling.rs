@@ -78,6 +78,34 @@ fn fragments_do_not_overlap_and_hold_what_was_written() {
 }
 
 #[test]
+fn alloc_is_one_straight_flow_of_the_cache_or_else_the_slow_path() {
+    let mut pool = pool(256, 2048, 4096);
+    let posted: Vec<_> = (0..64).map(|_| pool.alloc().expect("256")).collect();
+    let stats = pool.stats();
+    assert_eq!((stats.alloc_refill, stats.alloc_slow, stats.alloc_fast), (1, 64, 64), "one refill for 64");
+    drop(posted);
+    let posted: Vec<_> = (0..64).map(|_| pool.alloc().expect("256")).collect();
+    assert_eq!(pool.stats().alloc_fast, 128);
+    drop(posted);
+}
+
+#[test]
+fn nobody_but_the_pool_takes_references() {
+    let mut pool = pool(256, 2048, 4096);
+    for _ in 0..50 {
+        let (here, there) =
+            all(&mut pool).into_iter().enumerate().partition::<Vec<_>, _>(|(i, _)| i % 3 == 0);
+        let other = thread::spawn(move || drop(there));
+        drop(here);
+        other.join().expect("no panic");
+    }
+    pool.trim();
+    let stats = pool.stats();
+    assert_eq!((stats.recycle_released_ref, stats.recycle_ring_full, stats.recycle_cache_full), (0, 0, 0));
+    assert_eq!((stats.hold - stats.release, stats.inflight(), pool.whole_pages()), (0, 0, 128));
+}
+
+#[test]
 fn an_empty_pool_says_so_and_recovers() {
     let mut pool = pool(64, 2048, 4096);
     let packets = all(&mut pool);

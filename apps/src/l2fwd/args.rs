@@ -2,10 +2,10 @@
 
 use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::MacAddr;
-use pagewire_hugepages::PageSize;
-use pagewire_pci::Backend;
+use pagewire_pool::PoolConfig;
 
-use crate::ports::PortSpec;
+use crate::memory::Needs;
+use crate::ports::{Access, PortSpec};
 use crate::run::Reporting;
 
 const EXAMPLES: &str = "\
@@ -13,7 +13,8 @@ Examples:
   pagewire l2fwd                                              two modelled cards, for 10 seconds
   pagewire l2fwd --port 0000:01:00.0 --port 0000:02:00.0      forward between two cards until Ctrl-C
   pagewire l2fwd --port 01:00.0 --port 02:00.0 --mode io --json --duration 30
-  pagewire l2fwd --port 01:00.0 --port 02:00.0 --mtu 9000     jumbo frames";
+  pagewire l2fwd --port 01:00.0 --port 02:00.0 --mtu 9000     jumbo frames
+  pagewire l2fwd --port 01:00.0 --port 02:00.0 --queues 4 --cores 2-5     flows spread over four cores";
 
 /// What `pagewire l2fwd` is asked to do.
 ///
@@ -38,7 +39,11 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "mode")]
     pub(crate) no_mac_updating: bool,
 
-    /// CPUs to run on, one loop each: 2,3 or 2-5. By default as many as there are ports, less one CPU for the rest
+    /// Queue pairs of each port, over which the card spreads flows (RSS): each is forwarded by itself
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(crate) queues: u16,
+
+    /// CPUs to run on, one loop each: 2,3 or 2-5. By default as many as there are queue pairs, less one CPU for the rest
     #[arg(long, value_name = "CPUS")]
     pub(crate) cores: Option<CpuList>,
 
@@ -58,13 +63,9 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1500)]
     pub(crate) mtu: u16,
 
-    /// Fragments in each port's pool. By default what the rings and caches can hold, and some
+    /// Fragments in each queue's pool. By default what the rings and caches can hold, and some
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
     pub(crate) fragments: Option<u32>,
-
-    /// Memory pages of the pools: 2M, 1G or 4K. By default 2M; without a real device 4K has to do where there are none
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) pages: Option<PageSize>,
 
     /// Receive only frames for the port's own address, broadcast and multicast
     #[arg(long)]
@@ -79,6 +80,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BURSTS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=65536))]
     pub(crate) tx_first: u32,
 
+    /// Let `pagewire capture --from SOCKET` watch what the ports receive, as it came. Costs copies while somebody watches
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) capture_socket: Option<std::path::PathBuf>,
+
     #[command(flatten)]
     pub(crate) reporting: Reporting,
 
@@ -90,19 +95,27 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) record_core_cycles: bool,
 
-    /// The kernel's interface to the devices
-    #[arg(long, value_enum, default_value_t = Vfio::Auto)]
-    pub(crate) vfio: Vfio,
-
-    /// Accept devices without an IOMMU: they can then read and write all of the machine's memory
-    #[arg(long)]
-    pub(crate) unsafe_noiommu: bool,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 impl Args {
     /// `--mode`, or what `--no-mac-updating` makes of it.
     pub(crate) fn mode(&self) -> Mode {
         if self.no_mac_updating { Mode::Io } else { self.mode }
+    }
+
+    /// What the ports take of memory.
+    pub(crate) fn needs(&self) -> Needs<'_> {
+        Needs {
+            ports: &self.ports,
+            queues: self.queues,
+            pages: self.access.pages,
+            descriptors: self.rx_ring + self.tx_ring,
+            elsewhere: 2 * usize::from(self.burst),
+            fragments: self.fragments,
+            headroom: if self.is_jumbo() { 0 } else { PoolConfig::HEADROOM },
+        }
     }
 
     /// Whether frames take several fragments; headroom would then halve what each receives.
@@ -124,27 +137,6 @@ pub(crate) enum Mode {
     Rxonly,
     /// Receive nothing, send as fast as possible
     Txonly,
-}
-
-/// `--vfio`.
-#[derive(ValueEnum, Clone, Copy, Debug)]
-pub(crate) enum Vfio {
-    /// iommufd where there is one, else group and container
-    Auto,
-    /// Group and container
-    Group,
-    /// iommufd and device cdev
-    Iommufd,
-}
-
-impl From<Vfio> for Backend {
-    fn from(vfio: Vfio) -> Backend {
-        match vfio {
-            Vfio::Auto => Backend::Auto,
-            Vfio::Group => Backend::Group,
-            Vfio::Iommufd => Backend::Iommufd,
-        }
-    }
 }
 
 /// CPUs by number.

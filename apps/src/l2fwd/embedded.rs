@@ -17,6 +17,8 @@ use crate::ports::PortSpec;
 
 /// How many there are.
 pub(super) const CARDS: usize = 2;
+/// Flows that each generator sends where they are to be spread over queues: enough for each queue to get some.
+const FLOWS_PER_QUEUE: u16 = 16;
 /// How long frames may take that are on their way when the generators stop. All of it is needed only if somebody else has
 /// every core.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,6 +53,7 @@ impl Embedded {
                 length: args.tx_size.into(),
                 // What a ring holds can be under way without a loss.
                 window: (args.rx_ring.min(args.tx_ring) / 2).into(),
+                flows: if args.queues > 1 { FLOWS_PER_QUEUE * args.queues } else { 1 },
                 ..Traffic::default()
             };
             let generator = Generator::new(traffic, embedded.report.clone());

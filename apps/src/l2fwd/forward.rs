@@ -40,8 +40,9 @@ pub(super) fn forward(
     let mut shares: Vec<Vec<Lane>> = cpus.iter().map(|_| Vec::new()).collect();
     let cores = shares.len();
     for (number, lane) in lanes.into_iter().enumerate() {
+        let queue = if args.queues > 1 { format!("queue {} of ", lane.queue) } else { String::new() };
         note!(
-            "core {}: port {} ({}) to port {} ({})",
+            "core {}: {queue}port {} ({}) to port {} ({})",
             cpus[number % cores],
             lane.rx_port,
             ports[lane.rx_port].info().name,
@@ -107,7 +108,7 @@ pub(super) fn forward(
         drop(lanes);
         std::panic::resume_unwind(panic);
     }
-    lanes.sort_by_key(|lane| lane.rx_port);
+    lanes.sort_by_key(|lane| (lane.rx_port, lane.queue));
     Forwarded { lanes, cycles, elapsed: start.elapsed(), outcome: watched }
 }
 

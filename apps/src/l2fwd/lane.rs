@@ -8,15 +8,18 @@ use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, MacAddr, Packet};
 
 use super::args::Mode;
 use super::cycles::{Cycles, Group};
+use super::tap::Tap;
 use crate::tsc;
 
 /// Rounds without a packet after which a loop counts as idle and gives back what it hoards; a power of two.
 const IDLE_ROUNDS: u32 = 1024;
 
-/// From one port's receive queue to its peer's transmit queue.
+/// From one port's receive queue to its peer's transmit queue of that number.
 pub(crate) struct Lane {
     pub(crate) rx_port: usize,
     pub(crate) tx_port: usize,
+    /// Of both ports.
+    pub(crate) queue: usize,
     pub(crate) rx: AnyRxQueue,
     pub(crate) tx: AnyTxQueue,
     pub(crate) burst: Burst,
@@ -25,6 +28,8 @@ pub(crate) struct Lane {
     pub(crate) header: [u8; 12],
     /// The frame that mode `txonly` and `send_first` send.
     pub(crate) template: Vec<u8>,
+    /// Where what is received can be watched, if anywhere.
+    pub(crate) tap: Option<Tap>,
     pub(crate) counters: Arc<LaneCounters>,
 }
 
@@ -55,6 +60,9 @@ impl Lane {
             self.generate();
         } else {
             self.rx.rx_burst(&mut self.burst);
+            if let Some(tap) = &mut self.tap {
+                tap.see(&self.burst);
+            }
         }
         let count = self.burst.len();
         if count == 0 {

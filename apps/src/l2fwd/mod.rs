@@ -7,10 +7,10 @@ mod embedded;
 mod forward;
 mod lane;
 mod live;
-mod memory;
 mod report;
 mod reporter;
 mod table;
+mod tap;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,9 @@ use pagewire_ethdev::{
     AnyPort, Burst, PortConfig, RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
 use pagewire_hugepages::PageSize;
-use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
+use pagewire_pool::handover::Server;
 
 pub(crate) use args::Args;
 use args::{Mode, PortMap};
@@ -30,6 +31,7 @@ use forward::{Forwarded, forward};
 use lane::{Lane, LaneCounters};
 use report::Fragments;
 use reporter::Reporter;
+use tap::Tap;
 
 use crate::{cores, ports, run};
 
@@ -45,10 +47,11 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     }
     let map = args.portmap.clone().unwrap_or_else(|| PortMap::neighbours(count));
     let peers = map.resolve(count).map_err(anyhow::Error::msg)?;
+    let lanes = count * usize::from(args.queues);
     let (cpus, for_cards) = match &args.cores {
         Some(list) => (cores::check(&list.0)?, cores::others(&list.0)?),
-        None if embedded => cores::beside(count, embedded::CARDS)?,
-        None => (cores::default(count)?, Vec::new()),
+        None if embedded => cores::beside(lanes, embedded::CARDS)?,
+        None => (cores::default(lanes)?, Vec::new()),
     };
     let mut cards = None;
     if embedded {
@@ -63,19 +66,15 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         cards = Some(started);
     }
 
-    let page_size = memory::page_size(&args)?;
-    let started = match Started::new(&args, page_size, &peers) {
-        // What was free a moment ago is not any more, or a limit forbids it.
-        Err(error) if memory::is_lack(&error) && page_size.is_huge() && memory::may_be_small(&args) => {
-            Started::new(&args, memory::go_small(&format!("{error:#}")), &peers)
-        }
-        started => started,
-    };
-    let Started { mut ports, lanes, monitors, space: _space } = started?;
+    let server = args.capture_socket.as_deref().map(|path| Server::bind(path, tap::options())).transpose()?;
+    let started =
+        args.needs().with_pages(|page_size| Started::new(&args, page_size, &peers, server.as_ref()))?;
+    let Started { mut ports, lanes, monitors, space: _space } = started;
     if let Some(cards) = &mut cards {
         cards.connected();
     }
-    let counters = lanes.iter().map(|lane| lane.counters.clone()).collect();
+    let by_port = lanes.chunk_by(|a, b| a.rx_port == b.rx_port);
+    let counters = by_port.map(|lanes| lanes.iter().map(|lane| lane.counters.clone()).collect()).collect();
     let generators = cards.as_ref().map(|cards| (cards.report(), args.mode() == Mode::Rxonly));
     let mut reporter = Reporter::new(monitors, counters, generators);
     let forwarded = forward(&args, lanes, cpus, &mut ports, &mut reporter, cards.as_ref(), &stop);
@@ -93,20 +92,22 @@ struct Started {
 
 impl Started {
     /// Open the ports, start them, and pair each one's receive queue with its peer's transmit queue.
-    fn new(args: &Args, page_size: PageSize, peers: &[usize]) -> Result<Started> {
-        let space = AddressSpace::new(AddressSpaceOptions {
-            backend: args.vfio.into(),
-            unsafe_noiommu: args.unsafe_noiommu,
-            dma_page_size: page_size,
-            ..Default::default()
-        })?;
+    fn new(args: &Args, page_size: PageSize, peers: &[usize], server: Option<&Server>) -> Result<Started> {
+        let space = args.access.space(page_size)?;
         let mut ports = ports::open(&args.ports, &space)?;
-        let (lanes, monitors) = start(args, page_size, &space, &mut ports, peers)?;
+        let (mut lanes, mut monitors) = start(args, page_size, &space, &mut ports, peers)?;
+        if let Some(server) = server {
+            for lane in &mut lanes {
+                let tap = Tap::new(server, page_size, &space, lane.rx.pool().name())?;
+                monitors.push(tap.pool().monitor());
+                lane.tap = Some(tap);
+            }
+        }
         Ok(Started { lanes, ports, monitors, space })
     }
 }
 
-/// Start every port and pair its receive queue with its peer's transmit queue.
+/// Start every port and pair its receive queues with its peer's transmit queues. The lanes of a port are together.
 fn start(
     args: &Args,
     page_size: PageSize,
@@ -117,36 +118,43 @@ fn start(
     let jumbo = args.is_jumbo();
     let (mut rx_queues, mut tx_queues, mut monitors) = (Vec::new(), Vec::new(), Vec::new());
     for (number, port) in ports.iter_mut().enumerate() {
-        let pool = memory::make_pool(args, page_size, space, number)?;
-        monitors.push(pool.monitor());
-        let config = PortConfig {
-            rx: vec![RxQueueConfig { pool, descriptors: args.rx_ring }],
-            tx: vec![TxQueueConfig { descriptors: args.tx_ring }],
+        let mut config = PortConfig {
             mtu: args.mtu,
             rx_offloads: if jumbo { RxOffloads::SCATTER } else { RxOffloads::empty() },
             tx_offloads: if jumbo { TxOffloads::MULTI_SEGS } else { TxOffloads::empty() },
             promiscuous: !args.no_promiscuous,
+            ..PortConfig::default()
         };
+        for queue in 0..args.queues {
+            let pool = args.needs().make_pool(page_size, space, number, queue)?;
+            monitors.push(pool.monitor());
+            config.rx.push(RxQueueConfig::new(pool, args.rx_ring));
+            config.tx.push(TxQueueConfig { descriptors: args.tx_ring });
+        }
         let (rx, tx) = port.start(config)?;
-        rx_queues.extend(rx);
-        tx_queues.extend(tx.into_iter().map(Some));
+        rx_queues.push(rx);
+        tx_queues.push(tx.into_iter().map(Some).collect::<Vec<_>>());
     }
     let mut lanes = Vec::new();
-    for (rx_port, rx) in rx_queues.into_iter().enumerate() {
+    for (rx_port, queues) in rx_queues.into_iter().enumerate() {
         let tx_port = peers[rx_port];
         let source = ports[tx_port].info().mac;
         let header = lane::header(args::destination(tx_port), source);
-        lanes.push(Lane {
-            rx_port,
-            tx_port,
-            rx,
-            tx: tx_queues[tx_port].take().context("a transmit queue has two lanes")?,
-            burst: Burst::new(args.burst.into()),
-            mode: args.mode(),
-            header,
-            template: lane::template(header, args.tx_size),
-            counters: Arc::new(LaneCounters::default()),
-        });
+        for (queue, rx) in queues.into_iter().enumerate() {
+            lanes.push(Lane {
+                rx_port,
+                tx_port,
+                queue,
+                rx,
+                tx: tx_queues[tx_port][queue].take().context("a transmit queue has two lanes")?,
+                burst: Burst::new(args.burst.into()),
+                mode: args.mode(),
+                header,
+                template: lane::template(header, args.tx_size),
+                tap: None,
+                counters: Arc::new(LaneCounters::default()),
+            });
+        }
     }
     Ok((lanes, monitors))
 }
@@ -156,6 +164,9 @@ fn finish(args: &Args, forwarded: Forwarded, mut ports: Vec<AnyPort>, mut report
     let Forwarded { mut lanes, cycles, elapsed, outcome } = forwarded;
     let (mut inflight, mut in_rings) = (0, 0);
     for lane in &mut lanes {
+        if let Some(tap) = lane.tap.take() {
+            tap.finish();
+        }
         in_rings += lane.rx.posted() + lane.tx.pending();
         lane.rx.pool().trim();
         inflight += lane.rx.pool().stats().inflight();

@@ -14,8 +14,8 @@ use super::report::{Drops, GeneratorReport, PoolReport, PortReport, QueueReport,
 /// Makes reports, and remembers what the last one said.
 pub(crate) struct Reporter {
     pub(crate) pools: Vec<PoolMonitor>,
-    /// By receiving port.
-    pub(crate) counters: Vec<Arc<LaneCounters>>,
+    /// By receiving port, and queue.
+    pub(crate) counters: Vec<Vec<Arc<LaneCounters>>>,
     /// What generators at modelled cards count, and whether everything received is dropped.
     pub(crate) generators: Option<(Arc<wire::Report>, bool)>,
     before: Before,
@@ -46,7 +46,7 @@ fn at<T: Clone + Default>(list: &[T], index: usize) -> T {
 impl Reporter {
     pub(crate) fn new(
         pools: Vec<PoolMonitor>,
-        counters: Vec<Arc<LaneCounters>>,
+        counters: Vec<Vec<Arc<LaneCounters>>>,
         generators: Option<(Arc<wire::Report>, bool)>,
     ) -> Reporter {
         Reporter { pools, counters, generators, before: Before::default() }
@@ -62,8 +62,11 @@ impl Reporter {
             let link = port.link();
             let stats = port.stats();
             let xstats = if last { port.xstats() } else { Vec::new() };
-            let lane = &self.counters[number];
-            let cycles = (lane.cycles.load(Ordering::Relaxed), lane.recorded.load(Ordering::Relaxed));
+            let lanes = &self.counters[number];
+            let sum = |what: fn(&LaneCounters) -> &AtomicU64| -> u64 {
+                lanes.iter().map(|lane| what(lane).load(Ordering::Relaxed)).sum()
+            };
+            let cycles = (sum(|lane| &lane.cycles), sum(|lane| &lane.recorded));
             let (cycles_before, recorded_before) = at(&before.cycles, number);
             let recorded = cycles.1.saturating_sub(recorded_before);
             let info = port.info();
@@ -81,7 +84,7 @@ impl Reporter {
                     rx_errors: stats.rx_errors,
                     rx_nombuf: stats.rx_nombuf,
                     tx_errors: stats.tx_errors,
-                    tx_full: lane.tx_full.load(Ordering::Relaxed),
+                    tx_full: sum(|lane| &lane.tx_full),
                 },
                 cycles_per_packet: (recorded > 0)
                     .then(|| cycles.0.saturating_sub(cycles_before) as f64 / recorded as f64),

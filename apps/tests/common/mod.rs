@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod driver;
+pub(crate) mod frames;
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;

@@ -2,7 +2,8 @@
 
 use pagewire_ethdev::nic::{self, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, RxOffloads, TxOffloads,
+    Capabilities, DescriptorLimits, Error, FlowLimits, Link, MacAddr, PortConfig, RssLimits, RxOffloads,
+    TxOffloads,
 };
 
 use crate::descriptor::{ExtendedRx, ExtendedTx};
@@ -76,12 +77,23 @@ impl nic::Card for I82574 {
         tx_queues: 1,
         rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
         tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-        rx_offloads: RxOffloads::all(),
-        tx_offloads: TxOffloads::all(),
+        rx_offloads: RxOffloads::IP_CSUM
+            .union(RxOffloads::L4_CSUM)
+            .union(RxOffloads::VLAN_STRIP)
+            .union(RxOffloads::SCATTER),
+        tx_offloads: TxOffloads::IP_CSUM
+            .union(TxOffloads::TCP_CSUM)
+            .union(TxOffloads::UDP_CSUM)
+            .union(TxOffloads::VLAN_INSERT)
+            .union(TxOffloads::MULTI_SEGS),
         max_mtu: MAX_MTU,
         // The multicast table is a hash, which takes any number; beyond this, ask for all of them.
         multicast_addresses: 512,
         extra_unicast_addresses: ADDRESSES - 1,
+        rss: RssLimits::NONE,
+        queue_stop: false,
+        vlan_filter: false,
+        flow: FlowLimits::NONE,
     };
     const COUNTERS: &'static [Counter] = COUNTERS;
     const RX_MISSED: &'static [&'static str] = &["rx_missed_packets"];

@@ -67,6 +67,9 @@ impl TxFormat for ExtendedTx {
     const MAX_DATA: usize = 0xffff;
     /// The datasheet knows no limit.
     const MAX_DESCRIPTORS: u32 = u32::MAX;
+    /// The driver does not have it cut packets.
+    const MAX_SEGMENTED: usize = 0;
+    const SECOND_CONTEXT: u64 = 0;
 
     #[inline(always)]
     fn data(len: u16, _: usize) -> u64 {
@@ -105,6 +108,8 @@ fn context(l2_len: u16, l3_len: u16, l4: L4) -> Option<[u64; 2]> {
         L4::None => (0, 0),
         L4::Tcp => (l4_start + 16, 1 << 24),
         L4::Udp => (l4_start + 6, 0),
+        // Not offered: it makes no CRC-32C.
+        L4::Sctp => return None,
     };
     Some(context_words(l2_len as u64, l4_start as u64, l4_offset as u64, tcp))
 }

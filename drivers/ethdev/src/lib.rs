@@ -30,26 +30,34 @@
 //! What a driver author implements: [`Port`], [`RxQueue`] and [`TxQueue`]; what helps: [`nic`] (all of it but the card itself),
 //! [`PostedRing`], [`TransmitRing`] and [`DescriptorRing`] (the only unsafe code that a driver of a descriptor-ring card needs), [`QueueCounters`], [`poll_until`].
 
+mod config;
 mod error;
+mod flow;
 mod link;
 mod mac;
 pub mod nic;
 mod port;
 mod posted_ring;
+mod refused;
 mod ring;
 mod stats;
 mod transmit_ring;
 mod wait;
 
+pub use config::{
+    Capabilities, DescriptorLimits, PortConfig, PortInfo, RssConfig, RssLimits, RxOffloads, RxQueueConfig,
+    TxOffloads, TxQueueConfig,
+};
 pub use error::Error;
+pub use flow::{FlowAction, FlowLimits, FlowProtocol, FlowRule};
 pub use link::Link;
 pub use mac::{MacAddr, ParseMacError};
-pub use pagewire_pool::{Burst, Chain, Drain, Packet, PacketFlags, Pool, Posted, release_bulk};
-pub use port::{
-    AnyPort, AnyRxQueue, AnyTxQueue, Capabilities, DescriptorLimits, Port, PortConfig, PortInfo, Queues,
-    RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
+pub use pagewire_pool::{
+    Burst, Chain, Drain, Packet, PacketFlags, PacketType, Pool, Posted, RssTypes, release_bulk,
 };
+pub use port::{AnyPort, AnyRxQueue, AnyTxQueue, Port, Queues, RxQueue, TxQueue};
 pub use posted_ring::PostedRing;
+pub use refused::TxRefused;
 pub use ring::{DescriptorRing, RingView};
 pub use stats::{QueueCounters, QueueStats, Stats, XStat};
 pub use transmit_ring::TransmitRing;

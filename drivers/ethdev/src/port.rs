@@ -1,179 +1,14 @@
 use std::os::fd::BorrowedFd;
 
-use pagewire_pool::{Burst, Pool};
+use pagewire_pool::{Burst, Packet, Pool};
 
+use crate::config::{PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
+use crate::flow::FlowRule;
 use crate::link::Link;
 use crate::mac::MacAddr;
+use crate::refused::TxRefused;
 use crate::stats::{QueueStats, Stats, XStat};
-
-bitflags::bitflags! {
-    /// What a port can find out about received packets.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct RxOffloads: u32 {
-        /// Check the IPv4 header checksum.
-        const IP_CSUM = 1 << 0;
-        /// Check TCP and UDP checksums.
-        const L4_CSUM = 1 << 1;
-        /// Take the VLAN tag out of the frame.
-        const VLAN_STRIP = 1 << 2;
-        /// Receive frames into several segments, which MTUs above the fragment's size need.
-        const SCATTER = 1 << 3;
-    }
-
-    /// What a port can do to packets it sends.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct TxOffloads: u32 {
-        /// Fill in the IPv4 header checksum.
-        const IP_CSUM = 1 << 0;
-        /// Fill in the TCP checksum.
-        const TCP_CSUM = 1 << 1;
-        /// Fill in the UDP checksum.
-        const UDP_CSUM = 1 << 2;
-        /// Insert a VLAN tag.
-        const VLAN_INSERT = 1 << 3;
-        /// Send packets of several segments.
-        const MULTI_SEGS = 1 << 4;
-    }
-}
-
-/// How many descriptors a ring can have: a power of two between the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DescriptorLimits {
-    /// Fewest.
-    pub min: u32,
-    /// Most.
-    pub max: u32,
-}
-
-/// What a port can do. Asked, never guessed; asking for more is an error at [`Port::start`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// Most receive queues.
-    pub rx_queues: u16,
-    /// Most transmit queues.
-    pub tx_queues: u16,
-    /// Receive ring sizes.
-    pub rx_descriptors: DescriptorLimits,
-    /// Transmit ring sizes.
-    pub tx_descriptors: DescriptorLimits,
-    /// Receive offloads.
-    pub rx_offloads: RxOffloads,
-    /// Transmit offloads.
-    pub tx_offloads: TxOffloads,
-    /// Largest MTU in bytes, without Ethernet header, VLAN tag and frame check sequence.
-    pub max_mtu: u16,
-    /// Multicast addresses that can be filtered exactly or by hash.
-    pub multicast_addresses: usize,
-    /// Unicast addresses besides the port's own.
-    pub extra_unicast_addresses: usize,
-}
-
-/// What a port is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortInfo {
-    /// Its name: the PCI address, or the virtual device's specification.
-    pub name: String,
-    /// The driver's name, as DPDK would call it.
-    pub driver: &'static str,
-    /// Its own Ethernet address.
-    pub mac: MacAddr,
-    /// NUMA node it is attached to.
-    pub numa_node: Option<u32>,
-    /// What it can do.
-    pub capabilities: Capabilities,
-}
-
-/// A receive queue to be.
-#[derive(Debug)]
-pub struct RxQueueConfig {
-    /// Where its fragments come from; the queue owns it from now on.
-    pub pool: Pool,
-    /// Descriptors in its ring.
-    pub descriptors: u32,
-}
-
-/// A transmit queue to be.
-#[derive(Clone, Debug)]
-pub struct TxQueueConfig {
-    /// Descriptors in its ring.
-    pub descriptors: u32,
-}
-
-/// How to start a port.
-#[derive(Debug)]
-pub struct PortConfig {
-    /// Receive queues.
-    pub rx: Vec<RxQueueConfig>,
-    /// Transmit queues.
-    pub tx: Vec<TxQueueConfig>,
-    /// Largest layer-3 packet in bytes, 1,500 for plain Ethernet.
-    pub mtu: u16,
-    /// Receive offloads to enable.
-    pub rx_offloads: RxOffloads,
-    /// Transmit offloads that packets may ask for.
-    pub tx_offloads: TxOffloads,
-    /// Receive every frame, whoever it is for.
-    pub promiscuous: bool,
-}
-
-impl PortConfig {
-    /// Descriptors in a ring unless configured otherwise.
-    pub const DESCRIPTORS: u32 = 512;
-
-    /// One queue pair of 512 descriptors, MTU 1,500, no offloads, promiscuous.
-    pub fn single_queue(pool: Pool) -> PortConfig {
-        PortConfig {
-            rx: vec![RxQueueConfig { pool, descriptors: PortConfig::DESCRIPTORS }],
-            tx: vec![TxQueueConfig { descriptors: PortConfig::DESCRIPTORS }],
-            mtu: 1500,
-            rx_offloads: RxOffloads::empty(),
-            tx_offloads: TxOffloads::empty(),
-            promiscuous: true,
-        }
-    }
-
-    /// Compare what is asked with what the port can do.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Unsupported`] with the name of the first thing that is too much. Every driver calls this first.
-    pub fn check(&self, info: &PortInfo) -> Result<(), Error> {
-        let can = &info.capabilities;
-        let refuse = |what, asked: String, limit: String| {
-            Err(Error::Unsupported { port: info.name.clone(), what, asked, limit })
-        };
-        for (what, asked, most) in [
-            ("number of receive queues", self.rx.len(), can.rx_queues),
-            ("number of transmit queues", self.tx.len(), can.tx_queues),
-        ] {
-            if asked > most.into() {
-                return refuse(what, asked.to_string(), format!("{most}"));
-            }
-        }
-        let rx = self.rx.iter().map(|queue| ("receive ring of", queue.descriptors, can.rx_descriptors));
-        let tx = self.tx.iter().map(|queue| ("transmit ring of", queue.descriptors, can.tx_descriptors));
-        for (what, asked, limits) in rx.chain(tx) {
-            if !asked.is_power_of_two() || !(limits.min..=limits.max).contains(&asked) {
-                let limit = format!("rings of a power of two from {} to {}", limits.min, limits.max);
-                return refuse(what, format!("{asked} descriptors"), limit);
-            }
-        }
-        // RFC 791: every link carries 68 bytes.
-        if !(68..=can.max_mtu).contains(&self.mtu) {
-            return refuse("MTU", self.mtu.to_string(), format!("68 to {}", can.max_mtu));
-        }
-        let missing = self.rx_offloads - can.rx_offloads;
-        if !missing.is_empty() {
-            return refuse("receive offload", format!("{missing:?}"), format!("{:?}", can.rx_offloads));
-        }
-        let missing = self.tx_offloads - can.tx_offloads;
-        if !missing.is_empty() {
-            return refuse("transmit offload", format!("{missing:?}"), format!("{:?}", can.tx_offloads));
-        }
-        Ok(())
-    }
-}
 
 /// The receiving half of a queue pair; owned by one core.
 pub trait RxQueue: Send {
@@ -194,8 +29,29 @@ pub trait TxQueue: Send {
     /// Send packets from the front of the burst; what there was no room for stays in it, in order. Returns how many went.
     ///
     /// Never waits. A packet that can never be sent (empty, too long, more segments than the ring has) is dropped and
-    /// counted as an error, and counts as gone.
+    /// counted as an error, and counts as gone; [`check`](TxQueue::check) says why.
+    ///
+    /// # Checksums and segmentation
+    ///
+    /// Whoever asks for them (`PacketFlags::TX_*`) says where the headers are ([`Packet::set_header_lens`]), and for TSO how long the
+    /// TCP header and a segment's payload are ([`Packet::set_segmentation`]). Layer 2 goes up to the IP header, tags in the packet
+    /// included; headers of a tunnel may be counted to it as far as the card can be told (127 bytes on an 82599), whose own checksums
+    /// the card then leaves alone. TSO implies the checksums of IP and TCP.
+    ///
+    /// The driver fills in what the card needs in the checksum fields, 0 or the sum of the pseudo-header, and so changes the packet.
+    /// It cannot where the CPU does not reach the packet's memory, where the field is not in the first segment, and for the
+    /// pseudo-header's sum where the IP header has options or extensions: there the field must hold, as it does for DPDK's drivers,
+    /// 0 for IPv4, the pseudo-header's sum for TCP and UDP, without their length for TSO. In memory that the CPU does not reach,
+    /// `TX_IP_CSUM` tells TSO over IPv4 from TSO over IPv6.
     fn tx_burst(&mut self, packets: &mut Burst) -> usize;
+
+    /// Whether a packet can be sent, if there is room: what [`tx_burst`](TxQueue::tx_burst) drops is refused here with the reason. Not
+    /// for the hot path.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is in the way.
+    fn check(&self, packet: &Packet) -> Result<(), TxRefused>;
 
     /// Return the packets that have been sent to their pools now. Returns how many fragments were freed.
     ///
@@ -206,6 +62,9 @@ pub trait TxQueue: Send {
     /// Fragments that the ring holds now.
     fn pending(&self) -> usize;
 }
+
+/// What a port has that cannot stop one of its queues.
+pub(crate) const NO_QUEUE_STOP: &str = "queues that stop and start together";
 
 /// A started port's queues, each kind in order of its number.
 pub type Queues<R, T> = (Vec<R>, Vec<T>);
@@ -226,7 +85,7 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if the port is started already; it goes on. [`Error::Unsupported`] if more is asked than [`Capabilities`]
+    /// [`Error::State`] if the port is started already; it goes on. [`Error::Unsupported`] if more is asked than [`Capabilities`](crate::Capabilities)
     /// say, and what the device makes of it; the port is stopped then.
     fn start(&mut self, config: PortConfig) -> Result<Queues<Self::Rx, Self::Tx>, Error>;
 
@@ -236,6 +95,46 @@ pub trait Port: Send {
     ///
     /// [`Error::State`] while a queue lives; [`Error::Timeout`] if the device does not stop (bus mastering is off all the same).
     fn stop(&mut self) -> Result<(), Error>;
+
+    /// Stop one receive queue while others run. The queue must have been dropped; its fragments go home, with the frames that were
+    /// in its ring. RSS sends what would come to it to the queues that run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the port cannot; [`Error::State`] if the port or the queue is not started, or the queue has not been
+    /// dropped; [`Error::Timeout`] if the device does not stop it: then it keeps its memory until the port is stopped.
+    fn stop_rx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        Err(self.info().unsupported("stopping", format!("receive queue {queue} alone"), NO_QUEUE_STOP))
+    }
+
+    /// Start a receive queue that was stopped, with a new ring.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the port cannot, or more is asked than it can do; [`Error::State`] if the port is not started or the
+    /// queue is; [`Error::Timeout`] if the device does not start it.
+    fn start_rx_queue(&mut self, queue: u16, _config: RxQueueConfig) -> Result<Self::Rx, Error> {
+        Err(self.info().unsupported("starting", format!("receive queue {queue} alone"), NO_QUEUE_STOP))
+    }
+
+    /// Stop one transmit queue while others run. The queue must have been dropped; what it had not sent within some milliseconds is
+    /// not sent, and all its fragments go home.
+    ///
+    /// # Errors
+    ///
+    /// As for [`stop_rx_queue`](Port::stop_rx_queue).
+    fn stop_tx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        Err(self.info().unsupported("stopping", format!("transmit queue {queue} alone"), NO_QUEUE_STOP))
+    }
+
+    /// Start a transmit queue that was stopped, with a new ring.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start_rx_queue`](Port::start_rx_queue).
+    fn start_tx_queue(&mut self, queue: u16, _config: TxQueueConfig) -> Result<Self::Tx, Error> {
+        Err(self.info().unsupported("starting", format!("transmit queue {queue} alone"), NO_QUEUE_STOP))
+    }
 
     /// The link, as the device has it now. Acknowledges a link interrupt.
     fn link(&mut self) -> Link;
@@ -278,6 +177,26 @@ pub trait Port: Send {
 
     /// Change the port's own address.
     fn set_mac(&mut self, mac: MacAddr) -> Result<(), Error>;
+
+    /// Receive frames of these VLANs only, and those without tag, promiscuous or not; or of all (`None`). A frame that has a tag for
+    /// its priority alone is of VLAN 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the port has no such filter, [`Error::State`] if it is not started.
+    fn set_vlan_filter(&mut self, vlans: Option<&[u16]>) -> Result<(), Error> {
+        vlans.map_or(Ok(()), |vlans| Err(self.info().no_vlan_filter(vlans)))
+    }
+
+    /// Lead the packets of some flows to queues of their own, or drop them: these rules, in place of all that were there before. A
+    /// stop of the port makes it forget them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the port cannot follow one of them, and then none is changed; [`Error::State`] if it is not started.
+    fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
+        FlowRule::check_all(rules, self.info(), 0)
+    }
 
     /// What the port counted since it was opened.
     fn stats(&mut self) -> Stats {
@@ -334,6 +253,9 @@ impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         (**self).tx_burst(packets)
     }
+    fn check(&self, packet: &Packet) -> Result<(), TxRefused> {
+        (**self).check(packet)
+    }
     fn reclaim(&mut self) -> usize {
         (**self).reclaim()
     }
@@ -367,6 +289,18 @@ where
     fn stop(&mut self) -> Result<(), Error> {
         self.0.stop()
     }
+    fn stop_rx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        self.0.stop_rx_queue(queue)
+    }
+    fn start_rx_queue(&mut self, queue: u16, config: RxQueueConfig) -> Result<AnyRxQueue, Error> {
+        Ok(Box::new(self.0.start_rx_queue(queue, config)?))
+    }
+    fn stop_tx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        self.0.stop_tx_queue(queue)
+    }
+    fn start_tx_queue(&mut self, queue: u16, config: TxQueueConfig) -> Result<AnyTxQueue, Error> {
+        Ok(Box::new(self.0.start_tx_queue(queue, config)?))
+    }
     fn link(&mut self) -> Link {
         self.0.link()
     }
@@ -390,6 +324,12 @@ where
     }
     fn set_extra_unicast(&mut self, macs: &[MacAddr]) -> Result<(), Error> {
         self.0.set_extra_unicast(macs)
+    }
+    fn set_vlan_filter(&mut self, vlans: Option<&[u16]>) -> Result<(), Error> {
+        self.0.set_vlan_filter(vlans)
+    }
+    fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
+        self.0.set_flows(rules)
     }
     fn stats(&mut self) -> Stats {
         self.0.stats()

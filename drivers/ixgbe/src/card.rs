@@ -5,12 +5,12 @@ use pagewire_ethdev::{
     Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, RxOffloads, TxOffloads,
 };
 
-use crate::configure::{RSS_QUEUES, configure};
+use crate::configure::{self, RSS_QUEUES};
 use crate::descriptor::{RxAdvanced, TxAdvanced};
 use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
 use crate::link::{self, Cage};
 use crate::registers::{RDT, TDT};
-use crate::{DEVICES, DRIVER, eeprom, queues, reset, statistics};
+use crate::{DEVICES, DRIVER, eeprom, flows, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
 const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
@@ -46,6 +46,10 @@ impl Card for Card82599 {
         max_mtu: MAX_MTU,
         multicast_addresses: MULTICAST,
         extra_unicast_addresses: EXTRA_UNICAST,
+        rss: configure::RSS,
+        queue_stop: true,
+        vlan_filter: true,
+        flow: flows::FLOWS,
     };
     const COUNTERS: &'static [Counter] = statistics::COUNTERS;
     const RX_MISSED: &'static [&'static str] = statistics::RX_MISSED;
@@ -67,11 +71,26 @@ impl Card for Card82599 {
         self.cage.look_again(device);
         self.several_queues = config.rx.len() > 1;
         self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);
-        configure(device, filters, config, &self.cage.module)
+        configure::configure(device, filters, config, &self.cage.module)
+    }
+
+    /// RSS says what it found whether anybody asks or not.
+    fn finds_out(config: &PortConfig) -> RxOffloads {
+        let hashes = !configure::rss_types(config).is_empty();
+        let rss = if hashes { RxOffloads::RSS_HASH } else { RxOffloads::empty() };
+        (config.rx_offloads - RxOffloads::RSS_HASH) | rss
     }
 
     fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
         queues::receive_buffer(room, frame)
+    }
+
+    fn header_buffer(room: usize) -> Option<usize> {
+        queues::header_buffer(room)
+    }
+
+    fn coalesced(buffer: usize) -> u16 {
+        queues::coalesced(buffer)
     }
 
     fn start_receive(&mut self, device: &Device, _filters: &Filters, setup: RxSetup) -> Result<(), Error> {
@@ -80,6 +99,18 @@ impl Card for Card82599 {
 
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error> {
         queues::start_transmit(device, setup)
+    }
+
+    fn stop_receive(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
+        queues::stop_receive(device, queue)
+    }
+
+    fn stop_transmit(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
+        queues::stop_transmit(device, queue)
+    }
+
+    fn write_redirection(&self, device: &Device, queues: &[u16]) {
+        configure::write_redirection(device, queues);
     }
 
     fn receive_tail(queue: usize) -> (Register, usize) {
@@ -116,5 +147,13 @@ impl Card for Card82599 {
 
     fn write_multicast(&self, device: &Device, filters: &Filters) {
         filters::write_multicast(device, filters);
+    }
+
+    fn write_vlans(&self, device: &Device, filters: &Filters) {
+        filters::write_vlans(device, filters);
+    }
+
+    fn write_flows(&self, device: &Device, filters: &Filters) {
+        flows::write(device, filters);
     }
 }

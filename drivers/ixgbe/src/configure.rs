@@ -1,9 +1,10 @@
 //! What a start sets up besides queues, in the order of section 4.6.3: general, link, receive, transmit.
 
 use pagewire_ethdev::nic::{Device, Filters};
-use pagewire_ethdev::{Error, PortConfig};
+use pagewire_ethdev::{Error, PortConfig, RssLimits, RssTypes, RxOffloads};
 
 use crate::filters;
+use crate::flows;
 use crate::link;
 use crate::registers::*;
 use crate::sfp::Module;
@@ -17,6 +18,9 @@ const LONGEST_STANDARD: u16 = 1522;
 pub(crate) const RSS_QUEUES: u16 = 16;
 /// Entries of the redirection table in a register.
 const RETA_PER_WORD: usize = 4;
+/// What RSS can be told (7.1.2.8).
+pub(crate) const RSS: RssLimits =
+    RssLimits { key: RSSRK.stride * RSSRK.count, table: RETA_PER_WORD * RETA.count, types: RssTypes::all() };
 /// The hash key's repeating part: it makes both directions of a flow hash alike, so that they meet at one queue.
 const RSS_KEY: [u8; 4] = [0x6d, 0x5a, 0x6d, 0x5a];
 
@@ -55,9 +59,12 @@ fn flow_control_off(device: &Device) {
 fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
     let registers = &device.registers;
     filters::write(device, filters);
-    registers.write(VLNCTRL, VLNCTRL_8021Q);
+    flows::count_drops(device);
+    // 7.1.10: without virtualisation all queues are pool 0's.
+    registers.write_at(PSRTYPE, 0, PSRTYPE_IP);
     registers.write(RXCSUM, RXCSUM_PCSD);
-    registers.write(RFCTL, RFCTL_PLAIN);
+    let coalesce = config.rx_offloads.contains(RxOffloads::LRO);
+    registers.write(RFCTL, RFCTL_NFS_DIS | if coalesce { 0 } else { RFCTL_RSC_DIS });
     registers.modify(
         RDRXCTL,
         rdrxctl::RSCFRSTSIZE,
@@ -67,7 +74,7 @@ fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
     // 4.6.11.3.4: no DCB, no virtualisation: one packet buffer.
     fill(device, RXPBSIZE, 0);
     registers.write_at(RXPBSIZE, 0, RXPBSIZE_ALL);
-    spread(device, config.rx.len());
+    spread(device, config);
     let longest = config.mtu.saturating_add(FRAME_OVERHEAD);
     let jumbo = if longest > LONGEST_STANDARD { hlreg0::JUMBOEN } else { 0 };
     registers.write(MAXFRS, u32::from(longest) << MAXFRS_MFS_SHIFT);
@@ -78,20 +85,38 @@ fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
     );
 }
 
-/// 7.1.2.8: RSS, when there is more than one queue to spread flows over.
-fn spread(device: &Device, queues: usize) {
+/// What RSS hashes: nothing unless there are flows to spread or somebody wants to know.
+pub(crate) fn rss_types(config: &PortConfig) -> RssTypes {
+    match config.rx.len() > 1 || config.rx_offloads.contains(RxOffloads::RSS_HASH) {
+        true => config.rss.types.unwrap_or(RSS.types),
+        false => RssTypes::empty(),
+    }
+}
+
+/// 7.1.2.8: the key and what is hashed; [`write_redirection`] has the queues.
+fn spread(device: &Device, config: &PortConfig) {
     let registers = &device.registers;
-    if queues < 2 {
+    let types = rss_types(config);
+    if types.is_empty() {
         registers.write(MRQC, 0);
         return;
     }
-    fill(device, RSSRK, u32::from_le_bytes(RSS_KEY));
-    for word in 0..RETA.count {
-        let entries: [u8; RETA_PER_WORD] =
-            std::array::from_fn(|byte| ((word * RETA_PER_WORD + byte) % queues) as u8);
-        registers.write_at(RETA, word, u32::from_le_bytes(entries));
+    let key = config.rss.key.as_deref().unwrap_or(&[]);
+    let key = key.iter().copied().chain(RSS_KEY.into_iter().cycle().skip(key.len()));
+    let key: Vec<u8> = key.take(RSS.key).collect();
+    for (word, bytes) in key.chunks_exact(RSSRK.stride).enumerate() {
+        registers.write_at(RSSRK, word, u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
     }
-    registers.write(MRQC, MRQC_RSS);
+    let bits = mrqc::BY_TYPE.into_iter().filter(|(kind, _)| types.contains(*kind)).map(|(_, bit)| bit);
+    registers.write(MRQC, bits.fold(mrqc::RSS, |all, bit| all | bit));
+}
+
+/// 7.1.2.8.3: the redirection table.
+pub(crate) fn write_redirection(device: &Device, queues: &[u16]) {
+    for (word, entries) in queues.chunks_exact(RETA_PER_WORD).enumerate() {
+        let entries: [u8; RETA_PER_WORD] = std::array::from_fn(|entry| entries[entry] as u8);
+        device.registers.write_at(RETA, word, u32::from_le_bytes(entries));
+    }
 }
 
 /// 4.6.8 and 4.6.11.3.4: one packet buffer, no DCB, no virtualisation, while the arbiter stands still.

@@ -1,4 +1,4 @@
-//! Which frames the card lets in: its own addresses, groups, everything (section 7.1.1); VLANs are not filtered.
+//! Which frames the card lets in: its own addresses, groups, everything; VLANs (section 7.1.1).
 
 use pagewire_ethdev::nic::{Device, Filters};
 
@@ -12,12 +12,23 @@ pub(crate) const MULTICAST: usize = 512;
 
 /// Write all there is: tables that nothing is in hold anything after a reset (4.6.7).
 pub(crate) fn write(device: &Device, filters: &Filters) {
-    for table in [PFUTA, VFTA, PFVLVF, PFVLVFB, FTQF] {
+    for table in [PFUTA, PFVLVF, PFVLVFB, FTQF, SAQF, DAQF, SDPQF, L34TIMIR] {
         fill(device, table, 0);
     }
     write_addresses(device, filters);
     write_multicast(device, filters);
+    write_vlans(device, filters);
     write_modes(device, filters);
+}
+
+/// The table first: a frame that comes in meanwhile is of a VLAN of one or the other.
+pub(crate) fn write_vlans(device: &Device, filters: &Filters) {
+    let registers = &device.registers;
+    for (index, word) in filters.vlan_table().into_iter().enumerate() {
+        registers.write_at(VFTA, index, word);
+    }
+    let filter = if filters.vlans.is_some() { VLNCTRL_VFE } else { 0 };
+    registers.write(VLNCTRL, VLNCTRL_8021Q | filter);
 }
 
 pub(crate) fn write_modes(device: &Device, filters: &Filters) {

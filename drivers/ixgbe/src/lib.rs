@@ -22,7 +22,8 @@
 //! Where things are: `card.rs` what the shared part calls, `registers.rs` and `statistics.rs` the tables, `reset.rs` and
 //! `configure.rs` the initialisation in the datasheet's order (section 4.6), `queues.rs` and `descriptor.rs` the rings as the card
 //! sees them, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and `semaphore.rs` what is shared with the
-//! firmware, `filters.rs` addresses. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
+//! firmware, `filters.rs` addresses and VLANs, `flows.rs` flow
+//! rules. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
 //!
 //! A port whose cage is empty opens and starts; its link is down until there is a module. No module is refused: what is
 //! not of a known kind is taken for limiting optics, with a warning. A module that can do 10 and 1 Gb/s is used at 10.
@@ -32,6 +33,7 @@ mod configure;
 mod descriptor;
 mod eeprom;
 mod filters;
+mod flows;
 mod i2c;
 mod link;
 mod queues;

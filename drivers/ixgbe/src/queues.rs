@@ -1,5 +1,8 @@
 //! Queues as the card knows them (sections 4.6.7 and 4.6.8).
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use pagewire_ethdev::Error;
 use pagewire_ethdev::nic::{Device, RxSetup, TxSetup};
 
@@ -7,9 +10,17 @@ use crate::registers::*;
 
 /// How long a queue may take to be enabled, and the receive path to run dry.
 const MILLIS: u64 = 100;
+/// How long a coalesced packet may wait for another segment.
+const COALESCE_MICROS: u32 = 50;
+/// How long a transmit queue that is being stopped may go on sending.
+const LEFT_MILLIS: u64 = 10;
 /// Unit of SRRCTL's buffer size, and the most of them.
 pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
+/// Unit of SRRCTL's header buffer size, the most it may be, and the least into which the headers of TCP over IPv6 fit.
+const HEADER_UNIT: usize = 64;
+const MOST_HEADER: usize = 1024;
+const LEAST_HEADER: usize = 128;
 /// What a tagged frame may be longer by than MAXFRS.
 const VLAN_TAG: usize = 4;
 /// Longest frame without frame check sequence, with tag, that comes in without jumbo enable whatever MAXFRS says.
@@ -28,6 +39,12 @@ pub(crate) fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
     }
 }
 
+/// Bytes that the card may be allowed to write into a header buffer with `room` bytes. It counts in 64 bytes, up to 1,024.
+pub(crate) fn header_buffer(room: usize) -> Option<usize> {
+    let bytes = room.min(MOST_HEADER) / HEADER_UNIT * HEADER_UNIT;
+    (bytes >= LEAST_HEADER).then_some(bytes)
+}
+
 /// 4.6.7, for each queue. `drop` if others must not wait for it.
 pub(crate) fn start_receive(
     device: &Device,
@@ -40,10 +57,35 @@ pub(crate) fn start_receive(
     registers.hand_ring([RDBAL, RDBAH, RDLEN, RDH, RDT], queue, setup.iova, setup.bytes);
     let kib = setup.buffer.div_ceil(KIB).min(MOST_KIB) as u32;
     let drop = if drop { srrctl::DROP_EN } else { 0 };
-    registers.write_at(SRRCTL, queue, kib | srrctl::BSIZEHEADER_256 | srrctl::ADVANCED | drop);
+    let kind = match setup.header {
+        0 => srrctl::BSIZEHEADER_256 | srrctl::ADVANCED,
+        bytes => ((bytes / HEADER_UNIT) as u32) << srrctl::BSIZEHEADER_SHIFT | srrctl::HEADER_SPLIT,
+    };
+    registers.write_at(SRRCTL, queue, kib | kind | drop);
+    coalesce(device, setup);
     let strip = if strip_vlan { rxdctl::VME } else { 0 };
     registers.write_at(RXDCTL, queue, rxdctl::ENABLE | strip);
     device.wait_at("enabling a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE != 0)
+}
+
+/// Most descriptors of a coalesced packet: all buffers together stay below 64 KiB (8.2.3.8.13).
+pub(crate) fn coalesced(buffer: usize) -> u16 {
+    let fits = |most: &u16| usize::from(*most) * buffer.div_ceil(KIB) * KIB < 64 * KIB;
+    RSCCTL_MAXDESC.map(|(most, _)| most).into_iter().find(fits).unwrap_or(1)
+}
+
+/// 4.6.7.2: coalescing, for each queue. A packet ends with the interval of the queue's vector at the latest, whether that interrupts or
+/// not: nobody has enabled its cause.
+fn coalesce(device: &Device, setup: RxSetup) {
+    let (registers, queue) = (&device.registers, setup.queue);
+    let shift = queue as u32 % 2 * 16;
+    let Some((_, most)) = RSCCTL_MAXDESC.into_iter().find(|(most, _)| *most == setup.coalesced) else {
+        registers.write_at(RSCCTL, queue, 0);
+        return;
+    };
+    registers.write_at(RSCCTL, queue, RSCCTL_RSCEN | most);
+    registers.modify_at(IVAR, queue / 2, 0xff << shift, IVAR_VECTOR_0 << shift);
+    registers.write_at(EITR, 0, EITR_CNT_WDIS | ((COALESCE_MICROS / 2) << EITR_INTERVAL_SHIFT));
 }
 
 /// 4.6.7, last step: let frames in, while none is half way through the security block.
@@ -72,6 +114,34 @@ pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Erro
     registers.modify(DMATXCTL, 0, DMATXCTL_TE);
     registers.write_at(TXDCTL, queue, thresholds | txdctl::ENABLE);
     device.wait_at("enabling a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE != 0)
+}
+
+/// 4.6.7.1.2, after its first step, which leads frames elsewhere. What still comes is dropped.
+pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
+    let registers = &device.registers;
+    registers.modify_at(RXDCTL, queue, rxdctl::ENABLE, 0);
+    push(device);
+    device.wait_at("stopping a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE == 0)?;
+    // What the datasheet gives writes under way.
+    sleep(Duration::from_micros(100));
+    Ok(())
+}
+
+/// 4.6.8.1. What it has not sent by then, the link being down for one, is not sent.
+pub(crate) fn stop_transmit(device: &Device, queue: usize) -> Result<(), Error> {
+    let registers = &device.registers;
+    let tail = registers.read_at(TDT, queue);
+    if let Err(error) = device.wait_at("sending what is left", TDH, queue, LEFT_MILLIS, |head| head == tail) {
+        log::warn!("{error}; it is not sent");
+    }
+    registers.modify_at(TXDCTL, queue, txdctl::ENABLE, 0);
+    push(device);
+    device.wait_at("stopping a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE == 0)
+}
+
+/// A read makes writes before it arrive.
+fn push(device: &Device) {
+    device.registers.read(STATUS);
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ registers! {
     EIAC       0x00810                RW  "8.2.3.5.5"   "Causes cleared automatically in MSI-X mode";
     EIAM       0x00890                RW  "8.2.3.5.6"   "Causes masked automatically";
     EIMC_EX    0x00ab0 [4 x 2]        WO  "8.2.3.5.9"   "Interrupt mask of vectors, clear";
+    EITR       0x00820 [4 x 24]       RW  "8.2.3.5.12"  "Interval of each vector's interrupts";
+    IVAR       0x00900 [4 x 64]       RW  "8.2.3.5.16"  "Which vector each queue raises, two pairs a word";
     IVAR_MISC  0x00a00                RW  "8.2.3.5.17"  "Which vector the causes that are no queue's raise";
     GPIE       0x00898                RW  "8.2.3.5.18"  "General purpose interrupt enable";
 
@@ -48,7 +50,13 @@ registers! {
     MRQC       0x0ec80                RW  "8.2.3.7.12"  "How frames are spread over receive queues";
     RETA       0x0eb00 [4 x 32]       RW  "8.2.3.7"     "RSS redirection table, four queues a word";
     RSSRK      0x0eb80 [4 x 10]       RW  "8.2.3.7"     "RSS hash key";
-    FTQF       0x0e600 [4 x 128]      RW  "8.2.3.7.19"  "Five-tuple filters";
+    PSRTYPE    0x0ea00 [4 x 64]       RW  "8.2.3.7.4"   "Which headers are split off, by pool";
+    SAQF       0x0e000 [4 x 128]      RW  "8.2.3.7.16"  "Five-tuple filters: source address";
+    DAQF       0x0e200 [4 x 128]      RW  "8.2.3.7.17"  "Five-tuple filters: destination address";
+    SDPQF      0x0e400 [4 x 128]      RW  "8.2.3.7.18"  "Five-tuple filters: source and destination port";
+    FTQF       0x0e600 [4 x 128]      RW  "8.2.3.7.19"  "Five-tuple filters: what is looked at";
+    L34TIMIR   0x0e800 [4 x 128]      RW  "8.2.3.5.19"  "Five-tuple filters: queue and low latency interrupt";
+    RQSMR      0x02300 [4 x 32]       RW  "8.2.3.23"    "Statistics set of each receive queue, four queues a word";
 
     RDBAL      0x01000 [0x40 x 64]    RW  "8.2.3.8.1"   "Receive ring base, low";
     RDBAH      0x01004 [0x40 x 64]    RW  "8.2.3.8.2"   "Receive ring base, high";
@@ -57,6 +65,7 @@ registers! {
     RDT        0x01018 [0x40 x 64]    RW  "8.2.3.8.5"   "Receive ring tail: the doorbell";
     RXDCTL     0x01028 [0x40 x 64]    RW  "8.2.3.8.6"   "Receive descriptor control";
     RXDCTL_64  0x0d028 [0x40 x 64]    RW  "8.2.3.8.6"   "The same of queues 64 to 127";
+    RSCCTL     0x0102c [0x40 x 64]    RW  "8.2.3.8.13"  "Receive coalescing";
     SRRCTL     0x01014 [0x40 x 64]    RW  "8.2.3.8.7"   "Receive buffer sizes and descriptor type";
     RDRXCTL    0x02f00                RW  "8.2.3.8.8"   "Receive DMA control";
     RXPBSIZE   0x03c00 [4 x 8]        RW  "8.2.3.8.9"   "Receive packet buffer sizes";
@@ -187,25 +196,62 @@ pub(crate) mod fctrl {
     pub(crate) const BAM: u32 = 1 << 10;
 }
 
-/// VLNCTRL: the tag's EtherType, and no filtering.
+/// VLNCTRL: the tag's EtherType; frames with one come in by the VLAN table.
 pub(crate) const VLNCTRL_8021Q: u32 = 0x8100;
+pub(crate) const VLNCTRL_VFE: u32 = 1 << 30;
+
+/// PSRTYPE: headers that are split off: up to and with TCP's, UDP's, IPv4's, IPv6's.
+pub(crate) const PSRTYPE_IP: u32 = 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9;
+
+/// FTQF: five-tuple filter.
+pub(crate) mod ftqf {
+    pub(crate) const TCP: u32 = 0;
+    pub(crate) const UDP: u32 = 1;
+    pub(crate) const SCTP: u32 = 2;
+    pub(crate) const PRIORITY_SHIFT: u32 = 2;
+    pub(crate) const ANY_SOURCE: u32 = 1 << 25;
+    pub(crate) const ANY_DESTINATION: u32 = 1 << 26;
+    pub(crate) const ANY_SOURCE_PORT: u32 = 1 << 27;
+    pub(crate) const ANY_DESTINATION_PORT: u32 = 1 << 28;
+    pub(crate) const ANY_PROTOCOL: u32 = 1 << 29;
+    pub(crate) const ANY_POOL: u32 = 1 << 30;
+    pub(crate) const ENABLE: u32 = 1 << 31;
+}
+/// L34TIMIR: a reserved bit that is to be set; the queue.
+pub(crate) const L34TIMIR_RESERVED: u32 = 1 << 19;
+pub(crate) const L34TIMIR_QUEUE_SHIFT: u32 = 21;
+/// The statistics set that counts what flow rules drop.
+pub(crate) const DROP_SET: u32 = 15;
 /// MCSTCTRL: use the multicast table, with hashes of bits 47:36.
 pub(crate) const MCSTCTRL_MFE: u32 = 1 << 2;
 /// RXCSUM: descriptors hold the RSS hash where they could hold a fragment's checksum.
 pub(crate) const RXCSUM_PCSD: u32 = 1 << 13;
-/// RFCTL: no receive coalescing, no NFS.
-pub(crate) const RFCTL_PLAIN: u32 = 0b111 << 5;
+/// RFCTL: no receive coalescing; no NFS, neither way.
+pub(crate) const RFCTL_RSC_DIS: u32 = 1 << 5;
+pub(crate) const RFCTL_NFS_DIS: u32 = 0b11 << 6;
+/// RSCCTL: coalesce, packets of 1, 4, 8 or 16 descriptors.
+pub(crate) const RSCCTL_RSCEN: u32 = 1 << 0;
+pub(crate) const RSCCTL_MAXDESC: [(u16, u32); 4] = [(16, 3 << 2), (8, 2 << 2), (4, 1 << 2), (1, 0)];
+/// EITR: the interval's unit is 2 microseconds; the counter stays as it is.
+pub(crate) const EITR_INTERVAL_SHIFT: u32 = 3;
+pub(crate) const EITR_CNT_WDIS: u32 = 1 << 31;
+/// IVAR: a valid entry, for vector 0.
+pub(crate) const IVAR_VECTOR_0: u32 = 0x80;
 
-/// MRQC: RSS over the flows of TCP, UDP and IP, both versions.
-pub(crate) const MRQC_RSS: u32 = {
-    const TCP_IPV4: u32 = 1 << 16;
-    const IPV4: u32 = 1 << 17;
-    const IPV6: u32 = 1 << 20;
-    const TCP_IPV6: u32 = 1 << 21;
-    const UDP_IPV4: u32 = 1 << 22;
-    const UDP_IPV6: u32 = 1 << 23;
-    1 | TCP_IPV4 | IPV4 | IPV6 | TCP_IPV6 | UDP_IPV4 | UDP_IPV6
-};
+/// MRQC: RSS, and over what.
+pub(crate) mod mrqc {
+    use pagewire_ethdev::RssTypes;
+
+    pub(crate) const RSS: u32 = 1;
+    pub(crate) const BY_TYPE: [(RssTypes, u32); 6] = [
+        (RssTypes::TCP_IPV4, 1 << 16),
+        (RssTypes::IPV4, 1 << 17),
+        (RssTypes::IPV6, 1 << 20),
+        (RssTypes::TCP_IPV6, 1 << 21),
+        (RssTypes::UDP_IPV4, 1 << 22),
+        (RssTypes::UDP_IPV6, 1 << 23),
+    ];
+}
 
 /// RXDCTL: receive descriptor control.
 pub(crate) mod rxdctl {
@@ -218,8 +264,11 @@ pub(crate) mod rxdctl {
 pub(crate) mod srrctl {
     /// The header buffer's size must not be 0 though there is none: 256 bytes.
     pub(crate) const BSIZEHEADER_256: u32 = 4 << 8;
-    /// Advanced descriptors with one buffer each.
+    /// The header buffer's size, in units of 64 bytes.
+    pub(crate) const BSIZEHEADER_SHIFT: u32 = 8;
+    /// Advanced descriptors with one buffer each, or with another for headers.
     pub(crate) const ADVANCED: u32 = 1 << 25;
+    pub(crate) const HEADER_SPLIT: u32 = 2 << 25;
     /// Frames for which there is no descriptor are dropped, rather than keep all queues waiting.
     pub(crate) const DROP_EN: u32 = 1 << 28;
 }

@@ -12,6 +12,8 @@ counters! {
     "rx_mac_short_packet_discards" MSPDC      0x4010;
     "rx_missed_packets"            RXMPC      0x3fa0 [4 x 8];
     "rx_no_descriptor_packets"     QPRDC      0x1430;
+    // What flow rules drop: see `flows.rs`.
+    "rx_flow_dropped_packets"      QPRDC_15   0x17f0;
     "rx_local_faults"              MLFC       0x4034;
     "rx_remote_faults"             MRFC       0x4038;
     "rx_length_errors"             RLEC       0x4040;

@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::bench::{Bench, assert_nothing, bytes, frame, receive, send};
+use common::bench::{Bench, assert_nothing, bytes, count, frame, receive, send};
 use common::{config, eventually, pool};
 use pagewire_ethdev::{MacAddr, Port, RxOffloads, RxQueueConfig, TxOffloads, TxQueue};
-use pagewire_ixgbe::Ixgbe;
 
 #[test]
 fn packets_arrive_as_they_were_sent() {
@@ -30,9 +29,6 @@ fn packets_arrive_as_they_were_sent() {
         let (a, b) = (bench.a.port.stats(), bench.b.port.stats());
         assert_eq!((a.tx_packets, a.tx_bytes, a.tx_errors), (sent + 1, sent_bytes + 17, 0));
         assert_eq!((b.rx_packets, b.rx_bytes, b.rx_missed, b.rx_errors), (sent + 1, sent_bytes + 60, 0, 0));
-        let count = |port: &mut Ixgbe, name: &str| {
-            port.xstats().into_iter().find(|stat| stat.name == name).expect(name).value
-        };
         assert_eq!(count(&mut bench.a.port, "tx_good_packets"), sent + 1);
         assert_eq!(count(&mut bench.b.port, "rx_good_packets"), sent + 1);
         assert_eq!(count(&mut bench.b.port, "rx_good_bytes"), sent_bytes + 60 + 4 * (sent + 1));
@@ -142,7 +138,7 @@ fn filters_let_in_what_is_asked_for() {
 #[test]
 fn what_there_is_no_room_for_is_counted_as_missed() {
     let mut bench = Bench::new(false, |space, config| {
-        config.rx.push(RxQueueConfig { pool: pool(space, 512), descriptors: 64 });
+        config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
     });
     // Nobody looks at the queues, which drop rather than wait for each other; this one flow goes to one of them.
     let to = bench.b.port.info().mac;

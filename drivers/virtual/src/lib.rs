@@ -5,13 +5,27 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pagewire_ethdev::{Capabilities, DescriptorLimits, Error, MacAddr, PortInfo, RxOffloads, TxOffloads};
+use pagewire_ethdev::{
+    Capabilities, DescriptorLimits, Error, FlowLimits, MacAddr, Packet, PortInfo, RssLimits, RxOffloads,
+    TxOffloads, TxRefused,
+};
 
 mod null;
 mod ring;
 
 pub use null::{Null, NullRx, NullTx};
 pub use ring::{Ring, RingRx, RingTx};
+
+/// What packets may ask for.
+const TX_OFFLOADS: TxOffloads = TxOffloads::MULTI_SEGS;
+
+/// A packet goes out as it is, or not at all.
+fn check(packet: &Packet) -> Result<(), TxRefused> {
+    match TxOffloads::asked_by(packet) - TX_OFFLOADS {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(TxRefused::Offload(missing)),
+    }
+}
 
 /// What all virtual ports have in common: a name, a locally administered address, one queue pair.
 fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
@@ -27,10 +41,14 @@ fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
             rx_descriptors: descriptors,
             tx_descriptors: descriptors,
             rx_offloads: RxOffloads::SCATTER,
-            tx_offloads: TxOffloads::MULTI_SEGS,
+            tx_offloads: TX_OFFLOADS,
             max_mtu: 9216,
             multicast_addresses: 512,
             extra_unicast_addresses: 512,
+            rss: RssLimits::NONE,
+            queue_stop: false,
+            vlan_filter: false,
+            flow: FlowLimits::NONE,
         },
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use pagewire_ethdev::{
-    Burst, Error, Link, MacAddr, PacketFlags, Pool, Port, PortConfig, PortInfo, QueueCounters, QueueStats,
-    Queues, RxQueue, TxQueue,
+    Burst, Error, Link, MacAddr, Packet, PacketFlags, Pool, Port, PortConfig, PortInfo, QueueCounters,
+    QueueStats, Queues, RxQueue, TxQueue, TxRefused,
 };
 
 use crate::Started;
@@ -78,6 +78,10 @@ impl TxQueue for NullTx {
         packets.clear();
         self.counters.count(count, bytes);
         count
+    }
+
+    fn check(&self, packet: &Packet) -> Result<(), TxRefused> {
+        crate::check(packet)
     }
 
     fn reclaim(&mut self) -> usize {

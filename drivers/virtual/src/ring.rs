@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use pagewire_ethdev::{
     Burst, Error, Link, MacAddr, Packet, Pool, Port, PortConfig, PortInfo, QueueCounters, QueueStats, Queues,
-    RxQueue, TxQueue,
+    RxQueue, TxQueue, TxRefused,
 };
 
 use crate::Started;
@@ -136,6 +136,10 @@ impl TxQueue for RingTx {
         }
         self.counters.count(sent, bytes);
         gone
+    }
+
+    fn check(&self, packet: &Packet) -> Result<(), TxRefused> {
+        crate::check(packet)
     }
 
     fn reclaim(&mut self) -> usize {

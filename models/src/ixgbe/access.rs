@@ -26,6 +26,10 @@ impl Ixgbe {
     }
 
     fn read_register(&mut self, offset: u32, host: &mut dyn Host) -> u32 {
+        // Drivers read it to have their writes arrive, which overtake the message where they are stores to shared pages.
+        if offset == STATUS && self.config.mapped {
+            self.scan(host);
+        }
         let Some((register, offset)) = self.resolve(offset) else {
             self.control.count_unknown();
             self.registers.note_unknown(offset, None);
@@ -74,6 +78,10 @@ impl Ixgbe {
             Unit::Address => {
                 self.registers.set(offset, value);
                 self.receive.filters.addresses_changed();
+            }
+            Unit::FiveTuple => {
+                self.registers.set(offset, value);
+                self.receive.filters.tuples_changed();
             }
             Unit::Hash => {
                 self.registers.set(offset, value);

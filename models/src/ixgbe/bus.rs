@@ -14,6 +14,7 @@ pub struct Control {
     refused: AtomicU64,
     malformed: AtomicU64,
     unknown: AtomicU64,
+    contexts: AtomicU64,
 }
 
 impl Default for Control {
@@ -24,6 +25,7 @@ impl Default for Control {
             refused: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
+            contexts: AtomicU64::new(0),
         }
     }
 }
@@ -62,6 +64,11 @@ impl Control {
     /// Accesses to offsets where no register is.
     pub fn unknown(&self) -> u64 {
         self.unknown.load(Relaxed)
+    }
+
+    /// Context descriptors that were taken in.
+    pub fn contexts(&self) -> u64 {
+        self.contexts.load(Relaxed)
     }
 
     pub(super) fn count_unknown(&self) {
@@ -123,6 +130,10 @@ impl<'a> Bus<'a> {
         if self.master || !message {
             self.host.interrupt(vector);
         }
+    }
+
+    pub(super) fn count_context(&self) {
+        self.control.contexts.fetch_add(1, Relaxed);
     }
 
     pub(super) fn malformed(&self, what: std::fmt::Arguments<'_>) {

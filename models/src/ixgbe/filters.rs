@@ -1,6 +1,7 @@
-//! Which frames come in (82599 datasheet 7.1.1) and which queue an Ethertype goes to (7.1.2.3).
+//! Which frames come in (82599 datasheet 7.1.1) and which queue an Ethertype (7.1.2.3) or five-tuple (7.1.2.5)
+//! goes to.
 
-use super::packet::Packet;
+use super::packet::{Network, Packet, Transport};
 use super::registers::Registers;
 use super::statistics::Cast;
 use super::table::*;
@@ -15,6 +16,7 @@ const CFI_ENABLE: u32 = 1 << 29;
 const ADDRESS_VALID: u32 = 1 << 31;
 const ETQF_FILTER: u32 = 1 << 31;
 const ETQS_QUEUE: u32 = 1 << 31;
+const TUPLE_ENABLE: u32 = 1 << 31;
 
 /// Why a frame comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +34,15 @@ pub(super) enum Verdict {
 pub(super) struct Filters {
     stations: Vec<[u8; 6]>,
     stale: bool,
+    /// Numbers of the five-tuple filters that are valid, those of higher priority first.
+    tuples: Vec<u32>,
+    tuples_stale: bool,
 }
 
 impl Filters {
     /// Addresses as the registers say.
     pub(super) fn new() -> Self {
-        Self { stations: Vec::with_capacity(128), stale: true }
+        Self { stations: Vec::with_capacity(128), stale: true, tuples: Vec::new(), tuples_stale: true }
     }
 
     /// An address register was written.
@@ -57,6 +62,32 @@ impl Filters {
             }
         }
         self.stale = false;
+    }
+
+    /// A five-tuple filter was written.
+    pub(super) fn tuples_changed(&mut self) {
+        self.tuples_stale = true;
+    }
+
+    /// The queue of the five-tuple filter that a packet matches, if it does (7.1.2.5): the one of the highest priority, and of those
+    /// the first.
+    #[inline]
+    pub(super) fn five_tuple(
+        &mut self,
+        registers: &Registers,
+        frame: &[u8],
+        packet: &Packet,
+    ) -> Option<usize> {
+        if self.tuples_stale {
+            self.tuples = (0..128).filter(|n| registers.has(FTQF + 4 * n, TUPLE_ENABLE)).collect();
+            self.tuples.sort_by_key(|n| 7 - (registers.get(FTQF + 4 * n) >> 2 & 7));
+            self.tuples_stale = false;
+        }
+        if self.tuples.is_empty() || packet.network != Some(Network::V4) {
+            return None;
+        }
+        let matching = self.tuples.iter().find(|n| tuple_matches(registers, **n, frame, packet));
+        matching.map(|n| (registers.get(L34TIMIR + 4 * n) >> 21 & 0x7f) as usize)
     }
 
     /// Whether an address is one of the card's.
@@ -96,6 +127,28 @@ impl Filters {
             Cast::Unicast => Verdict::Drop,
         }
     }
+}
+
+/// Whether an IPv4 packet matches a five-tuple filter. One that is not whole has neither protocol nor ports.
+fn tuple_matches(registers: &Registers, n: u32, frame: &[u8], packet: &Packet) -> bool {
+    let filter = registers.get(FTQF + 4 * n);
+    let word = |at: usize| u32::from_le_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
+    let source = word(packet.l3 + 12) == registers.get(SAQF + 4 * n);
+    let destination = word(packet.l3 + 16) == registers.get(DAQF + 4 * n);
+    let (ports, protocol) = match packet.transport {
+        Some(transport) => {
+            let differ = word(packet.l4) ^ registers.get(SDPQF + 4 * n);
+            let number = match transport {
+                Transport::Tcp => 0,
+                Transport::Udp => 1,
+                Transport::Sctp => 2,
+            };
+            ([differ & 0xffff == 0, differ >> 16 == 0], filter & 3 == number)
+        }
+        None => ([false; 2], !packet.fragment && filter & 3 == 3),
+    };
+    let fields = [source, destination, ports[0], ports[1], protocol];
+    (25..).zip(fields).all(|(ignore, matches)| matches || filter >> ignore & 1 != 0)
 }
 
 /// VFTA, and the CFI bit if it is looked at.

@@ -25,6 +25,7 @@ mod pci;
 mod receive;
 mod registers;
 mod ring;
+mod rsc;
 mod rss;
 mod sfp;
 mod shared;

@@ -9,6 +9,7 @@ use super::interrupts::RX_MISS;
 use super::packet::Packet;
 use super::registers::Registers;
 use super::ring::{CONTROL, ENABLE, HEAD, Ring, TAIL};
+use super::rsc::{self, Rsc};
 use super::rss::{Hash, Rss};
 use super::statistics::{self, Cast, FCS};
 use super::table::*;
@@ -55,6 +56,7 @@ pub(super) struct Receive {
     buffer: Frames,
     scratch: Vec<u8>,
     pub(super) rss: Rss,
+    rsc: Rsc,
     pub(super) filters: Filters,
     pub(super) flow: Flow,
 }
@@ -75,6 +77,7 @@ impl Receive {
             buffer: Frames::new(),
             scratch: Vec::with_capacity(MAX_FRAME),
             rss: Rss::default(),
+            rsc: Rsc::default(),
             filters: Filters::new(),
             flow: Flow::default(),
         }
@@ -101,6 +104,9 @@ impl Receive {
         q.ring.load(registers);
         let bit = 1 << queue;
         self.enabled = if q.enabled { self.enabled | bit } else { self.enabled & !bit };
+        if !q.enabled {
+            self.rsc.forget(queue);
+        }
     }
 
     /// Enabled queues.
@@ -126,6 +132,8 @@ impl Receive {
     /// Take frames off the wire. Gives whether there were any.
     pub(super) fn poll(&mut self, card: &mut Card<'_, '_>, wire: &mut dyn Wire) -> bool {
         let mut frame = std::mem::take(&mut self.scratch);
+        let queues = &self.queues;
+        self.touched |= self.rsc.expire(card, |queue| queues[queue].srrctl);
         let mut busy = false;
         while let Some(first) = self.buffer.front() {
             frame.clear();
@@ -230,16 +238,37 @@ impl Receive {
         let queue = match filter {
             Some((_, Some(queue))) => queue,
             Some((_, None)) => 0,
-            None => Rss::queue(registers, hash),
+            None => match self.filters.five_tuple(registers, frame, &packet) {
+                Some(queue) => queue,
+                None => Rss::queue(registers, hash),
+            },
         };
         let q = &mut self.queues[queue];
         if !q.enabled {
             statistics::queue_dropped(registers, queue);
             return Delivery::Done;
         }
+        let mut written = Written::default();
+        written.describe(&packet, hash, filter.map(|(n, _)| n), frame);
+        if self.filters.accept(registers, frame, Cast::of(frame), &packet) == Verdict::Inexact {
+            written.inexact();
+        }
+        if registers.get(RXCSUM) & PCSD == 0 {
+            written.identification(&packet, frame);
+        }
+        let length = frame.len() + FCS;
+        if let Some(most) = Rsc::enabled(registers, queue) {
+            let mut of = rsc::Queue { number: queue, ring: &mut q.ring, srrctl: q.srrctl };
+            if self.rsc.take(card, &mut of, most, frame, &packet, written) {
+                card.registers.set(q.ring.block + HEAD, q.ring.head());
+                self.touched |= 1 << queue;
+                statistics::queue_received(card.registers, queue, length);
+                return Delivery::Done;
+            }
+        }
+        let registers = &mut *card.registers;
         let split = descriptor::split(registers, q.srrctl, &packet);
         let strip = if q.strip { packet.vlan } else { None };
-        let length = frame.len() + FCS;
         let data = frame.len() - if strip.is_some() { 4 } else { 0 }
             + if registers.has(HLREG0, RXCRCSTRP) { 0 } else { FCS };
         let buffer = descriptor::buffer_size(q.srrctl);
@@ -258,14 +287,6 @@ impl Receive {
                 card.interrupts.raise(super::interrupts::PCI_EXCEPTION);
                 return Delivery::Blocked;
             }
-        }
-        let mut written = Written::default();
-        written.describe(&packet, hash, filter.map(|(n, _)| n), frame);
-        if self.filters.accept(registers, frame, Cast::of(frame), &packet) == Verdict::Inexact {
-            written.inexact();
-        }
-        if registers.get(RXCSUM) & PCSD == 0 {
-            written.identification(&packet, frame);
         }
         if !registers.has(HLREG0, RXCRCSTRP) {
             frame.extend_from_slice(&checksum::fcs(frame).to_le_bytes());

@@ -42,6 +42,8 @@ pub enum Unit {
     Transmit,
     /// Station addresses.
     Address,
+    /// Five-tuple filters.
+    FiveTuple,
     /// The key of receive-side scaling.
     Hash,
     /// A second address of registers elsewhere: of queue blocks (stride 0x40) or of the same stride.

@@ -153,6 +153,12 @@ impl Ring {
         }
     }
 
+    /// Take the last `advance` back.
+    pub(super) fn back(&mut self, n: u32) {
+        self.head = (self.head + self.size - n) % self.size.max(1);
+        self.ahead_count = 0;
+    }
+
     /// Another chance for a stalled ring.
     pub(super) fn retry(&mut self) {
         self.set_tail(self.tail);

@@ -24,8 +24,9 @@ const BAR: Region = Region::Bar(0);
 /// Control registers, and receive queues' SRRCTL, which drivers change while the queue runs, are compared once in so many polls.
 const SCAN: u32 = 64;
 const SPLIT: u32 = 0x14;
+const COALESCE: u32 = 0x2c;
 /// Registers of a block that a driver sets up: the buffer sizes (receive) or head write-back (transmit) among them.
-const FIELDS: [u32; 9] = [0x00, 0x04, LEN, 0x0c, HEAD, SPLIT, TAIL, 0x38, 0x3c];
+const FIELDS: [u32; 10] = [0x00, 0x04, LEN, 0x0c, HEAD, SPLIT, TAIL, COALESCE, 0x38, 0x3c];
 
 /// Whether a queue register is a tail.
 pub(super) fn is_tail(offset: u32) -> bool {
@@ -39,11 +40,11 @@ fn blocks() -> impl Iterator<Item = u32> {
         .chain((0..128).map(|n| TDBAL + 0x40 * n))
 }
 
-/// Fields of a block that are its queue's registers: 0x38 and 0x3c are only a transmit queue's, 0x14 a receive queue's.
+/// Fields of a block that are its queue's registers: 0x38 and 0x3c are only a transmit queue's, 0x14 and 0x2c a receive queue's.
 fn fields(block: u32) -> impl Iterator<Item = u32> {
     let transmit = (TDBAL..RDBAL_64).contains(&block);
     FIELDS.into_iter().filter(move |&field| match field {
-        SPLIT => !transmit,
+        SPLIT | COALESCE => !transmit,
         0x38 | 0x3c => transmit,
         _ => true,
     })

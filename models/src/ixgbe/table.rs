@@ -22,7 +22,7 @@ macro_rules! registers {
     };
 }
 
-use Unit::{Address, Alias, Control, Eeprom, Hash, Interrupt, Link, Receive, Sfp, Transmit};
+use Unit::{Address, Alias, Control, Eeprom, FiveTuple, Hash, Interrupt, Link, Receive, Sfp, Transmit};
 
 registers! {
     // General control
@@ -111,7 +111,7 @@ registers! {
     SAQF          0x0e000 [4 x 128] Rw 0 "8.2.3.7";
     DAQF          0x0e200 [4 x 128] Rw 0 "8.2.3.7";
     SDPQF         0x0e400 [4 x 128] Rw 0 "8.2.3.7";
-    FTQF          0x0e600 [4 x 128] Rw 0 "8.2.3.7";
+    FTQF          0x0e600 [4 x 128] Rw 0 "8.2.3.7" => FiveTuple;
     SYNQF         0x0ec30 Rw 0          "8.2.3.7";
     ETQF          0x05128 [4 x 8] Rw 0  "8.2.3.7";
     ETQS          0x0ec00 [4 x 8] Rw 0  "8.2.3.7";

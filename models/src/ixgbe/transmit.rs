@@ -206,6 +206,7 @@ fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: D
         KIND_CONTEXT if extended => {
             let context = Context::new(address, word);
             q.contexts[context.index] = context;
+            card.bus.count_context();
             return;
         }
         KIND_DATA if extended => {}

@@ -32,12 +32,13 @@ mod shared;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pagewire_pci::vfio_user::transport::Broken;
+use pagewire_pci::vfio_user::{ListenError, Listener};
 
 pub use self::machine::Counters;
 
@@ -45,7 +46,6 @@ use self::interrupts::eventfd;
 use self::place::Place;
 use self::session::End;
 use crate::Function;
-use crate::listener::Listener;
 
 /// How a [`Server`] serves.
 #[derive(Clone, Debug)]
@@ -67,9 +67,9 @@ impl Default for ServerOptions {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// Another server has the socket.
-    #[error("{path} is the socket of a server that runs; end that one first, or take another path", path = .0.display())]
-    InUse(PathBuf),
+    /// There is no socket to serve at.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The operating system said no.
     #[error("{doing}: {cause}")]
     Io {

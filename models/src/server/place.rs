@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use pagewire_pci::vfio_user::Listener;
 use pagewire_pci::vfio_user::transport::Channel;
 
 use super::interrupts::wait;
@@ -15,7 +16,6 @@ use super::session::{End, Session};
 use super::shared::Shared;
 use super::{ServerError, ServerOptions, Stopper, failed};
 use crate::Function;
-use crate::listener::Listener;
 
 /// After this without anything to do a thread sleeps between looks, longer and longer.
 const SPIN: Duration = Duration::from_micros(100);
@@ -114,7 +114,7 @@ impl<'a> Place<'a> {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.client {
             Client::There(session) => Some(session.as_fd()),
-            _ => self.listener.map(|listener| listener.socket.as_fd()),
+            _ => self.listener.map(|listener| listener.as_fd()),
         }
     }
 }

@@ -14,7 +14,7 @@ pub use frames::Frames;
 pub use generator::{Generator, Report, STREAMS, StreamReport, Traffic};
 pub use meter::{Counts, Meter};
 pub use pair::{Pair, pair};
-pub use pcap::{Pcap, PcapError, PcapOptions, PcapReport};
+pub use pcap::{CaptureFile, Pcap, PcapError, PcapOptions, PcapReport};
 pub use stream::Stream;
 pub use tap::{Tap, TapError};
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::{Arrival, MAX_FRAME, MIN_FRAME, Wire, single_writer_add};
 use input::Frames;
-use output::Output;
+pub use output::CaptureFile;
 
 /// Why there is no such wire.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,7 @@ pub struct Pcap {
     next: usize,
     /// Repetitions after this one.
     left: u64,
-    output: Option<Output>,
+    output: Option<CaptureFile>,
     report: Arc<PcapReport>,
 }
 
@@ -100,7 +100,7 @@ impl Pcap {
         }
         let report = Arc::new(PcapReport::default());
         let output =
-            options.output.as_deref().map(|path| Output::create(path, report.clone())).transpose()?;
+            options.output.as_deref().map(|path| CaptureFile::create(path, report.clone())).transpose()?;
         report.exhausted.store(frames.len() == 0, Relaxed);
         let left = options.repeat.checked_sub(1).unwrap_or(u64::MAX);
         Ok(Self { frames, next: 0, left, output, report })

@@ -5,9 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pagewire_pci::vfio_user::{ListenError, Listener};
+
 use super::{Arrival, MAX_FRAME, MIN_FRAME, Wire};
-use crate::listener::Listener;
-use crate::server::ServerError;
 
 /// Bytes that wait to be sent before the wire is full.
 const ROOM: usize = 256 << 10;
@@ -35,7 +35,7 @@ impl Stream {
 
     /// Over whoever connects to a socket of this path, one after the other. Without anybody there is no carrier. Dropping it
     /// removes the socket.
-    pub fn listen(path: &Path) -> Result<Self, ServerError> {
+    pub fn listen(path: &Path) -> Result<Self, ListenError> {
         Ok(Self { listener: Some(Listener::bind(path)?), ..Self::unconnected() })
     }
 
@@ -181,7 +181,7 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("wire");
         let mut wire = Stream::listen(&path).unwrap();
-        assert!(matches!(Stream::listen(&path), Err(ServerError::InUse(used)) if used == path));
+        assert!(matches!(Stream::listen(&path), Err(ListenError::InUse(used)) if used == path));
         let appears = |wire: &mut Stream| {
             let end = Instant::now() + Duration::from_secs(10);
             while !wire.carrier() {

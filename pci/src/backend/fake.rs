@@ -73,6 +73,10 @@ impl Device for FakeDevice {
         MmapOptions::new().offset(region.offset + part.start).len(len).map_raw(&*self.file)
     }
 
+    fn file(&self, _: &Region) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+
     fn interrupts(&self, kind: InterruptKind) -> io::Result<u32> {
         Ok(if kind == InterruptKind::Msix { 5 } else { 1 })
     }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -64,6 +64,10 @@ impl Device for KernelDevice {
     fn map(&self, region: &Region, part: Range<u64>) -> io::Result<MmapRaw> {
         let len = usize::try_from(part.end - part.start).map_err(io::Error::other)?;
         MmapOptions::new().offset(region.offset + part.start).len(len).map_raw(&self.file)
+    }
+
+    fn file(&self, _: &Region) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
     }
 
     fn interrupts(&self, kind: InterruptKind) -> io::Result<u32> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -112,6 +112,11 @@ impl Device for SocketDevice {
         let file = files.get(&region.index).ok_or(io::ErrorKind::NotFound)?;
         let len = usize::try_from(part.end - part.start).map_err(io::Error::other)?;
         MmapOptions::new().offset(region.offset + part.start).len(len).map_raw(file)
+    }
+
+    fn file(&self, region: &Region) -> io::Result<OwnedFd> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(files.get(&region.index).ok_or(io::ErrorKind::NotFound)?.try_clone()?.into())
     }
 
     fn interrupts(&self, kind: InterruptKind) -> io::Result<u32> {
@@ -268,7 +273,7 @@ impl Domain for SocketDomain {
         }
         let flags = wire::DMA_READABLE | wire::DMA_WRITABLE;
         let (argsz, size) = (DmaMap::LEN as u32, segment.len() as u64);
-        let map = DmaMap { argsz, flags, offset: 0, address: iova, size };
+        let map = DmaMap { argsz, flags, offset: segment.fd_offset(), address: iova, size };
         Ok(self.connection.request(Command::DmaMap, &[&map.encode()], &[segment.fd()], |_, _| Ok(()))?)
     }
 

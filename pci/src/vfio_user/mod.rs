@@ -19,6 +19,7 @@
 
 mod connection;
 mod device;
+mod listener;
 pub mod transport;
 pub mod wire;
 
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub use self::connection::{VfioUserCause, VfioUserError};
+pub use self::listener::{ListenError, Listener};
 
 use self::connection::Connection;
 use self::device::{SocketDevice, SocketDomain};

@@ -39,6 +39,15 @@ pub enum Wait {
     Rest(Duration),
 }
 
+/// The process at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number; 0 if it is in a PID namespace that this process does not see.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Channel {
@@ -86,6 +95,23 @@ impl Channel {
         socket.set_nonblocking(false)?;
         socket.set_write_timeout(Some(timeout))?;
         Ok(Channel { socket, timeout })
+    }
+
+    /// Who connected, as the kernel knew it then.
+    ///
+    /// Not by rustix 1.1.6, whose process number cannot be 0, and is when the peer's PID namespace is not seen from here.
+    pub fn peer(&self) -> io::Result<Peer> {
+        let mut about = libc::ucred { pid: 0, uid: 0, gid: 0 };
+        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+        // SAFETY: the kernel writes no more than `len` bytes into `about`, which outlives the call.
+        let done = unsafe {
+            libc::getsockopt(self.socket.as_raw_fd(), level, option, (&raw mut about).cast(), &raw mut len)
+        };
+        match done {
+            0 => Ok(Peer { pid: about.pid, uid: about.uid }),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Sends a message. The header's size is filled in. Descriptors go with its first byte.

@@ -107,7 +107,10 @@ impl Malformed {
     }
 }
 
-/// Declares the fixed part of a message: its fields in their order, without gaps.
+/// Declares the fixed part of a message: its fields in their order, without gaps. Also for protocols of other crates that are
+/// framed as this one.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! layout {
     ($(#[$about:meta])* $name:ident { $($(#[$meaning:meta])* $field:ident: $kind:ty,)* }) => {
         $(#[$about])*
@@ -131,11 +134,11 @@ macro_rules! layout {
             }
 
             /// From bytes, and what is behind it.
-            pub fn decode(bytes: &[u8]) -> Result<($name, &[u8]), Malformed> {
+            pub fn decode(bytes: &[u8]) -> Result<($name, &[u8]), $crate::vfio_user::wire::Malformed> {
                 let found = bytes.len();
                 let (mut fixed, rest) = bytes
                     .split_at_checked($name::LEN)
-                    .ok_or(Malformed::Short { needed: $name::LEN, found })?;
+                    .ok_or($crate::vfio_user::wire::Malformed::Short { needed: $name::LEN, found })?;
                 $(
                     let (field, behind) = fixed.split_at(size_of::<$kind>());
                     let $field = <$kind>::from_ne_bytes(field.try_into().expect("split at its length"));

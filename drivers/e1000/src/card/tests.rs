@@ -142,12 +142,9 @@ fn transmit_keeps_what_a_reset_sets_for_reads() {
 #[test]
 fn tags_that_the_card_takes_out_unasked_are_found_out() {
     let mut config = PortConfig {
-        rx: Vec::new(),
-        tx: Vec::new(),
-        mtu: 1500,
         rx_offloads: RxOffloads::IP_CSUM,
         tx_offloads: TxOffloads::MULTI_SEGS,
-        promiscuous: true,
+        ..PortConfig::default()
     };
     assert_eq!(I82574::finds_out(&config), RxOffloads::IP_CSUM);
     config.tx_offloads |= TxOffloads::VLAN_INSERT;

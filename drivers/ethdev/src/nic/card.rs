@@ -5,10 +5,10 @@ use super::filters::Filters;
 use super::rx::RxFormat;
 use super::statistics::Counter;
 use super::tx::TxFormat;
+use crate::config::{Capabilities, PortConfig, RxOffloads};
 use crate::error::Error;
 use crate::link::Link;
 use crate::mac::MacAddr;
-use crate::port::{Capabilities, PortConfig, RxOffloads};
 
 /// A device that a driver knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub struct RxSetup {
     pub bytes: u32,
     /// Bytes the card may write into each fragment: what [`Card::receive_buffer`] chose.
     pub buffer: usize,
+    /// Bytes the card may write into each fragment for headers: what [`Card::header_buffer`] chose; 0 if there are none.
+    pub header: usize,
+    /// Most descriptors of a packet that the card coalesces; 0 if it is not to.
+    pub coalesced: u16,
 }
 
 /// A transmit queue for the card to be told of.
@@ -108,6 +112,18 @@ pub trait Card: Send + Sized + 'static {
     /// and without frame check sequence. Never more than `room`; `None` if it is too small.
     fn receive_buffer(room: usize, frame: usize) -> Option<usize>;
 
+    /// Bytes that the card may be allowed to write into a buffer for headers with `room` bytes. Never more than `room`; `None` if it is
+    /// too small. Asked only if [`Card::CAPABILITIES`] have [`RxOffloads::HEADER_SPLIT`].
+    fn header_buffer(_room: usize) -> Option<usize> {
+        None
+    }
+
+    /// Most descriptors that a packet can have which the card coalesces into buffers of so many bytes. Asked only if
+    /// [`Card::CAPABILITIES`] have [`RxOffloads::LRO`].
+    fn coalesced(_buffer: usize) -> u16 {
+        0
+    }
+
     /// Hand a receive queue to the card, head and tail at 0. The tail is moved right after.
     ///
     /// # Errors
@@ -121,6 +137,30 @@ pub trait Card: Send + Sized + 'static {
     ///
     /// [`Error::Timeout`] if the card does not take it.
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error>;
+
+    /// Stop a receive queue while others run: afterwards the card writes to none of its memory. Called only if
+    /// [`Capabilities::queue_stop`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if the card does not let go of it.
+    fn stop_receive(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
+        Err(device.unsupported("stopping receive queue", queue, "no way to stop one"))
+    }
+
+    /// Stop a transmit queue while others run: afterwards the card reads none of its memory. Called only if
+    /// [`Capabilities::queue_stop`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if the card does not let go of it.
+    fn stop_transmit(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
+        Err(device.unsupported("stopping transmit queue", queue, "no way to stop one"))
+    }
+
+    /// Write the RSS redirection table, of as many queue numbers as [`Capabilities::rss`] says: with
+    /// none it is not called. Frames may be coming in.
+    fn write_redirection(&self, _device: &Device, _queues: &[u16]) {}
 
     /// The tail register of a receive queue.
     fn receive_tail(queue: usize) -> (super::Register, usize);
@@ -148,4 +188,10 @@ pub trait Card: Send + Sized + 'static {
 
     /// Write the groups.
     fn write_multicast(&self, device: &Device, filters: &Filters);
+
+    /// Write the VLANs. Called only if [`Capabilities::vlan_filter`] says so.
+    fn write_vlans(&self, _device: &Device, _filters: &Filters) {}
+
+    /// Write the flow rules. Called only if [`Capabilities::flow`] says so.
+    fn write_flows(&self, _device: &Device, _filters: &Filters) {}
 }

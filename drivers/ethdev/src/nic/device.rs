@@ -14,8 +14,15 @@ use crate::error::Error;
 use crate::mac::MacAddr;
 use crate::wait::poll_until;
 
-/// Memory that the card may still reach: rings, posted fragments, packets being sent.
-type Retired = Box<dyn Any + Send>;
+/// Memory that the card may still reach: rings, posted fragments, packets being sent. And the queue it was of.
+type Retired = (Way, usize, Box<dyn Any + Send>);
+
+/// Kinds of queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Receive,
+    Transmit,
+}
 
 /// Shared by the port and its queues; the last of them to go stops the card.
 pub struct Device {
@@ -94,8 +101,22 @@ impl Device {
     /// A queue is gone: keep what the card may still read or write until the next reset.
     ///
     /// Its unit runs on meanwhile, and what is posted stays posted.
-    pub(super) fn retire(&self, left: impl Any + Send) {
-        self.retired().push(Box::new(left));
+    pub(super) fn retire(&self, way: Way, queue: usize, left: impl Any + Send) {
+        self.retired().push((way, queue, Box::new(left)));
+    }
+
+    /// Whether a queue is gone that has not been stopped since.
+    pub(super) fn has_retired(&self, way: Way, queue: usize) -> bool {
+        self.retired().iter().any(|retired| (retired.0, retired.1) == (way, queue))
+    }
+
+    /// The card is done with a queue: let go of what it left behind.
+    pub(super) fn release(&self, way: Way, queue: usize) {
+        let mut retired = self.retired();
+        let left: Vec<Retired> = retired.extract_if(.., |left| (left.0, left.1) == (way, queue)).collect();
+        // Without the lock: see `stop`.
+        drop(retired);
+        drop(left);
     }
 
     fn retired(&self) -> MutexGuard<'_, Vec<Retired>> {

@@ -1,10 +1,13 @@
 //! Which frames a card lets in, as configured.
 
 use super::registers::{Register, Registers};
+use crate::flow::FlowRule;
 use crate::mac::MacAddr;
 
 /// Words of the multicast table: a bit for each of 4,096 hashes.
 const MULTICAST_WORDS: usize = 128;
+/// Words of the VLAN table: a bit for each of 4,096 identifiers.
+const VLAN_WORDS: usize = 128;
 
 /// Addresses and modes as configured. A reset makes the card forget them; [`Card::configure`](super::Card::configure) brings
 /// them back.
@@ -20,6 +23,10 @@ pub struct Filters {
     pub promiscuous: bool,
     /// Every group.
     pub all_multicast: bool,
+    /// VLANs whose frames come in, and those without tag; `None` for all.
+    pub vlans: Option<Vec<u16>>,
+    /// Flow rules. A stop makes the port forget them: they name queues.
+    pub flows: Vec<FlowRule>,
 }
 
 impl Filters {
@@ -30,6 +37,8 @@ impl Filters {
             multicast: Vec::new(),
             promiscuous: false,
             all_multicast: false,
+            vlans: None,
+            flows: Vec::new(),
         }
     }
 
@@ -83,6 +92,15 @@ impl Filters {
         for MacAddr([.., e, f]) in &self.multicast {
             let hash = usize::from(*e) >> 4 | usize::from(*f) << 4;
             table[hash >> 5] |= 1 << (hash & 31);
+        }
+        table
+    }
+
+    /// Intel's VLAN table: a bit for each identifier.
+    pub fn vlan_table(&self) -> [u32; VLAN_WORDS] {
+        let mut table = [0; VLAN_WORDS];
+        for vlan in self.vlans.iter().flatten() {
+            table[usize::from(vlan >> 5) % VLAN_WORDS] |= 1 << (vlan & 31);
         }
         table
     }

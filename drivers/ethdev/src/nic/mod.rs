@@ -4,13 +4,14 @@
 //! [`RxFormat`] and [`TxFormat`]. [`Nic`] makes a [`Port`](crate::Port) of it: states and their checks, rings, refill, frames
 //! of several descriptors, status reports, statistics, and who may let go of memory when.
 //!
-//! Where things are: `card.rs` what is implemented, `port.rs` the port, `rx.rs` and `tx.rs` the two hot paths, `device.rs` the
+//! Where things are: `card.rs` what is implemented, `port.rs` the port, `queues.rs` its queues, `rx.rs` and `tx.rs` the two hot paths, `device.rs` the
 //! open card, `registers.rs` and `statistics.rs` the tables, `filters.rs` addresses.
 
 mod card;
 mod device;
 mod filters;
 mod port;
+mod queues;
 mod registers;
 mod rx;
 mod statistics;

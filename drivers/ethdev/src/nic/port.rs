@@ -7,35 +7,38 @@ use std::sync::atomic::Ordering;
 
 use pagewire_pci::{Address, AddressSpace, Function, Interrupt};
 
-use super::card::{Card, RxSetup, TxSetup};
-use super::device::Device;
+use super::card::Card;
+use super::device::{Device, Way};
 use super::filters::Filters;
-use super::rx::{NicRx, RxCounters, RxLimits, RxRing};
+use super::queues::Started;
+use super::rx::{NicRx, RxCounters};
 use super::statistics::Statistics;
-use super::tx::{NicTx, TxRing};
+use super::tx::NicTx;
+use crate::config::{PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
+use crate::flow::FlowRule;
 use crate::link::Link;
 use crate::mac::MacAddr;
-use crate::port::{Port, PortConfig, PortInfo, Queues, RxOffloads, RxQueueConfig, TxQueueConfig};
+use crate::port::{Port, Queues};
 use crate::stats::{QueueCounters, QueueStats, Stats, XStat};
 
-/// Bytes of a frame besides its MTU: Ethernet header and one VLAN tag, without the frame check sequence.
-const FRAME_OVERHEAD: usize = 14 + 4;
+/// Highest VLAN identifier (IEEE 802.1Q keeps 4,095 for itself).
+const MAX_VLAN: u16 = 4094;
 
 type NicQueues<C> = Queues<NicRx<<C as Card>::Rx>, NicTx<<C as Card>::Tx>>;
 
 /// A port of a card.
 pub struct Nic<C: Card> {
-    info: PortInfo,
-    device: Arc<Device>,
-    card: C,
-    filters: Filters,
+    pub(super) info: PortInfo,
+    pub(super) device: Arc<Device>,
+    pub(super) card: C,
+    pub(super) filters: Filters,
     statistics: Statistics,
-    started: bool,
+    pub(super) started: Option<Started>,
     link_interrupt: Option<Interrupt>,
     /// By queue; they outlive the queues.
-    rx_counters: Vec<Arc<RxCounters>>,
-    tx_counters: Vec<Arc<QueueCounters>>,
+    pub(super) rx_counters: Vec<Arc<RxCounters>>,
+    pub(super) tx_counters: Vec<Arc<QueueCounters>>,
 }
 
 impl<C: Card> Nic<C> {
@@ -81,20 +84,19 @@ impl<C: Card> Nic<C> {
             card,
             filters: Filters::new(mac),
             statistics: Statistics::new(C::COUNTERS),
-            started: false,
+            started: None,
             link_interrupt: None,
             rx_counters: Vec::new(),
             tx_counters: Vec::new(),
         })
     }
 
-    fn check_started(&self, started: bool) -> Result<(), Error> {
-        if self.started == started {
-            return Ok(());
-        }
-        let what =
-            if started { "the port is not started" } else { "the port is started already; stop it first" };
-        Err(Error::State { port: self.info.name.clone(), what })
+    fn check_started(&self) -> Result<(), Error> {
+        self.started.as_ref().map(|_| ()).ok_or_else(|| self.not_started())
+    }
+
+    pub(super) fn not_started(&self) -> Error {
+        Error::State { port: self.info.name.clone(), what: "the port is not started" }
     }
 
     fn check_unicast(&self, mac: MacAddr) -> Result<(), Error> {
@@ -119,102 +121,30 @@ impl<C: Card> Nic<C> {
         }
     }
 
-    fn start_receive(
-        &mut self,
-        number: usize,
-        queue: RxQueueConfig,
-        config: &PortConfig,
-    ) -> Result<NicRx<C::Rx>, Error> {
-        if !queue.pool.space().is(&self.device.space) {
-            let asked = format!("{:?}, made in another address space,", queue.pool.name());
-            return Err(self.device.unsupported(
-                "receive pool",
-                asked,
-                "one address space, for all its memory",
-            ));
-        }
-        let frame = usize::from(config.mtu) + FRAME_OVERHEAD;
-        let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
-        let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
-            let limit = format!(
-                "buffers of {} bytes or more (a pool's fragment_size less its headroom)",
-                C::LEAST_BUFFER
-            );
-            self.device.unsupported("receive buffer of", format!("{room} bytes"), limit)
-        })?;
-        if frame > buffer && !config.rx_offloads.contains(RxOffloads::SCATTER) {
-            let limit =
-                format!("receive buffers of {buffer} bytes, and RxOffloads::SCATTER is not asked for");
-            return Err(self.device.unsupported("MTU", config.mtu, limit));
-        }
-        if self.rx_counters.len() <= number {
-            self.rx_counters.push(Arc::default());
-        }
-        let (tail, index) = C::receive_tail(number);
-        let mut ring = RxRing::new(
-            &self.device,
-            queue.pool,
-            queue.descriptors,
-            RxLimits::new(frame, buffer),
-            C::finds_out(config),
-            self.device.registers.doorbell(tail, index)?,
-            self.rx_counters[number].clone(),
-        )?;
-        let (iova, bytes) = (ring.descriptors.iova(), ring.descriptors.bytes());
-        self.device.function.set_bus_master(true)?;
-        // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
-        let setup = RxSetup { queue: number, iova, bytes, buffer };
-        let handed = self.card.start_receive(&self.device, &self.filters, setup);
-        if handed.is_ok() {
-            ring.ring_doorbell();
-        }
-        let queue = NicRx::new(ring, self.device.clone());
-        handed.map(|()| queue)
-    }
-
-    fn start_transmit(
-        &mut self,
-        number: usize,
-        queue: TxQueueConfig,
-        config: &PortConfig,
-    ) -> Result<NicTx<C::Tx>, Error> {
-        if self.tx_counters.len() <= number {
-            self.tx_counters.push(Arc::default());
-        }
-        let (tail, index) = C::transmit_tail(number);
-        let ring = TxRing::new(
-            &self.device,
-            queue.descriptors,
-            usize::from(config.mtu) + FRAME_OVERHEAD,
-            config.tx_offloads,
-            self.device.registers.doorbell(tail, index)?,
-            self.tx_counters[number].clone(),
-        )?;
-        let setup = TxSetup { queue: number, iova: ring.descriptors.iova(), bytes: ring.descriptors.bytes() };
-        self.device.function.set_bus_master(true)?;
-        let queue = NicTx::new(ring, self.device.clone());
-        self.card.start_transmit(&self.device, setup)?;
-        Ok(queue)
-    }
-
     fn try_start(&mut self, mut config: PortConfig) -> Result<NicQueues<C>, Error> {
         self.device.reset()?;
         self.filters.promiscuous = config.promiscuous;
+        self.filters.flows.clear();
         self.card.configure(&self.device, &self.filters, &config)?;
         self.statistics.clear(&self.device.registers);
+        let finds_out = C::finds_out(&config);
         let (rx, tx) = (mem::take(&mut config.rx), mem::take(&mut config.tx));
-        let rx = rx.into_iter().enumerate().map(|(number, queue)| self.start_receive(number, queue, &config));
+        let started = Started { config, finds_out, rx: vec![true; rx.len()], tx: vec![true; tx.len()] };
+        self.redirect(&started);
+        let rx =
+            rx.into_iter().enumerate().map(|(number, queue)| self.start_receive(number, queue, &started));
         let rx = rx.collect::<Result<Vec<_>, _>>()?;
         let tx =
-            tx.into_iter().enumerate().map(|(number, queue)| self.start_transmit(number, queue, &config));
+            tx.into_iter().enumerate().map(|(number, queue)| self.start_transmit(number, queue, &started));
         let tx = tx.collect::<Result<Vec<_>, _>>()?;
         self.card.enable(&self.device);
         self.enable_link_interrupt();
+        self.started = Some(started);
         Ok((rx, tx))
     }
 
     fn update_statistics(&mut self) {
-        if self.started {
+        if self.started.is_some() {
             self.statistics.update(&self.device.registers);
         }
     }
@@ -229,10 +159,12 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn start(&mut self, config: PortConfig) -> Result<Queues<Self::Rx, Self::Tx>, Error> {
-        self.check_started(false)?;
+        if self.started.is_some() {
+            let what = "the port is started already; stop it first";
+            return Err(Error::State { port: self.info.name.clone(), what });
+        }
         config.check(&self.info)?;
         let queues = self.try_start(config);
-        self.started = queues.is_ok();
         if queues.is_err() {
             // What failed is the error to report; the device is stopped as well as can be.
             let _ = self.device.stop();
@@ -241,18 +173,41 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn stop(&mut self) -> Result<(), Error> {
-        self.check_started(true)?;
+        self.check_started()?;
         if Arc::strong_count(&self.device) > 1 {
             let what = "its queues are still in use; drop them before stopping the port";
             return Err(Error::State { port: self.info.name.clone(), what });
         }
         self.update_statistics();
-        self.started = false;
+        self.started = None;
         self.link_interrupt = None;
         // The card is stopped whatever becomes of its interrupts.
         let interrupts = self.device.function.disable_interrupts();
         self.device.stop()?;
         Ok(interrupts?)
+    }
+
+    fn stop_rx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        self.stop_queue(Way::Receive, queue)
+    }
+
+    fn start_rx_queue(&mut self, queue: u16, config: RxQueueConfig) -> Result<Self::Rx, Error> {
+        let offloads = self.started.as_ref().map(|started| started.config.rx_offloads);
+        config.check(&self.info, offloads.unwrap_or_default())?;
+        self.start_queue(Way::Receive, queue, |port, started| {
+            port.start_receive(queue.into(), config, started)
+        })
+    }
+
+    fn stop_tx_queue(&mut self, queue: u16) -> Result<(), Error> {
+        self.stop_queue(Way::Transmit, queue)
+    }
+
+    fn start_tx_queue(&mut self, queue: u16, config: TxQueueConfig) -> Result<Self::Tx, Error> {
+        config.check(&self.info)?;
+        self.start_queue(Way::Transmit, queue, |port, started| {
+            port.start_transmit(queue.into(), config, started)
+        })
     }
 
     fn link(&mut self) -> Link {
@@ -276,21 +231,21 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn set_promiscuous(&mut self, on: bool) -> Result<(), Error> {
-        self.check_started(true)?;
+        self.check_started()?;
         self.filters.promiscuous = on;
         self.card.write_modes(&self.device, &self.filters);
         Ok(())
     }
 
     fn set_all_multicast(&mut self, on: bool) -> Result<(), Error> {
-        self.check_started(true)?;
+        self.check_started()?;
         self.filters.all_multicast = on;
         self.card.write_modes(&self.device, &self.filters);
         Ok(())
     }
 
     fn set_multicast(&mut self, groups: &[MacAddr]) -> Result<(), Error> {
-        self.check_started(true)?;
+        self.check_started()?;
         if let Some(group) = groups.iter().find(|group| !group.is_multicast()) {
             let limit = "addresses whose first byte is odd";
             return Err(self.device.unsupported("multicast address", group, limit));
@@ -305,7 +260,7 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn set_mac(&mut self, mac: MacAddr) -> Result<(), Error> {
-        self.check_started(true)?;
+        self.check_started()?;
         self.check_unicast(mac)?;
         (self.filters.mac, self.info.mac) = (mac, mac);
         self.card.write_addresses(&self.device, &self.filters);
@@ -313,7 +268,7 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn set_extra_unicast(&mut self, macs: &[MacAddr]) -> Result<(), Error> {
-        self.check_started(true)?;
+        self.check_started()?;
         macs.iter().try_for_each(|mac| self.check_unicast(*mac))?;
         let most = C::CAPABILITIES.extra_unicast_addresses;
         if macs.len() > most {
@@ -321,6 +276,29 @@ impl<C: Card> Port for Nic<C> {
         }
         self.filters.extra_unicast = macs.to_vec();
         self.card.write_addresses(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn set_vlan_filter(&mut self, vlans: Option<&[u16]>) -> Result<(), Error> {
+        self.check_started()?;
+        if !C::CAPABILITIES.vlan_filter {
+            return vlans.map_or(Ok(()), |vlans| Err(self.info.no_vlan_filter(vlans)));
+        }
+        if let Some(vlan) = vlans.unwrap_or_default().iter().find(|vlan| **vlan > MAX_VLAN) {
+            return Err(self.info.unsupported("VLAN", vlan, format!("VLANs 0 to {MAX_VLAN}")));
+        }
+        self.filters.vlans = vlans.map(<[u16]>::to_vec);
+        self.card.write_vlans(&self.device, &self.filters);
+        Ok(())
+    }
+
+    fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
+        let started = self.started.as_ref().ok_or_else(|| self.not_started())?;
+        FlowRule::check_all(rules, &self.info, started.rx.len())?;
+        self.filters.flows = rules.to_vec();
+        if C::CAPABILITIES.flow.rules > 0 {
+            self.card.write_flows(&self.device, &self.filters);
+        }
         Ok(())
     }
 

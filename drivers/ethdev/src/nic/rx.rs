@@ -1,15 +1,23 @@
-//! The receive path.
+//! The receive path. Frames that are put together from more than a ring's buffers in a row are in `rx/assembled.rs`.
+
+mod assembled;
+mod assembly;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use pagewire_pci::Doorbell;
-use pagewire_pool::{Burst, Chain, Packet, PacketFlags, Pool, Posted};
+use pagewire_pool::{Burst, Packet, Pool, Posted};
 
-use super::device::Device;
+pub(super) use assembled::{AssembledRing, Source};
+use assembly::Assembly;
+pub(super) use assembly::RxLimits;
+
+use super::device::{Device, Way};
+use crate::config::RxOffloads;
 use crate::error::Error;
-use crate::port::{RxOffloads, RxQueue};
+use crate::port::RxQueue;
 use crate::posted_ring::PostedRing;
 use crate::stats::QueueCounters;
 
@@ -35,23 +43,25 @@ pub trait RxFormat: Send + 'static {
     /// Put what the card found out about the packet into its metadata. `offloads`: what it was set up to find out
     /// ([`Card::finds_out`](super::Card::finds_out)); cards say more than that, and not always what it seems.
     fn describe(words: [u64; 2], offloads: RxOffloads, packet: &mut Packet);
+
+    /// Bytes that the card wrote into the header's buffer, of a descriptor that has one: its second word, posted.
+    fn header(_words: [u64; 2]) -> u16 {
+        0
+    }
+
+    /// The descriptor in which a coalesced packet goes on, of which this one is not the last. `None`: in the next, as all others.
+    fn goes_on(_words: [u64; 2]) -> Option<u32> {
+        None
+    }
 }
 
 /// A receive queue of a card with descriptors of format `F`.
 pub struct NicRx<F: RxFormat> {
-    /// Present until dropped.
+    /// One of the two is present until dropped.
     ring: Option<Box<RxRing<F>>>,
+    assembled: Option<Box<AssembledRing<F>>>,
     device: Arc<Device>,
-}
-
-/// Where in a frame the next descriptor is.
-enum Assembly {
-    /// At its start.
-    Between,
-    /// After these segments.
-    Partial(Chain),
-    /// In one that could not be put together: the rest of it goes too.
-    Skipping,
+    number: usize,
 }
 
 /// How the next descriptors are received.
@@ -75,20 +85,11 @@ impl Path {
     }
 }
 
-/// What a frame may be at most. The card's own limit is that of the longest frame there is.
-#[derive(Clone, Copy)]
-pub(super) struct RxLimits {
-    /// Bytes.
-    frame: usize,
-    /// Segments, each but the last of them full.
-    segments: u16,
-}
-
-impl RxLimits {
-    /// For frames of `frame` bytes in buffers of `buffer`.
-    pub(super) fn new(frame: usize, buffer: usize) -> RxLimits {
-        RxLimits { frame, segments: frame.div_ceil(buffer) as u16 }
-    }
+/// A pool has not as many fragments as a ring needs.
+fn few_fragments(device: &Device, pool: &Pool, descriptors: u32, needed: u64) -> Error {
+    let (name, has) = (pool.name(), pool.stats().fragments);
+    let limit = format!("a pool ({name:?}) of {has} fragments for it, where {needed} are needed");
+    device.unsupported("receive ring of", format!("{descriptors} descriptors"), limit)
 }
 
 /// What a queue counts.
@@ -135,9 +136,7 @@ impl<F: RxFormat> RxRing<F> {
         let has = pool.stats().fragments;
         let fragments: Vec<Posted> = (0..descriptors).map_while(|_| pool.alloc()).collect();
         if has < needed || fragments.len() < descriptors as usize {
-            let limit =
-                format!("a pool ({:?}) of {has} fragments for it, where {needed} are needed", pool.name());
-            return Err(device.unsupported("receive ring of", format!("{descriptors} descriptors"), limit));
+            return Err(few_fragments(device, &pool, descriptors, needed));
         }
         let offloads = offloads - RxOffloads::SCATTER;
         let longest = u16::try_from(limits.frame).unwrap_or(u16::MAX);
@@ -281,63 +280,29 @@ enum Other {
     Packet(Packet),
 }
 
-impl Assembly {
-    /// A fragment that is not a whole good packet: part of a chain, or broken.
-    ///
-    /// Returns the packet once its end is there.
-    fn add<F: RxFormat>(
-        &mut self,
-        status: u64,
-        done: Posted,
-        headroom: u16,
-        limits: RxLimits,
-        counters: &RxCounters,
-    ) -> Option<Packet> {
-        let end = status & F::END != 0;
-        let before = std::mem::replace(self, Assembly::Between);
-        let segment = match before {
-            Assembly::Skipping => None,
-            // Only the last descriptor of a frame says whether it is broken; then all of it goes.
-            _ if status & F::BROKEN != 0 => None,
-            _ => done.complete(headroom, F::len(status), PacketFlags::empty()).ok(),
-        };
-        let chain = match (before, segment) {
-            (Assembly::Between, Some(segment)) => Some(Chain::new(segment)),
-            (Assembly::Partial(mut chain), Some(segment)) => chain.push(segment).is_ok().then_some(chain),
-            (Assembly::Skipping, _) => {
-                *self = if end { Assembly::Between } else { Assembly::Skipping };
-                return None;
-            }
-            (_, None) => None,
-        };
-        let too_long = |chain: &Chain| chain.len() > limits.frame || chain.segments() > limits.segments;
-        if chain.as_ref().is_some_and(too_long) {
-            counters.longer_than_mtu.fetch_add(1, Ordering::Relaxed);
-        }
-        let Some(chain) = chain.filter(|chain| !too_long(chain)) else {
-            counters.queue.count_errors(1);
-            *self = if end { Assembly::Between } else { Assembly::Skipping };
-            return None;
-        };
-        if !end {
-            *self = Assembly::Partial(chain);
-            return None;
-        }
-        Some(chain.finish())
-    }
-
-    /// Fragments of the frame so far.
-    fn held(&self) -> usize {
-        match self {
-            Assembly::Partial(chain) => chain.segments().into(),
-            _ => 0,
-        }
-    }
-}
-
 impl<F: RxFormat> NicRx<F> {
-    pub(super) fn new(ring: RxRing<F>, device: Arc<Device>) -> NicRx<F> {
-        NicRx { ring: Some(Box::new(ring)), device }
+    pub(super) fn new(ring: RxRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
+        NicRx { ring: Some(Box::new(ring)), assembled: None, device, number }
+    }
+
+    pub(super) fn new_assembled(ring: AssembledRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
+        NicRx { ring: None, assembled: Some(Box::new(ring)), device, number }
+    }
+
+    /// Hand the ring to the card.
+    pub(super) fn ring_doorbell(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.ring_doorbell();
+        }
+        if let Some(ring) = &mut self.assembled {
+            ring.ring_doorbell();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn assemble(&mut self, out: &mut Burst) -> usize {
+        self.assembled.as_mut().map_or(0, |ring| ring.receive(out))
     }
 
     #[cfg(test)]
@@ -348,7 +313,7 @@ impl<F: RxFormat> NicRx<F> {
 
 impl<F: RxFormat> RxQueue for NicRx<F> {
     fn rx_burst(&mut self, out: &mut Burst) -> usize {
-        let Some(ring) = &mut self.ring else { return 0 };
+        let Some(ring) = &mut self.ring else { return self.assemble(out) };
         let (next, len) = (ring.next, out.len());
         let bytes = ring.receive(out);
         let (taken, packets) = (ring.next.wrapping_sub(next), out.len() - len);
@@ -363,18 +328,24 @@ impl<F: RxFormat> RxQueue for NicRx<F> {
     }
 
     fn pool(&mut self) -> &mut Pool {
-        // The ring leaves only in `drop`.
-        &mut self.ring.as_mut().expect("a live queue has its ring").pool
+        // The rings leave only in `drop`.
+        match &mut self.ring {
+            Some(ring) => &mut ring.pool,
+            None => self.assembled.as_mut().expect("a live queue has its ring").pool(),
+        }
     }
 
     fn posted(&self) -> usize {
-        self.ring.as_ref().map_or(0, |ring| ring.descriptors.len() as usize + ring.assembly.held())
+        match &self.ring {
+            Some(ring) => ring.descriptors.len() as usize + ring.assembly.held(),
+            None => self.assembled.as_ref().map_or(0, |ring| ring.posted()),
+        }
     }
 }
 
 impl<F: RxFormat> Drop for NicRx<F> {
     fn drop(&mut self) {
-        self.device.retire(self.ring.take());
+        self.device.retire(Way::Receive, self.number, (self.ring.take(), self.assembled.take()));
     }
 }
 

@@ -14,8 +14,9 @@ use super::card::Card;
 use super::port::Nic;
 use super::rx::NicRx;
 use super::tx::NicTx;
+use crate::config::{PortConfig, RxOffloads};
 use crate::error::Error;
-use crate::port::{Port, PortConfig, RxOffloads, TxOffloads};
+use crate::port::Port;
 
 /// A card of memory that is not opened by its driver yet.
 pub struct Bench<C: Card> {
@@ -50,12 +51,15 @@ impl<C: Card> Bench<C> {
         Pool::new(&config, &self.space).expect("memory for a pool")
     }
 
-    /// Every offload, rings of 64, an MTU of 9,000.
+    /// Every offload that the card has and that needs no pool, rings of 64, an MTU of 9,000.
     pub fn config(&self, fragments: usize) -> PortConfig {
         let mut config = PortConfig::single_queue(self.pool(fragments));
         (config.rx[0].descriptors, config.tx[0].descriptors) = (64, 64);
         config.mtu = 9000;
-        (config.rx_offloads, config.tx_offloads) = (RxOffloads::all(), TxOffloads::all());
+        /// What needs pools of its own, or larger ones.
+        const FEWER: RxOffloads = RxOffloads::HEADER_SPLIT.union(RxOffloads::LRO);
+        let can = C::CAPABILITIES;
+        (config.rx_offloads, config.tx_offloads) = (can.rx_offloads - FEWER, can.tx_offloads);
         config
     }
 
@@ -125,9 +129,10 @@ pub(super) mod plain {
     use super::super::{Counter, Device, DeviceId, Encoded, Filters, Register, Request, RxSetup, TxSetup};
     use super::super::{RxFormat, TxFormat};
     use super::*;
+    use crate::config::{Capabilities, DescriptorLimits, RssLimits, TxOffloads};
+    use crate::flow::FlowLimits;
     use crate::link::Link;
     use crate::mac::MacAddr;
-    use crate::port::{Capabilities, DescriptorLimits};
 
     crate::registers! {
         RDT 0x2000 [8 x 4] RW "-" "Receive tails";
@@ -144,6 +149,9 @@ pub(super) mod plain {
     }
 
     pub(crate) struct Rx;
+    impl Rx {
+        pub(crate) const COALESCED: u64 = 1 << 3;
+    }
     impl RxFormat for Rx {
         const DONE: u64 = 1;
         const END: u64 = 2;
@@ -152,7 +160,13 @@ pub(super) mod plain {
             (word >> 32) as u16
         }
         fn describe([first, _]: [u64; 2], _: RxOffloads, packet: &mut Packet) {
-            packet.set_rss_hash(first as u32);
+            packet.set_rss_hash(first as u32, crate::RssTypes::IPV4);
+        }
+        fn header([first, _]: [u64; 2]) -> u16 {
+            (first >> 48) as u16
+        }
+        fn goes_on([first, status]: [u64; 2]) -> Option<u32> {
+            (status & Rx::COALESCED != 0).then_some((first >> 32 & 0xffff) as u32)
         }
     }
 
@@ -164,6 +178,8 @@ pub(super) mod plain {
         const SHORTEST: usize = 17;
         const MAX_DATA: usize = 0xffff;
         const MAX_DESCRIPTORS: u32 = 40;
+        const MAX_SEGMENTED: usize = 0xffff;
+        const SECOND_CONTEXT: u64 = 1 << 36;
         fn data(len: u16, _: usize) -> u64 {
             len.into()
         }
@@ -195,6 +211,10 @@ pub(super) mod plain {
             max_mtu: 9000,
             multicast_addresses: 2,
             extra_unicast_addresses: 2,
+            rss: RssLimits::NONE,
+            queue_stop: false,
+            vlan_filter: false,
+            flow: FlowLimits::NONE,
         };
         const COUNTERS: &'static [Counter] = &[];
         const RX_MISSED: &'static [&'static str] = &[];
@@ -212,6 +232,12 @@ pub(super) mod plain {
         }
         fn receive_buffer(room: usize, _: usize) -> Option<usize> {
             Some(room / 1024 * 1024)
+        }
+        fn header_buffer(room: usize) -> Option<usize> {
+            Some(room)
+        }
+        fn coalesced(_: usize) -> u16 {
+            4
         }
         fn start_receive(&mut self, _: &Device, _: &Filters, _: RxSetup) -> Result<(), Error> {
             Ok(())

@@ -1,25 +1,27 @@
-//! The transmit path.
+//! The transmit path. What a packet that is not plain needs is in `tx/plan.rs`.
+
+mod plan;
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use pagewire_pci::Doorbell;
-use pagewire_pool::{Burst, Drain, Packet, PacketFlags};
+use pagewire_pool::{Burst, Drain, Packet};
 
-use super::device::Device;
+use plan::Contexts;
+pub use plan::{Encoded, L4, Request};
+
+use super::device::{Device, Way};
+use crate::config::TxOffloads;
 use crate::error::Error;
-use crate::port::{TxOffloads, TxQueue};
+use crate::port::TxQueue;
+use crate::refused::TxRefused;
 use crate::stats::QueueCounters;
 use crate::transmit_ring::TransmitRing;
 
 /// Descriptors between two status reports: one write-back by the card, one look by us, one bulk return to the pool.
 const REPORT_EVERY: u32 = 32;
-/// Bytes of an 802.1Q tag.
-const VLAN_TAG: usize = 4;
-/// Shortest layer-2 and layer-3 headers of what has checksums.
-const ETHERNET_HEADER: u16 = 14;
-const IPV4_HEADER: u16 = 20;
 
 /// A transmit descriptor of two words. In a data descriptor the first is the buffer's address.
 pub trait TxFormat: Send + 'static {
@@ -35,8 +37,14 @@ pub trait TxFormat: Send + 'static {
     const MAX_DATA: usize;
     /// Descriptors that one packet can have, its context included, where the ring has more.
     const MAX_DESCRIPTORS: u32;
+    /// Bytes of payload that one packet can have which is cut into segments; 0 if the card cuts none.
+    const MAX_SEGMENTED: usize;
+    /// Bit of the second word of a context, and of the data descriptors that rely on it: the second of two that the card keeps. 0
+    /// if it keeps one.
+    const SECOND_CONTEXT: u64;
 
-    /// The second word of a data descriptor of `len` bytes, of a packet of `packet` bytes in all.
+    /// The second word of a data descriptor of `len` bytes, of a packet of `packet` bytes in all, headers not counted if it is cut
+    /// into segments.
     fn data(len: u16, packet: usize) -> u64;
 
     /// That of a data descriptor that is a whole packet.
@@ -52,57 +60,12 @@ pub trait TxFormat: Send + 'static {
     fn report(context: Option<[u64; 2]>) -> [u64; 2];
 }
 
-/// What a packet asks the card to do. Header lengths are within the packet, and 0 if no checksum is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Bytes of the layer-2 header.
-    pub l2_len: u16,
-    /// Bytes of the layer-3 header.
-    pub l3_len: u16,
-    /// Fill in the IPv4 header checksum.
-    pub ip_csum: bool,
-    /// Fill in this layer-4 protocol's checksum.
-    pub l4: L4,
-    /// Insert a tag.
-    pub vlan: Option<u16>,
-}
-
-/// Layer-4 protocol whose checksum is filled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum L4 {
-    /// None.
-    None,
-    /// TCP: 16 bytes into its header.
-    Tcp,
-    /// UDP: 6 bytes into its header.
-    Udp,
-}
-
-impl L4 {
-    /// Bytes of the header up to and with the checksum.
-    fn header_len(self) -> usize {
-        match self {
-            L4::None => 0,
-            L4::Tcp => 18,
-            L4::Udp => 8,
-        }
-    }
-}
-
-/// A [`Request`] in the card's terms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Encoded {
-    /// Bits of the second word of each data descriptor.
-    pub options: u64,
-    /// The context descriptor it relies on, if any: written unless it is the one written last.
-    pub context: Option<[u64; 2]>,
-}
-
 /// A transmit queue of a card with descriptors of format `F`.
 pub struct NicTx<F: TxFormat> {
     /// Present until dropped.
     ring: Option<Box<TxRing<F>>>,
     device: Arc<Device>,
+    number: usize,
 }
 
 /// Everything the card may read, and how far it has come.
@@ -116,8 +79,7 @@ pub(super) struct TxRing<F> {
     /// Longest frame the link takes, without the frame check sequence.
     longest: usize,
     offloads: TxOffloads,
-    /// The context descriptor written last.
-    context: Option<[u64; 2]>,
+    contexts: Contexts,
     doorbell: Doorbell,
     counters: Arc<QueueCounters>,
     format: PhantomData<F>,
@@ -139,7 +101,7 @@ impl<F: TxFormat> TxRing<F> {
             report_every: REPORT_EVERY.min(descriptors / 4),
             longest,
             offloads,
-            context: None,
+            contexts: Contexts::default(),
             doorbell,
             counters,
             format: PhantomData,
@@ -221,7 +183,7 @@ impl<F: TxFormat> TxRing<F> {
     fn send_other(&mut self, queue: &mut Drain<'_>) -> Other {
         let Some(packet) = queue.peek() else { return Other::Waits };
         let plan = self.plan(packet);
-        if let Some(plan) = &plan
+        if let Ok(plan) = &plan
             && plan.descriptors > self.descriptors.free()
         {
             self.clean_reported(u32::MAX);
@@ -233,18 +195,15 @@ impl<F: TxFormat> TxRing<F> {
             return Other::Expected;
         }
         let Some(mut packet) = queue.next() else { return Other::Waits };
-        let Some(plan) = plan else {
+        let Ok(plan) = plan else {
             self.counters.count_errors(1);
             return Other::Dropped;
         };
-        if let Some(context) = plan.context {
-            self.write(context, None);
-            self.context = Some(context);
-        }
-        let (segments, bytes) = (packet.segment_count(), packet.len());
+        self.begin(&mut packet, &plan);
+        let segments = packet.segment_count();
         let mut last = [0; 2];
         for (number, segment) in packet.segments().enumerate() {
-            let words = [segment.iova(), F::data(segment.data_len(), bytes) | plan.options];
+            let words = [segment.iova(), F::data(segment.data_len(), plan.told) | plan.options];
             match number + 1 < segments {
                 true => self.write(words, None),
                 false => last = words,
@@ -261,7 +220,9 @@ impl<F: TxFormat> TxRing<F> {
         if report {
             self.report();
         }
-        Other::Sent(bytes as u64)
+        // The packet itself is counted with its burst.
+        self.counters.count(plan.frames - 1, 0);
+        Other::Sent(plan.bytes as u64)
     }
 
     /// Have the card report that it is done with all it has been given, if nothing in the ring makes it do so: by a
@@ -276,7 +237,7 @@ impl<F: TxFormat> TxRing<F> {
         if self.unreported == 0 || self.descriptors.free() == 0 {
             return;
         }
-        self.write(F::report(self.context), None);
+        self.write(F::report(self.contexts.last::<F>()), None);
         self.report();
         self.ring_doorbell();
     }
@@ -289,55 +250,6 @@ impl<F: TxFormat> TxRing<F> {
     fn write(&mut self, words: [u64; 2], packet: Option<Packet>) {
         self.descriptors.write(words, packet);
         self.unreported += 1;
-    }
-
-    /// What a packet needs. `None`: it cannot be sent at all.
-    fn plan(&self, packet: &Packet) -> Option<Plan> {
-        let (len, flags) = (packet.len(), packet.flags());
-        let vlan = flags.contains(PacketFlags::TX_VLAN_INSERT).then(|| packet.vlan_tci());
-        let tag = if vlan.is_some() { VLAN_TAG } else { 0 };
-        if len < F::SHORTEST || len + tag > self.longest {
-            return None;
-        }
-        let segments = packet.segments().try_fold(0, |count, segment| {
-            let data = usize::from(segment.data_len());
-            (data > 0 && data <= F::MAX_DATA).then_some(count + 1)
-        })?;
-        let ip_csum = flags.contains(PacketFlags::TX_IP_CSUM);
-        let l4 = if flags.contains(PacketFlags::TX_TCP_CSUM) {
-            L4::Tcp
-        } else if flags.contains(PacketFlags::TX_UDP_CSUM) {
-            L4::Udp
-        } else {
-            L4::None
-        };
-        let needs = [
-            (segments > 1, TxOffloads::MULTI_SEGS),
-            (vlan.is_some(), TxOffloads::VLAN_INSERT),
-            (ip_csum, TxOffloads::IP_CSUM),
-            (l4 == L4::Tcp, TxOffloads::TCP_CSUM),
-            (l4 == L4::Udp, TxOffloads::UDP_CSUM),
-        ];
-        if needs.into_iter().any(|(needed, offload)| needed && !self.offloads.contains(offload)) {
-            return None;
-        }
-        let has_checksum = ip_csum || l4 != L4::None;
-        // What a packet that asks for no checksum says of its headers may be a former one's: nothing clears it.
-        let (l2_len, l3_len) = if has_checksum { packet.header_lens() } else { (0, 0) };
-        // The checksums must lie within the packet, and not in each other: the card does not check.
-        let headers = usize::from(l2_len) + usize::from(l3_len) + l4.header_len();
-        if has_checksum && (l2_len < ETHERNET_HEADER || l3_len < IPV4_HEADER || headers > len) {
-            return None;
-        }
-        let asked = has_checksum || vlan.is_some();
-        let encoded = match asked {
-            true => F::encode(&Request { l2_len, l3_len, ip_csum, l4, vlan })?,
-            false => Encoded { options: 0, context: None },
-        };
-        let context = encoded.context.filter(|context| self.context != Some(*context));
-        let descriptors = segments + u32::from(context.is_some());
-        let plan = Plan { descriptors, context, options: encoded.options };
-        (descriptors < self.descriptors.len() && descriptors <= F::MAX_DESCRIPTORS).then_some(plan)
     }
 }
 
@@ -353,18 +265,9 @@ enum Other {
     Waits,
 }
 
-/// How a packet is to be written.
-struct Plan {
-    descriptors: u32,
-    /// To be written first.
-    context: Option<[u64; 2]>,
-    /// Bits of word 1 in each data descriptor.
-    options: u64,
-}
-
 impl<F: TxFormat> NicTx<F> {
-    pub(super) fn new(ring: TxRing<F>, device: Arc<Device>) -> NicTx<F> {
-        NicTx { ring: Some(Box::new(ring)), device }
+    pub(super) fn new(ring: TxRing<F>, device: Arc<Device>, number: usize) -> NicTx<F> {
+        NicTx { ring: Some(Box::new(ring)), device, number }
     }
 
     #[cfg(test)]
@@ -396,6 +299,10 @@ impl<F: TxFormat> TxQueue for NicTx<F> {
         gone
     }
 
+    fn check(&self, packet: &Packet) -> Result<(), TxRefused> {
+        self.ring.as_ref().map_or(Ok(()), |ring| ring.plan(packet).map(|_| ()))
+    }
+
     fn reclaim(&mut self) -> usize {
         let before = self.pending();
         if let Some(ring) = &mut self.ring
@@ -416,7 +323,7 @@ impl<F: TxFormat> TxQueue for NicTx<F> {
 
 impl<F: TxFormat> Drop for NicTx<F> {
     fn drop(&mut self) {
-        self.device.retire(self.ring.take());
+        self.device.retire(Way::Transmit, self.number, self.ring.take());
     }
 }
 

@@ -72,6 +72,12 @@ impl Bench {
         chain.finish()
     }
 
+    /// A packet of as few segments as hold it.
+    pub(crate) fn chain(&mut self, data: &[u8]) -> Packet {
+        let lengths: Vec<usize> = data.chunks(1700).map(<[u8]>::len).collect();
+        self.packet(data, &lengths)
+    }
+
     /// Packets of one segment each.
     pub(crate) fn packets<'a>(&mut self, frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<Packet> {
         frames.into_iter().map(|data| self.packet(data, &[data.len()])).collect()
@@ -131,6 +137,11 @@ pub(crate) fn receive(rx: &mut [IxgbeRx], expected: usize) -> Vec<Vec<Packet>> {
         got.iter().map(Vec::len).sum::<usize>() >= expected
     });
     got
+}
+
+/// A counter of the card, by its name among the port's.
+pub(crate) fn count(port: &mut Ixgbe, name: &str) -> u64 {
+    port.xstats().into_iter().find(|stat| stat.name == name).expect(name).value
 }
 
 /// Nothing comes, for as long as something would take a hundred times over.

@@ -7,6 +7,7 @@ pub(crate) mod bench;
 pub(crate) mod liar;
 pub(crate) mod mutator;
 pub(crate) mod neighbour;
+pub(crate) mod packets;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -58,6 +59,8 @@ pub(crate) mod fault {
     pub(crate) const VETO: u32 = 1 << 13;
     /// The configuration space reads as all ones, but for the command register: the server asks the card for it too.
     pub(crate) const GONE_FROM_THE_BUS: u32 = 1 << 15;
+    /// RXDCTL of queue 1 does not show that it is disabled.
+    pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
 }
 
 /// Polls between two looks where the rings are.
@@ -180,6 +183,7 @@ impl Card {
             0x00008 if has(fault::DMA_NEVER_ENDS) => value | 1 << 19,
             0x01008 if has(fault::RESETS_NOTHING) => 128,
             0x01028 | 0x06028 if has(fault::QUEUES_STUCK) => value & !(1 << 25),
+            0x01068 if has(fault::QUEUE_1_NEVER_STOPS) => value | 1 << 25,
             0x02f00 if has(fault::NO_DMA) => value & !(1 << 3),
             0x042b0 if has(fault::LINK_STUCK) => 0,
             0x042d0 if has(fault::VETO) => 1,
@@ -338,6 +342,19 @@ pub(crate) fn space() -> AddressSpace {
 
 pub(crate) fn pool(space: &AddressSpace, fragments: usize) -> Pool {
     let config = PoolConfig { fragments, backing: PageSize::Size4K, ..PoolConfig::default() };
+    Pool::new(&config, space).unwrap()
+}
+
+/// A pool for headers: 512 bytes less the headroom each.
+pub(crate) fn headers(space: &AddressSpace, fragments: usize, headroom: u16) -> Pool {
+    let config = PoolConfig {
+        fragments,
+        fragment_size: 512,
+        headroom,
+        backing: PageSize::Size4K,
+        name: "headers".into(),
+        ..PoolConfig::default()
+    };
     Pool::new(&config, space).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! What the card sends, in a file.
+//! Frames in a file.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -16,9 +16,9 @@ const BATCH: usize = 256 << 10;
 /// What is not yet written waits no longer than this, while the card looks at its wire.
 const SOON: Duration = Duration::from_millis(200);
 
-/// The file that is written. Dropped, it has everything.
+/// A pcap file with nanoseconds that frames are written to, in large pieces and always whole. Dropped, it has everything.
 #[derive(Debug)]
-pub(super) struct Output {
+pub struct CaptureFile {
     path: PathBuf,
     report: Arc<PcapReport>,
     /// None after an error.
@@ -52,9 +52,9 @@ impl Batch {
     }
 }
 
-impl Output {
-    /// Makes the file, and writes its header.
-    pub(super) fn create(path: &Path, report: Arc<PcapReport>) -> Result<Self, PcapError> {
+impl CaptureFile {
+    /// Makes the file, and writes its header. A file that is there is overwritten.
+    pub fn create(path: &Path, report: Arc<PcapReport>) -> Result<Self, PcapError> {
         let failed = |cause| PcapError::Io { path: path.into(), cause };
         let file = File::create(path).map_err(failed)?;
         let batch = Batch::new().map_err(failed)?;
@@ -64,14 +64,20 @@ impl Output {
         Ok(output)
     }
 
+    /// Adds a frame that came now.
     pub(super) fn write(&mut self, frame: &[u8]) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.write_at(since, frame.len(), frame);
+    }
+
+    /// Adds the front of a frame of `length` bytes that came at a time since 1970. What could not be written is counted, and the
+    /// first error logged: after that nothing is written any more.
+    pub fn write_at(&mut self, since: Duration, length: usize, front: &[u8]) {
         if self.file.is_none() {
             single_writer_add(&self.report.unwritten, 1);
             return;
         }
-        let now = SystemTime::now();
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        match self.batch.writer.write_packet(&PcapPacket::new(since, frame.len() as u32, frame)) {
+        match self.batch.writer.write_packet(&PcapPacket::new(since, length as u32, front)) {
             Ok(bytes) => {
                 self.batch.bytes += bytes;
                 self.batch.frames += 1;
@@ -79,7 +85,7 @@ impl Output {
             // Too long for a wire, or after the year 2106.
             Err(error) => {
                 single_writer_add(&self.report.unwritten, 1);
-                log::debug!("{}: a frame of {} bytes: {error}", self.path.display(), frame.len());
+                log::debug!("{}: a frame of {length} bytes: {error}", self.path.display());
             }
         }
         if self.batch.bytes >= BATCH {
@@ -89,8 +95,8 @@ impl Output {
         }
     }
 
-    /// Writes what has waited for a while.
-    pub(super) fn flush_when_due(&mut self) {
+    /// Writes what has waited for a while. To be called when no frame comes.
+    pub fn flush_when_due(&mut self) {
         // A clock that was set back is no reason to wait.
         if self.batch.frames > 0 && self.flushed.elapsed().map_or(true, |since| since >= SOON) {
             self.flush();
@@ -105,10 +111,7 @@ impl Output {
                 single_writer_add(&self.report.unwritten, frames);
                 // Whoever reads it finds whole records.
                 let cut = self.file.take().map(|file| file.set_len(self.length));
-                log::error!(
-                    "the capture {}: {error}; what the card sends is no longer written",
-                    self.path.display()
-                );
+                log::error!("the capture {}: {error}; no more frames are written", self.path.display());
                 if let Some(Err(error)) = cut {
                     log::debug!("cutting {} off after its last whole record: {error}", self.path.display());
                 }
@@ -128,7 +131,7 @@ impl Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for CaptureFile {
     fn drop(&mut self) {
         if self.batch.frames > 0 {
             self.flush();

@@ -1,6 +1,8 @@
 //! Lengths, rings and pools at their limits.
 
 use anyhow::{Context, Result, ensure};
+use pagewire_e1000::I82574;
+use pagewire_ethdev::nic::Card;
 use pagewire_ethdev::{Burst, MacAddr, PacketFlags, Port, RxOffloads, RxQueue, TxOffloads, TxQueue};
 use pagewire_pool::PoolConfig;
 
@@ -129,7 +131,7 @@ fn unsendable(cards: &Cards) -> Result<()> {
     pair.stop()?;
 
     // With every offload on: what the card would read beyond the packet for.
-    let options = Options { tx_offloads: TxOffloads::all(), ..Options::default() };
+    let options = Options { tx_offloads: I82574::CAPABILITIES.tx_offloads, ..Options::default() };
     let mut pair = Pair::new(cards, &options)?;
     for (l2, l3, flag) in [
         (14, 80, PacketFlags::TX_TCP_CSUM),

@@ -47,12 +47,13 @@ impl Options {
     pub(crate) fn config(&self, space: &AddressSpace) -> Result<PortConfig> {
         let pool = Pool::new(&self.pool, space)?;
         Ok(PortConfig {
-            rx: vec![RxQueueConfig { pool, descriptors: self.rx_ring }],
+            rx: vec![RxQueueConfig::new(pool, self.rx_ring)],
             tx: vec![TxQueueConfig { descriptors: self.tx_ring }],
             mtu: self.mtu,
             rx_offloads: self.rx_offloads,
             tx_offloads: self.tx_offloads,
             promiscuous: self.promiscuous,
+            ..PortConfig::default()
         })
     }
 }

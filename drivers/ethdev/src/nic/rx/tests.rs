@@ -3,6 +3,7 @@ use pagewire_pool::{PageSize, PoolConfig};
 use super::super::testing::Random;
 use super::super::testing::plain::{RDT, Rx, bench};
 use super::*;
+use crate::PacketFlags;
 use crate::port::Port;
 
 /// What a card may write into a descriptor: anything. One in `frame` ends one.
@@ -99,6 +100,91 @@ fn a_million_hostile_write_backs() {
     drop((queue, tx));
     port.stop().unwrap();
     assert_eq!(monitor.stats().inflight(), 0);
+}
+
+/// The same for frames that are put together: of headers and data, of segments that a card coalesces. Lengths at random, longer than their
+/// buffer, without data, without a frame; frames that go on anywhere, many in one descriptor; and pools that are nearly empty.
+fn hostile_assembly(offload: RxOffloads, spare: usize) -> (u64, u64, crate::Stats) {
+    let mut random = Random::new();
+    let mut bench = bench();
+    let mut port = bench.open().unwrap();
+    let mut config = bench.config(64 + spare);
+    config.rx_offloads |= offload;
+    if offload == RxOffloads::HEADER_SPLIT {
+        config.rx[0].headers = Some(bench.pool(64 + 12));
+    }
+    let mut pools = vec![config.rx[0].pool.monitor()];
+    pools.extend(config.rx[0].headers.as_ref().map(Pool::monitor));
+    let inflight = || pools.iter().map(|pool| pool.stats().inflight()).sum::<u64>();
+    let (mut rx, tx) = port.start(config).unwrap();
+    let mut queue = rx.remove(0);
+    let mut held: Vec<Packet> = Vec::new();
+    let mut out = Burst::new(32);
+    let (mut split, mut whole) = (0, 0);
+    for _ in 0..50_000 {
+        let ring = queue.assembled.as_mut().unwrap();
+        let frame = 1 + random.below(8);
+        for step in 0..random.below(70) as u32 {
+            let index = if random.below(8) > 0 { ring.next.wrapping_add(step) } else { random.next() as u32 };
+            let [first, status] = write_back(&mut random, frame);
+            let header = [0, 1, 54, 1920, 1921, 0xffff][random.below(6) as usize];
+            // Mostly to a descriptor that comes soon.
+            let next = match random.below(8) {
+                0 => random.below(0x1_0000),
+                _ => u64::from(index.wrapping_add(1 + random.below(5) as u32) & 63),
+            };
+            let goes_on = if random.below(2) == 0 { Rx::COALESCED } else { 0 };
+            let first = first & 0xffff_ffff | next << 32 | header << 48;
+            ring.descriptors.view().write(index, [first, status & !Rx::COALESCED | goes_on]);
+        }
+        queue.rx_burst(&mut out);
+        for packet in out.drain() {
+            let bytes: usize = packet.segments().map(|segment| segment.as_slice().unwrap().len()).sum();
+            assert_eq!(bytes, packet.len());
+            assert!(bytes <= 9018 && packet.segment_count() <= 10, "{packet:?}");
+            match packet.flags().contains(PacketFlags::RX_HEADER_SPLIT) {
+                true => split += 1,
+                false => whole += 1,
+            }
+            held.push(packet);
+        }
+        if random.below(4) == 0 {
+            held.truncate(random.below(8) as usize);
+        }
+        if random.below(64) == 0 {
+            held.clear();
+            pagewire_pool::flush_thread();
+            let posted = queue.posted() as u64;
+            queue.pool().trim();
+            if offload == RxOffloads::HEADER_SPLIT {
+                queue.assembled.as_mut().unwrap().headers().trim();
+            }
+            assert_eq!(inflight(), posted);
+        }
+    }
+    let stats = port.stats();
+    println!("{offload:?}: {split} split, {whole} whole; {stats:?}");
+    held.clear();
+    drop((queue, tx));
+    port.stop().unwrap();
+    pagewire_pool::flush_thread();
+    assert_eq!(inflight(), 0);
+    (split, whole, stats)
+}
+
+#[test]
+fn hostile_write_backs_of_headers() {
+    let (split, whole, stats) = hostile_assembly(RxOffloads::HEADER_SPLIT, 16);
+    assert!(
+        split > 10_000 && whole > 1_000 && stats.rx_errors > 10_000 && stats.rx_nombuf > 100,
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn hostile_write_backs_of_coalesced_frames() {
+    let (_, whole, stats) = hostile_assembly(RxOffloads::LRO, 4 * 32);
+    assert!(whole > 10_000 && stats.rx_errors > 10_000, "{stats:?}");
 }
 
 /// The tail never reaches the descriptor that is looked at next, wherever the ring is.

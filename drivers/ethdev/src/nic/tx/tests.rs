@@ -1,6 +1,7 @@
 use super::super::testing::plain::{Plain, TDT, Tx, bench};
 use super::super::testing::{Bench, Random, burst, packet};
 use super::*;
+use crate::PacketFlags;
 use crate::port::Port;
 
 /// Mark descriptors as done, as the card would.
@@ -71,7 +72,11 @@ fn header_lengths_matter_to_checksums_alone() {
     tagged.set_flags(PacketFlags::TX_VLAN_INSERT);
     assert_eq!(queue.tx_burst(&mut burst(tagged)), 1);
     let ring = queue.ring();
-    assert_eq!((ring.descriptors.tail(), ring.context), (2, Some([0, 1 << 29])), "a context of no header");
+    assert_eq!(
+        (ring.descriptors.tail(), ring.contexts.last::<Tx>()),
+        (2, Some([0, 1 << 29])),
+        "a context of no header"
+    );
 
     for (flags, l2, l3, sent) in [
         (PacketFlags::TX_IP_CSUM, 14, 20, true),

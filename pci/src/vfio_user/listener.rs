@@ -1,26 +1,42 @@
 //! A UNIX socket that is listened on, and its file.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pagewire_pci::vfio_user::transport::Channel;
+use super::transport::Channel;
 
-use crate::server::{ServerError, failed};
+/// Why a socket could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Another server has the socket.
+    #[error("{path} is the socket of a server that runs; end that one first, or take another path", path = .0.display())]
+    InUse(PathBuf),
+    /// The operating system said no.
+    #[error("{doing}: {cause}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The answer. Part of the message, hence no `source` that would be printed once more.
+        cause: io::Error,
+    },
+}
 
-/// Dropping it removes the file, if that is still its own.
+/// A socket that is listened on. Dropping it removes the file, if that is still its own.
 #[derive(Debug)]
-pub(crate) struct Listener {
+pub struct Listener {
     path: PathBuf,
     file: Option<(u64, u64)>,
-    pub(crate) socket: UnixListener,
+    socket: UnixListener,
 }
 
 impl Listener {
     /// Makes the socket, which does not block. One that a process left behind that has ended is replaced.
-    pub(crate) fn bind(path: &Path) -> Result<Listener, ServerError> {
+    pub fn bind(path: &Path) -> Result<Listener, ListenError> {
         let socket = UnixListener::bind(path).or_else(|error| match error.kind() {
             io::ErrorKind::AddrInUse if !is_socket(path) => {
                 Err(io::Error::other("something that is no socket has this path; take another"))
@@ -31,21 +47,31 @@ impl Listener {
             _ => Err(error),
         });
         let socket = socket.map_err(|cause| match cause.kind() {
-            io::ErrorKind::AddrInUse => ServerError::InUse(path.into()),
+            io::ErrorKind::AddrInUse => ListenError::InUse(path.into()),
             _ => failed(format!("making the socket {}", path.display()))(cause),
         })?;
         let listener = Listener { path: path.into(), file: identity(path), socket };
-        listener.socket.set_nonblocking(true).map_err(failed("making a socket that does not block"))?;
+        listener
+            .socket
+            .set_nonblocking(true)
+            .map_err(failed("making a socket that does not block".into()))?;
         Ok(listener)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The next who wants in, if somebody does.
-    pub(crate) fn accept(&self) -> io::Result<UnixStream> {
+    pub fn accept(&self) -> io::Result<UnixStream> {
         self.socket.accept().map(|(socket, _)| socket)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -59,6 +85,10 @@ impl Drop for Listener {
             log::debug!("removing {}: {error}", self.path.display());
         }
     }
+}
+
+fn failed(doing: String) -> impl FnOnce(io::Error) -> ListenError {
+    move |cause| ListenError::Io { doing, cause }
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

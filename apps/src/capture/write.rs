@@ -1,0 +1,106 @@
+//! The process that writes the file: a consumer of packets that another process hands over.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use pagewire_models::wire::{CaptureFile, PcapReport};
+use pagewire_pool::handover::{self, Consumer, Received};
+
+use super::{Args, Written};
+use crate::run;
+
+/// How often to look for a signal.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) fn write(args: &Args, socket: &Path, stop: &AtomicBool) -> Result<()> {
+    // Attached first: where nobody hands packets over, a file that is there is left alone.
+    let consumer = Consumer::attach(socket, handover::Access::Read)?;
+    let report = Arc::new(PcapReport::default());
+    let mut sink = Sink {
+        file: CaptureFile::create(&args.out, report.clone())?,
+        snaplen: args.snaplen as usize,
+        left: args.count.unwrap_or(u64::MAX),
+        whole: Vec::new(),
+        written: Written::default(),
+    };
+    let start = Instant::now();
+    let mut next = args.reporting.stats_period;
+    while !stop.load(Ordering::Relaxed)
+        && sink.left > 0
+        && args.reporting.duration.is_none_or(|duration| start.elapsed() < duration)
+        && report.unwritten.load(Ordering::Relaxed) == 0
+    {
+        match consumer.wait(LOOK) {
+            Ok(true) => sink.take(&consumer)?,
+            Ok(false) => sink.file.flush_when_due(),
+            Err(handover::Error::Closed { .. }) => {
+                sink.written.producer_gone = true;
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if !args.reporting.json && !args.reporting.stats_period.is_zero() && start.elapsed() >= next {
+            next = start.elapsed() + args.reporting.stats_period;
+            run::print(&format!("{} packets\n", sink.written.packets))?;
+        }
+    }
+    // Nobody waits for this process any more; then what is not in the file yet.
+    drop(consumer);
+    let Sink { file, written, .. } = sink;
+    drop(file);
+    match args.reporting.json {
+        true => run::print(&format!("{}\n", serde_json::to_string(&written)?))?,
+        false => run::print(&format!(
+            "{} packets, {} bytes in {}{}\n",
+            written.packets,
+            written.bytes,
+            args.out.display(),
+            if written.producer_gone { "; the process that handed them over has ended" } else { "" },
+        ))?,
+    }
+    match report.unwritten.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        lost => bail!("{lost} packets could not be written to {}", args.out.display()),
+    }
+}
+
+/// The file, and what is to become of a packet.
+struct Sink {
+    file: CaptureFile,
+    snaplen: usize,
+    /// Packets still wanted.
+    left: u64,
+    /// A packet of several segments.
+    whole: Vec<u8>,
+    written: Written,
+}
+
+impl Sink {
+    /// Takes what is there now, or some of it: signals are looked for in between.
+    fn take(&mut self, consumer: &Consumer) -> Result<()> {
+        for _ in 0..1024 {
+            if self.left == 0 {
+                break;
+            }
+            let Some(packet) = consumer.receive()? else { break };
+            self.write(&packet);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, packet: &Received<'_>) {
+        let length = packet.len();
+        let mut data = packet.data();
+        if data.len() < length {
+            packet.copy_to(&mut self.whole);
+            data = &self.whole;
+        }
+        self.file.write_at(packet.since_epoch(), length, &data[..data.len().min(self.snaplen)]);
+        self.left -= 1;
+        self.written.packets += 1;
+        self.written.bytes += length as u64;
+    }
+}

@@ -1,0 +1,127 @@
+//! How much packet memory ports take, and of which pages.
+
+use anyhow::{Result, bail};
+use pagewire_ethdev::{DescriptorRing, Pool};
+use pagewire_hugepages::PageSize;
+use pagewire_pci::AddressSpace;
+use pagewire_pool::PoolConfig;
+
+use crate::ports::PortSpec;
+
+/// Fragments of a pool besides those that are counted: the owner's cache, magazines.
+const SPARE_FRAGMENTS: usize = 1024;
+/// The same in small pages: two pools and their rings are within the 8 MiB that an ordinary user may lock.
+const SMALL_SPARE_FRAGMENTS: usize = 512;
+
+/// What a command needs for its ports.
+pub(crate) struct Needs<'a> {
+    pub(crate) ports: &'a [PortSpec],
+    /// Queue pairs of a port, each with a pool of its own.
+    pub(crate) queues: u16,
+    /// The pages asked for.
+    pub(crate) pages: Option<PageSize>,
+    /// Descriptors of a queue pair's rings together.
+    pub(crate) descriptors: u32,
+    /// Fragments of a pool besides those in rings: bursts on their way, packets that others hold.
+    pub(crate) elsewhere: usize,
+    /// Fragments of a pool, if somebody said how many.
+    pub(crate) fragments: Option<u32>,
+    /// Bytes before the data of a packet.
+    pub(crate) headroom: u16,
+}
+
+impl Needs<'_> {
+    /// Does what needs memory with the pages asked for, or with small ones where there are no others and these will do.
+    pub(crate) fn with_pages<T>(&self, make: impl Fn(PageSize) -> Result<T>) -> Result<T> {
+        let page_size = self.page_size()?;
+        match make(page_size) {
+            // What was free a moment ago is not any more, or a limit forbids it.
+            Err(error) if is_lack(&error) && page_size.is_huge() && self.may_be_small() => {
+                make(go_small(&format!("{error:#}")))
+            }
+            made => made,
+        }
+    }
+
+    /// The pool of a port's queue.
+    pub(crate) fn make_pool(
+        &self,
+        page_size: PageSize,
+        space: &AddressSpace,
+        port: usize,
+        queue: u16,
+    ) -> Result<Pool, pagewire_pool::Error> {
+        Pool::new(&self.pool_config(page_size, port, queue), space)
+    }
+
+    /// Whether small pages will do where there are no huge ones: no port goes through an IOMMU, and nobody asked for a size.
+    fn may_be_small(&self) -> bool {
+        self.pages.is_none() && !self.ports.iter().any(PortSpec::is_hardware)
+    }
+
+    /// The pages of pools and rings. Asked for before anything is touched, and for all of them: each pool would only say what
+    /// it lacks itself.
+    fn page_size(&self) -> Result<PageSize> {
+        let wanted = self.pages.unwrap_or(PageSize::Size2M);
+        match self.shortage(wanted) {
+            None => Ok(wanted),
+            Some(why) if self.may_be_small() => Ok(go_small(&why)),
+            Some(why) => bail!(why),
+        }
+    }
+
+    /// What is missing of huge pages of a size.
+    fn shortage(&self, page_size: PageSize) -> Option<String> {
+        if !page_size.is_huge() {
+            return None;
+        }
+        let pool = self.pool_config(page_size, 0, 0);
+        let queues = self.ports.len() * usize::from(self.queues);
+        let pages = |bytes: usize| bytes.div_ceil(page_size.bytes()) as u64;
+        let rings = queues * self.descriptors as usize * DescriptorRing::<()>::DESCRIPTOR;
+        let needed = queues as u64 * pages(pool.fragments * pool.fragment_size) + pages(rings);
+        let counts = match pagewire_hugepages::Sysfs::default().counts(page_size, None) {
+            Ok(counts) => counts,
+            Err(error) => return Some(error.to_string()),
+        };
+        let free = counts.free.saturating_sub(counts.promised);
+        (free < needed).then(|| {
+            format!(
+                "{needed} free huge pages of {page_size} are needed, {free} of the {} reserved are free: run `pagewire \
+                 hugepages reserve --size {} --count {}` as root",
+                counts.reserved,
+                page_size.short(),
+                counts.reserved - free.min(counts.reserved) + needed,
+            )
+        })
+    }
+
+    fn pool_config(&self, page_size: PageSize, port: usize, queue: u16) -> PoolConfig {
+        let spare = if page_size.is_huge() { SPARE_FRAGMENTS } else { SMALL_SPARE_FRAGMENTS };
+        let needed = self.descriptors as usize + spare + self.elsewhere;
+        PoolConfig {
+            name: if self.queues > 1 { format!("port{port}q{queue}") } else { format!("port{port}") },
+            fragments: self.fragments.map_or(needed, |count| count as usize),
+            headroom: self.headroom,
+            backing: page_size,
+            ..PoolConfig::default()
+        }
+    }
+}
+
+/// Small pages then, and what that means.
+fn go_small(why: &str) -> PageSize {
+    note!(
+        "{why}\ngoing on with 4 KiB pages, which cost TLB misses and locked memory, because no port is a real device"
+    );
+    PageSize::Size4K
+}
+
+/// Whether an error is a lack of memory of the kind asked for.
+fn is_lack(error: &anyhow::Error) -> bool {
+    use pagewire_ethdev::Error;
+    matches!(
+        error.downcast_ref::<Error>(),
+        Some(Error::Pci(pagewire_pci::Error::Memory(_)) | Error::Pool(pagewire_pool::Error::Memory { .. }))
+    ) || matches!(error.downcast_ref::<pagewire_pool::Error>(), Some(pagewire_pool::Error::Memory { .. }))
+}

@@ -1,0 +1,238 @@
+//! Queues: made and handed over when the port starts; single ones stopped, and started again, while it runs.
+
+use pagewire_pool::Pool;
+
+use super::card::{Card, RxSetup, TxSetup};
+use super::device::Way;
+use super::port::Nic;
+use super::rx::{AssembledRing, NicRx, RxLimits, RxRing, Source};
+use super::tx::{NicTx, TxRing};
+use crate::config::{PortConfig, RxOffloads, RxQueueConfig, TxQueueConfig};
+use crate::error::Error;
+
+/// Bytes of a frame besides its MTU: Ethernet header and one VLAN tag, without the frame check sequence.
+const FRAME_OVERHEAD: usize = 14 + 4;
+
+/// Bytes of a coalesced packet at most: what its IP header can tell, and Ethernet's.
+const COALESCED: usize = 0xffff + 14;
+
+/// What a started port's queues have in common, and which of them run.
+pub(super) struct Started {
+    /// As asked for, without the queues.
+    pub(super) config: PortConfig,
+    /// What the card finds out about received packets.
+    pub(super) finds_out: RxOffloads,
+    /// By queue.
+    pub(super) rx: Vec<bool>,
+    pub(super) tx: Vec<bool>,
+}
+
+impl Started {
+    fn running(&mut self, way: Way) -> &mut Vec<bool> {
+        match way {
+            Way::Receive => &mut self.rx,
+            Way::Transmit => &mut self.tx,
+        }
+    }
+
+    /// The redirection table of so many entries: as configured, but queues that run stand in for those that do not.
+    fn redirection(&self, entries: usize) -> Vec<u16> {
+        let mut running = (0..).zip(&self.rx).filter(|(_, runs)| **runs).map(|(queue, _)| queue).cycle();
+        (0..entries)
+            .map(|entry| {
+                let table = self.config.rss.table.as_ref();
+                let queue = table.map_or(entry % self.rx.len().max(1), |table| table[entry].into());
+                match self.rx.get(queue) {
+                    Some(false) => running.next().unwrap_or(queue as u16),
+                    _ => queue as u16,
+                }
+            })
+            .collect()
+    }
+}
+
+impl<C: Card> Nic<C> {
+    /// Have RSS lead to queues that run.
+    pub(super) fn redirect(&self, started: &Started) {
+        let entries = C::CAPABILITIES.rss.table;
+        if entries > 0 {
+            self.card.write_redirection(&self.device, &started.redirection(entries));
+        }
+    }
+
+    pub(super) fn start_receive(
+        &mut self,
+        number: usize,
+        queue: RxQueueConfig,
+        started: &Started,
+    ) -> Result<NicRx<C::Rx>, Error> {
+        let config = &started.config;
+        self.check_space(&queue.pool)?;
+        let lro = config.rx_offloads.contains(RxOffloads::LRO);
+        let frame = if lro { COALESCED } else { usize::from(config.mtu) + FRAME_OVERHEAD };
+        let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
+        let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
+            let limit = format!(
+                "buffers of {} bytes or more (a pool's fragment_size less its headroom)",
+                C::LEAST_BUFFER
+            );
+            self.info.unsupported("receive buffer of", format!("{room} bytes"), limit)
+        })?;
+        if frame > buffer && !config.rx_offloads.intersects(RxOffloads::SCATTER | RxOffloads::LRO) {
+            let limit =
+                format!("receive buffers of {buffer} bytes, and RxOffloads::SCATTER is not asked for");
+            return Err(self.info.unsupported("MTU", config.mtu, limit));
+        }
+        if self.rx_counters.len() <= number {
+            self.rx_counters.push(Default::default());
+        }
+        let (tail, index) = C::receive_tail(number);
+        let doorbell = self.device.registers.doorbell(tail, index)?;
+        let coalesced = if lro { C::coalesced(buffer) } else { 0 };
+        let limits = match coalesced {
+            0 => RxLimits::new(frame, buffer),
+            segments => RxLimits::new(frame.min(usize::from(segments) * buffer), buffer),
+        };
+        let counters = self.rx_counters[number].clone();
+        let (device, offloads) = (&self.device, started.finds_out);
+        let (mut rx, (iova, bytes), header) = match queue.headers {
+            None if !lro => {
+                let ring =
+                    RxRing::new(device, queue.pool, queue.descriptors, limits, offloads, doorbell, counters)?;
+                let place = (ring.descriptors.iova(), ring.descriptors.bytes());
+                (NicRx::new(ring, device.clone(), number), place, 0)
+            }
+            headers => {
+                let header = headers.as_ref().map_or(Ok(0), |headers| self.header_buffer(headers))?;
+                let headers = headers.map(|headers| Source::new(headers, header));
+                let data = Source::new(queue.pool, buffer);
+                let ring = AssembledRing::new(
+                    device,
+                    (data, headers),
+                    queue.descriptors,
+                    limits,
+                    offloads,
+                    doorbell,
+                    counters,
+                )?;
+                let place = ring.place();
+                (NicRx::new_assembled(ring, device.clone(), number), place, header)
+            }
+        };
+        // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
+        self.device.function.set_bus_master(true)?;
+        let setup = RxSetup { queue: number, iova, bytes, buffer, header, coalesced };
+        self.card.start_receive(&self.device, &self.filters, setup)?;
+        rx.ring_doorbell();
+        Ok(rx)
+    }
+
+    /// Bytes that the card may write into each fragment of a pool for headers.
+    fn header_buffer(&self, pool: &Pool) -> Result<usize, Error> {
+        self.check_space(pool)?;
+        let (size, headroom) = (pool.fragment_size(), usize::from(pool.headroom()));
+        // Bit 0 of a header's address is the card's.
+        let buffer = C::header_buffer(size - headroom).filter(|_| headroom.is_multiple_of(2));
+        buffer.ok_or_else(|| {
+            let asked = format!("{size} bytes after a headroom of {headroom}");
+            self.info.unsupported("header buffer of", asked, "larger ones, at even addresses")
+        })
+    }
+
+    fn check_space(&self, pool: &Pool) -> Result<(), Error> {
+        if pool.space().is(&self.device.space) {
+            return Ok(());
+        }
+        let asked = format!("{:?}, made in another address space,", pool.name());
+        Err(self.info.unsupported("receive pool", asked, "one address space, for all its memory"))
+    }
+
+    pub(super) fn start_transmit(
+        &mut self,
+        number: usize,
+        queue: TxQueueConfig,
+        started: &Started,
+    ) -> Result<NicTx<C::Tx>, Error> {
+        if self.tx_counters.len() <= number {
+            self.tx_counters.push(Default::default());
+        }
+        let (tail, index) = C::transmit_tail(number);
+        let ring = TxRing::new(
+            &self.device,
+            queue.descriptors,
+            usize::from(started.config.mtu) + FRAME_OVERHEAD,
+            started.config.tx_offloads,
+            self.device.registers.doorbell(tail, index)?,
+            self.tx_counters[number].clone(),
+        )?;
+        let setup = TxSetup { queue: number, iova: ring.descriptors.iova(), bytes: ring.descriptors.bytes() };
+        self.device.function.set_bus_master(true)?;
+        let queue = NicTx::new(ring, self.device.clone(), number);
+        self.card.start_transmit(&self.device, setup)?;
+        Ok(queue)
+    }
+
+    pub(super) fn stop_queue(&mut self, way: Way, queue: u16) -> Result<(), Error> {
+        let number = self.check_queue(way, queue, true)?;
+        if !self.device.has_retired(way, number) {
+            let what = "the queue is still in use; drop it before stopping it";
+            return Err(Error::State { port: self.info.name.clone(), what });
+        }
+        let Some(mut started) = self.started.take() else { return Err(self.not_started()) };
+        // Nothing is to be led to it while it stops.
+        started.running(way)[number] = false;
+        let stopped = match way {
+            Way::Receive => {
+                self.redirect(&started);
+                self.card.stop_receive(&self.device, number)
+            }
+            Way::Transmit => self.card.stop_transmit(&self.device, number),
+        };
+        match stopped {
+            Ok(()) => self.device.release(way, number),
+            Err(_) => started.running(way)[number] = true,
+        }
+        self.started = Some(started);
+        stopped
+    }
+
+    pub(super) fn start_queue<Q>(
+        &mut self,
+        way: Way,
+        queue: u16,
+        start: impl FnOnce(&mut Self, &Started) -> Result<Q, Error>,
+    ) -> Result<Q, Error> {
+        let number = self.check_queue(way, queue, false)?;
+        let Some(mut started) = self.started.take() else { return Err(self.not_started()) };
+        let result = start(self, &started);
+        if result.is_ok() {
+            started.running(way)[number] = true;
+            self.redirect(&started);
+        }
+        self.started = Some(started);
+        result
+    }
+
+    /// Whether a queue can be stopped or started now. Returns its number.
+    fn check_queue(&mut self, way: Way, queue: u16, runs: bool) -> Result<usize, Error> {
+        let what = match way {
+            Way::Receive => "receive queue",
+            Way::Transmit => "transmit queue",
+        };
+        if !C::CAPABILITIES.queue_stop {
+            return Err(self.info.unsupported(what, format!("{queue} alone"), crate::port::NO_QUEUE_STOP));
+        }
+        let Some(started) = &mut self.started else { return Err(self.not_started()) };
+        let running = started.running(way);
+        let (state, count) = (running.get(usize::from(queue)).copied(), running.len());
+        match state {
+            Some(state) if state == runs => Ok(queue.into()),
+            Some(_) => {
+                let what =
+                    if runs { "the queue is stopped already" } else { "the queue is running; stop it first" };
+                Err(Error::State { port: self.info.name.clone(), what })
+            }
+            None => Err(self.info.unsupported(what, queue, format!("{count} as it was started"))),
+        }
+    }
+}

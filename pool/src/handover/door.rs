@@ -1,0 +1,292 @@
+//! The server's thread: it lets consumers in, tells them of memory and lanes, and notices when they go. It touches no packet.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use pagewire_pci::vfio_user::Listener;
+use pagewire_pci::vfio_user::transport::{Broken, Channel, Peer, Wait};
+use pagewire_pci::vfio_user::wire::{self, Header};
+
+use super::Access;
+use super::attached::Attached;
+use super::error::Refusal;
+use super::hub::{Hub, News};
+use super::layout::{self, Hello, LaneInfo, SegmentInfo, Welcome};
+use super::memory::Rings;
+use super::stats::Client;
+use super::wake;
+
+/// Connections that have not greeted yet.
+const MAX_GREETING: usize = 8;
+/// How long the rest of a greeting may take that has begun.
+const REST: Duration = Duration::from_millis(100);
+/// How long nobody is let in after that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the thread has.
+pub(super) struct Door {
+    hub: Arc<Hub>,
+    listener: Listener,
+    /// Connected, until when they may greet.
+    greeting: Vec<(Channel, Instant, Peer)>,
+    seats: Vec<Seat>,
+    next: u64,
+    closed_until: Option<Instant>,
+}
+
+/// A consumer that was let in, and what it has been told of.
+struct Seat {
+    client: Arc<Client>,
+    channel: Channel,
+    segments: usize,
+    lanes: usize,
+    /// Whether it knows that it has been told of all there was when it came.
+    ready: bool,
+    writes: bool,
+}
+
+impl Door {
+    pub(super) fn new(hub: Arc<Hub>, listener: Listener) -> Door {
+        Door { hub, listener, greeting: Vec::new(), seats: Vec::new(), next: 1, closed_until: None }
+    }
+
+    pub(super) fn run(mut self) {
+        while !self.hub.stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            self.closed_until = self.closed_until.filter(|until| *until > now);
+            let listens = self.closed_until.is_none() && self.greeting.len() < MAX_GREETING;
+            let until = self.greeting.iter().map(|(_, until, _)| *until).chain(self.closed_until).min();
+            let mut fds: Vec<BorrowedFd<'_>> = vec![self.hub.event.as_fd()];
+            fds.extend(self.greeting.iter().map(|(channel, ..)| channel.as_fd()));
+            fds.extend(self.seats.iter().map(|seat| seat.channel.as_fd()));
+            if listens {
+                fds.push(self.listener.as_fd());
+            }
+            let ready = wake::wait(&fds, until).unwrap_or_else(|error| {
+                log::warn!("waiting for consumers: {error}");
+                std::thread::sleep(PAUSE);
+                Vec::new()
+            });
+            self.hub.event.clear();
+            self.hub.clear_dead();
+            let is_ready = |index: usize| ready.get(index).copied().unwrap_or(false);
+            let (first, behind) = (1 + self.greeting.len(), 1 + self.greeting.len() + self.seats.len());
+            let mut at = first;
+            self.seats.retain(|seat| {
+                at += 1;
+                // It has nothing more to say: whatever can be read is its end, or as good as that.
+                stays(&self.hub, seat, is_ready(at - 1))
+            });
+            self.hear_greetings(|number| is_ready(1 + number));
+            if listens && is_ready(behind) {
+                self.open();
+            }
+            self.tell_all();
+        }
+        self.seats.drain(..).for_each(|seat| leave(&self.hub, &seat));
+    }
+
+    /// Takes who knocks, if it is somebody who may.
+    fn open(&mut self) {
+        let come = self.listener.accept().and_then(|socket| {
+            let channel = Channel::accepted(socket, self.hub.options.timeout)?;
+            let who = channel.peer()?;
+            Ok((channel, who))
+        });
+        match come {
+            Ok((channel, who)) => {
+                self.greeting.push((channel, Instant::now() + self.hub.options.timeout, who));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                log::warn!("accepting a consumer at {}: {error}", self.listener.path().display());
+                self.closed_until = Some(Instant::now() + PAUSE);
+            }
+        }
+    }
+
+    fn hear_greetings(&mut self, is_ready: impl Fn(usize) -> bool) {
+        let now = Instant::now();
+        for (number, (channel, until, who)) in std::mem::take(&mut self.greeting).into_iter().enumerate() {
+            if !is_ready(number) {
+                match until > now {
+                    true => self.greeting.push((channel, until, who)),
+                    false => log::info!("process {} connected and said nothing", who.pid),
+                }
+                continue;
+            }
+            let mut body = Vec::new();
+            match channel.receive(&mut body, Wait::Rest(REST)) {
+                Ok(Some((header, _))) => match self.admit(channel, header, &body, who) {
+                    Ok(()) => {}
+                    Err(Broken::Closed) => log::debug!("process {} left while it was let in", who.pid),
+                    Err(error) => log::warn!("letting process {} in: {error}", who.pid),
+                },
+                Ok(None) => self.greeting.push((channel, until, who)),
+                Err(error) => log::info!("process {}: {error}", who.pid),
+            }
+        }
+    }
+
+    /// Answers a greeting.
+    fn admit(&mut self, channel: Channel, header: Header, body: &[u8], who: Peer) -> Result<(), Broken> {
+        let reply = Header { flags: wire::REPLY, ..header };
+        let hello = match self.check(header, body, who) {
+            Ok(hello) => hello,
+            Err(refusal) => {
+                log::warn!("process {} may not attach: {refusal}", who.pid);
+                let reply = Header { flags: wire::REPLY | wire::ERROR, ..reply };
+                return channel.send(reply, &[refusal.to_string().as_bytes()], &[]);
+            }
+        };
+        let pid = who.pid;
+        let client = Arc::new(Client::new(self.next, pid, who.uid));
+        let seat = Seat {
+            client,
+            channel,
+            segments: 0,
+            lanes: 0,
+            ready: false,
+            writes: hello.access == layout::READ_WRITE,
+        };
+        self.next += 1;
+        let quota = self.hub.options.quota;
+        let welcome = Welcome { version: layout::VERSION, access: hello.access, quota, reserved: 0 };
+        seat.channel.send(reply, &[&welcome.encode()], &[])?;
+        log::info!("consumer {}: process {} has attached", seat.client.id, pid);
+        self.hub.state().clients.push(seat.client.clone());
+        self.seats.push(seat);
+        Ok(())
+    }
+
+    fn check(&self, header: Header, body: &[u8], who: Peer) -> Result<Hello, Refusal> {
+        let options = &self.hub.options;
+        let (own, found) = (rustix::process::geteuid().as_raw(), who.uid);
+        if found != own && found != 0 && Some(found) != options.user {
+            let user = options.user.map_or_else(String::new, |user| format!(", {user}"));
+            return Err(Refusal::User { found, allowed: format!("{own}{user} and root") });
+        }
+        let expected = layout::HELLO;
+        if header.command != expected || header.is_reply() {
+            return Err(wire::Malformed::field("message", header.command, expected).into());
+        }
+        let (hello, _) = Hello::decode(body)?;
+        if hello.magic != layout::MAGIC {
+            return Err(wire::Malformed::field("magic", hello.magic, format!("{:#x}", layout::MAGIC)).into());
+        }
+        if hello.version != layout::VERSION {
+            return Err(Refusal::Version { found: hello.version, expected: layout::VERSION });
+        }
+        match hello.access {
+            layout::READ => {}
+            layout::READ_WRITE if options.access == Access::ReadWrite => {}
+            layout::READ_WRITE => return Err(Refusal::Access),
+            other => return Err(wire::Malformed::field("access", other, "0 or 1").into()),
+        }
+        // Of those who left, too, until producers could have heard of it.
+        if self.seats.len() >= options.consumers as usize {
+            return Err(Refusal::Full(self.seats.len()));
+        }
+        Ok(hello)
+    }
+
+    /// Tells every consumer what there is that it has not been told of, and then the producers.
+    fn tell_all(&mut self) {
+        let mut seats = std::mem::take(&mut self.seats);
+        seats.retain_mut(|seat| match tell(&self.hub, seat) {
+            Ok(()) => true,
+            Err(why) => {
+                log::warn!("consumer {} is thrown out: {why}", seat.client.id);
+                leave(&self.hub, seat);
+                false
+            }
+        });
+        self.seats = seats;
+        let told = self.seats.iter().map(|seat| seat.segments).min();
+        self.hub.confirm_segments(told.unwrap_or(usize::MAX));
+    }
+}
+
+/// Whether a consumer stays, when there was something to read from it or not.
+fn stays(hub: &Hub, seat: &Seat, spoke: bool) -> bool {
+    let Client { id, pid, .. } = *seat.client;
+    if seat.client.is_evicted() {
+        log::warn!(
+            "consumer {id}, process {pid}, is thrown out: it returned what it did not hold, or broke its rings"
+        );
+    } else if spoke {
+        log::info!("consumer {id}: process {pid} has left");
+    } else {
+        return true;
+    }
+    leave(hub, seat);
+    false
+}
+
+/// Ends a consumer's connection, and lets the producers know.
+fn leave(hub: &Hub, seat: &Seat) {
+    seat.channel.shutdown();
+    let mut state = hub.state();
+    state.clients.retain(|client| client.id != seat.client.id);
+    for lane in state.lanes.iter().flatten() {
+        lane.mailbox.post(News::Gone(seat.client.id));
+    }
+}
+
+/// Sends a consumer what it has not been told of: memory before the lanes that may refer to it.
+fn tell(hub: &Hub, seat: &mut Seat) -> Result<(), Broken> {
+    let message = |command| Header { command, flags: wire::NO_REPLY, ..Header::default() };
+    loop {
+        // No lock is held while sending.
+        let segment = {
+            let state = hub.state();
+            let Some(shared) = state.segments.get(seat.segments) else { break };
+            shared.as_ref().map(|shared| shared.segment.clone())
+        };
+        if let Some(segment) = segment {
+            let info = SegmentInfo {
+                index: seat.segments as u32,
+                reserved: 0,
+                offset: segment.fd_offset(),
+                len: segment.len() as u64,
+            };
+            let read_only: OwnedFd;
+            let fd = match seat.writes {
+                true => segment.fd(),
+                false => {
+                    read_only = segment.read_only_fd().map_err(io::Error::other)?;
+                    read_only.as_fd()
+                }
+            };
+            seat.channel.send(message(layout::SEGMENT), &[&info.encode()], &[fd])?;
+        }
+        seat.segments += 1;
+    }
+    loop {
+        let lane = {
+            let state = hub.state();
+            let Some(lane) = state.lanes.get(seat.lanes) else { break };
+            lane.as_ref().map(|lane| (lane.name.clone(), lane.mailbox.clone()))
+        };
+        if let Some((name, mailbox)) = lane {
+            let rings = Rings::new(hub.options.quota).map_err(io::Error::other)?;
+            let (own, theirs) = UnixStream::pair()?;
+            let info = LaneInfo { slots: rings.slots(), reserved: 0 };
+            if let Some(segment) = rings.segment() {
+                let fds = [segment.fd(), theirs.as_fd()];
+                seat.channel.send(message(layout::LANE), &[&info.encode(), name.as_bytes()], &fds)?;
+            }
+            mailbox.post(News::Attached(Attached::new(seat.client.clone(), rings, own)));
+        }
+        seat.lanes += 1;
+    }
+    if !seat.ready {
+        seat.channel.send(message(layout::READY), &[], &[])?;
+        seat.ready = true;
+    }
+    Ok(())
+}
