@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use common::mutator::{Flood, Mutator, Told};
 use common::neighbour::Neighbour;
-use common::{Running, eventually, pool, serve_on, space};
-use pagewire_ethdev::PacketFlags;
+use common::packets::{Flow, ask, payload, whole};
+use common::{Running, eventually, headers, pool, serve_on, space};
 use pagewire_ethdev::nic::testing::{Random, packet};
 use pagewire_ethdev::{
-    Burst, MacAddr, Packet, Pool, Port, PortConfig, RxOffloads, RxQueue, TxOffloads, TxQueue, XStat,
+    Burst, FlowAction, FlowProtocol, FlowRule, MacAddr, Packet, PacketFlags, Pool, Port, PortConfig,
+    RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig, XStat,
 };
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
 use pagewire_pci::AddressSpace;
@@ -21,8 +22,19 @@ use pagewire_pool::{PoolMonitor, flush_thread};
 /// How long a normal run tells lies. HOSTILE_MUTATIONS=1000000 has it tell a million, however long that takes.
 const NORMALLY: Duration = Duration::from_secs(15);
 
+/// What is found out about packets.
+const TOLD: RxOffloads =
+    RxOffloads::all().difference(RxOffloads::SCATTER.union(RxOffloads::HEADER_SPLIT).union(RxOffloads::LRO));
+
 /// Without a packet for this long a started port has heard the last of its card.
 const QUIET: Duration = Duration::from_millis(50);
+
+/// What packets can ask for but segmentation.
+const REQUESTS: PacketFlags = PacketFlags::TX_IP_CSUM
+    .union(PacketFlags::TX_TCP_CSUM)
+    .union(PacketFlags::TX_UDP_CSUM)
+    .union(PacketFlags::TX_SCTP_CSUM)
+    .union(PacketFlags::TX_VLAN_INSERT);
 
 /// Longest that any call may take, by its name. What a working card answers at once has its limit from the waits in it.
 const LIMITS: [(&str, Duration); 9] = [
@@ -76,6 +88,10 @@ struct Bench {
     tally: Tally,
     space: AddressSpace,
     own: Pool,
+    /// Bytes and segments of the longest packets there are.
+    longest: (usize, usize),
+    /// Headers go to fragments of their own.
+    splits: bool,
 }
 
 #[test]
@@ -92,6 +108,8 @@ fn a_million_mutations() {
         tally: Tally::default(),
         own: pool(&space, 512),
         space,
+        longest: (0, 0),
+        splits: false,
     };
     let start = Instant::now();
     while most.map_or(start.elapsed() < NORMALLY, |most| bench.told.all() < most) {
@@ -117,7 +135,7 @@ impl Bench {
     fn card(&mut self) {
         self.tally.cards += 1;
         let seed = self.random.next();
-        let wire = Box::new(Flood(Random::seeded(self.random.next())));
+        let wire = Box::new(Flood::new(self.random.next()));
         let running = serve_on(self.random.below(4) == 0, 1, wire, |card| {
             card.liar = Box::new(Mutator::new(seed, self.told.clone()));
         });
@@ -139,7 +157,8 @@ impl Bench {
         for _ in 0..=self.random.below(3) {
             running.lie(self.random.below(3) == 0);
             let config = self.config();
-            let monitors: Vec<PoolMonitor> = config.rx.iter().map(|queue| queue.pool.monitor()).collect();
+            let pools = config.rx.iter().flat_map(|queue| [Some(&queue.pool), queue.headers.as_ref()]);
+            let monitors: Vec<PoolMonitor> = pools.flatten().map(Pool::monitor).collect();
             self.tally.starts += 1;
             match self.times.of("start", || port.start(config)) {
                 Ok((rx, tx)) => {
@@ -166,18 +185,36 @@ impl Bench {
 
     /// Any configuration.
     fn config(&mut self) -> PortConfig {
+        const MODES: [RxOffloads; 5] = [
+            RxOffloads::empty(),
+            RxOffloads::SCATTER,
+            RxOffloads::HEADER_SPLIT,
+            RxOffloads::LRO,
+            RxOffloads::HEADER_SPLIT.union(RxOffloads::SCATTER),
+        ];
         let random = &mut self.random;
+        let mode = MODES[random.below(5) as usize];
         // Sometimes barely enough, so that refills fail.
-        let fragments = 64 + 32 + random.below(400) as usize;
-        let mut config = PortConfig::single_queue(pool(&self.space, fragments));
-        (config.rx[0].descriptors, config.tx[0].descriptors) = (64, 64);
-        if random.below(2) == 0 {
-            (config.mtu, config.rx_offloads) = (9000, RxOffloads::SCATTER);
-        }
-        if random.below(2) == 0 {
-            config.rx_offloads |= RxOffloads::IP_CSUM | RxOffloads::L4_CSUM | RxOffloads::VLAN_STRIP;
-        }
-        config.tx_offloads = TxOffloads::MULTI_SEGS | TxOffloads::UDP_CSUM | TxOffloads::VLAN_INSERT;
+        let (least, mtu, longest) = match mode {
+            RxOffloads::LRO => (64 + 32 * 64, 1500, (0xffff + 14, 64)),
+            _ if mode.contains(RxOffloads::SCATTER) => (64 + 9, 9000, (9018, 10)),
+            _ => (64 + 1, 1500, (1518, 2)),
+        };
+        let fragments = least + random.below(400) as usize;
+        let split = mode.contains(RxOffloads::HEADER_SPLIT);
+        let queue = || RxQueueConfig {
+            headers: split.then(|| headers(&self.space, fragments, 64)),
+            ..RxQueueConfig::new(pool(&self.space, fragments), 64)
+        };
+        let config = PortConfig {
+            rx: (0..=random.below(2)).map(|_| queue()).collect(),
+            tx: vec![TxQueueConfig { descriptors: 64 }],
+            mtu,
+            rx_offloads: mode | if random.below(2) == 0 { RxOffloads::empty() } else { TOLD },
+            tx_offloads: TxOffloads::all(),
+            ..PortConfig::single_queue(pool(&self.space, 64))
+        };
+        (self.longest, self.splits) = (longest, split);
         config
     }
 
@@ -202,13 +239,37 @@ impl Bench {
                 self.control(port, before);
             }
             if self.random.below(50) == 0 {
-                balance(&mut rx, &tx, &held, &mut self.own);
+                self.balance(&mut rx, &tx, &held);
             }
         }
         self.control(port, before);
-        drop(held);
-        balance(&mut rx, &tx, &[], &mut self.own);
+        held.clear();
+        self.balance(&mut rx, &tx, &[]);
+        if rx.len() > 1 {
+            self.restart(port, &mut rx);
+        }
         self.times.of("drop", || drop((rx, tx)));
+    }
+
+    /// Stop one queue while the other runs, and start it again.
+    fn restart(&mut self, port: &mut Ixgbe, rx: &mut Vec<IxgbeRx>) {
+        rx.truncate(1);
+        // Memory of a queue that does not stop is kept until the port does.
+        let stopped = self.times.of("stop", || port.stop_rx_queue(1));
+        if stopped.is_ok() {
+            let config = RxQueueConfig {
+                headers: Some(headers(&self.space, 4096, 64)),
+                ..RxQueueConfig::new(pool(&self.space, 4096), 64)
+            };
+            rx.extend(self.times.of("start", || port.start_rx_queue(1, config)));
+        }
+        let mut burst = Burst::new(32);
+        let until = Instant::now() + QUIET;
+        while Instant::now() < until {
+            for rx in &mut *rx {
+                self.receive(rx, &mut burst, &mut Vec::new());
+            }
+        }
     }
 
     fn receive(&mut self, rx: &mut IxgbeRx, burst: &mut Burst, held: &mut Vec<Packet>) {
@@ -221,7 +282,7 @@ impl Bench {
                 (count + 1, bytes + data.len())
             });
             assert_eq!((segments, bytes), (packet.segment_count(), packet.len()));
-            assert!(bytes <= 9018 && segments <= 9, "{packet:?}");
+            assert!(bytes <= self.longest.0 && segments <= self.longest.1, "{:?}: {packet:?}", self.longest);
             self.tally.packets += 1;
             self.tally.chains += u64::from(segments > 1);
             held.push(packet);
@@ -231,12 +292,7 @@ impl Bench {
     /// What was received, and packets that ask for something.
     fn send(&mut self, tx: &mut IxgbeTx, burst: &mut Burst, held: &mut Vec<Packet>) {
         if self.random.below(4) == 0 && self.own.available() > 4 {
-            let mut packet = packet(&mut self.own, &vec![100; 1 + self.random.below(3) as usize]);
-            if self.random.below(2) == 0 {
-                packet.set_flags(PacketFlags::TX_UDP_CSUM | PacketFlags::TX_VLAN_INSERT);
-                packet.set_header_lens(14, 20);
-            }
-            held.push(packet);
+            held.push(self.request());
         }
         let keep = if self.random.below(4) == 0 { self.random.below(24) as usize } else { 0 };
         while held.len() > keep
@@ -251,6 +307,25 @@ impl Bench {
         }
         // What the card does not send is dropped.
         burst.clear();
+    }
+
+    /// A packet that asks for something, though perhaps not for what can be.
+    fn request(&mut self) -> Packet {
+        let random = &mut self.random;
+        if random.below(2) == 0 {
+            let flow = Flow::new(random.below(2) == 0);
+            let mut packet = self.own.alloc_packet().expect("some are there");
+            packet
+                .extend_from_slice(&whole(flow, &payload(random.below(1500) as usize)))
+                .expect("it has room");
+            ask(&mut packet, flow, 1 + random.below(600) as u16);
+            return packet;
+        }
+        let mut packet = packet(&mut self.own, &vec![100; 1 + random.below(3) as usize]);
+        let asked = PacketFlags::from_bits_truncate(random.next() as _) & REQUESTS;
+        packet.set_flags(packet.flags() | asked);
+        packet.set_header_lens(14 + random.below(3) as u16 * 2, 20 * random.below(3) as u16);
+        packet
     }
 
     /// Calls that are not of the hot path.
@@ -270,6 +345,9 @@ impl Bench {
             port.set_promiscuous(true).and_then(|()| port.set_multicast(&[])).expect("they cannot fail");
             port.set_mac(address).expect("an address that may be");
         });
+        // These may: what the card has of them is read before it is changed.
+        let rule = FlowRule { protocol: Some(FlowProtocol::Tcp), ..FlowRule::new(FlowAction::Queue(0)) };
+        let _ = self.times.of("filters", || port.set_flows(&[rule]).and_then(|()| port.set_flows(&[])));
         // It may have been pulled out.
         let _ = port.check();
     }
@@ -290,18 +368,21 @@ impl Bench {
         port.stop().expect("a card that works");
         self.tally.recovered += 1;
     }
-}
 
-/// Every fragment that is out is in a ring or in our hands.
-fn balance(rx: &mut [IxgbeRx], tx: &[IxgbeTx], held: &[Packet], own: &mut Pool) {
-    let held: usize = held.iter().map(Packet::segment_count).sum();
-    let rings =
-        rx.iter().map(RxQueue::posted).sum::<usize>() + tx.iter().map(TxQueue::pending).sum::<usize>();
-    own.trim();
-    let mut out = own.stats().inflight();
-    for rx in rx {
-        rx.pool().trim();
-        out += rx.pool().stats().inflight();
+    /// Every fragment that is out is in a ring or in our hands. Where headers are split off some are of pools that only the port has.
+    fn balance(&mut self, rx: &mut [IxgbeRx], tx: &[IxgbeTx], held: &[Packet]) {
+        if self.splits {
+            return;
+        }
+        let held: usize = held.iter().map(Packet::segment_count).sum();
+        let rings =
+            rx.iter().map(RxQueue::posted).sum::<usize>() + tx.iter().map(TxQueue::pending).sum::<usize>();
+        self.own.trim();
+        let mut out = self.own.stats().inflight();
+        for rx in rx {
+            rx.pool().trim();
+            out += rx.pool().stats().inflight();
+        }
+        assert_eq!(out, (rings + held) as u64, "fragments out, and in rings and packets");
     }
-    assert_eq!(out, (rings + held) as u64, "fragments out, and in rings and packets");
 }
