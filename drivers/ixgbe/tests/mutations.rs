@@ -36,17 +36,18 @@ const REQUESTS: PacketFlags = PacketFlags::TX_IP_CSUM
     .union(PacketFlags::TX_SCTP_CSUM)
     .union(PacketFlags::TX_VLAN_INSERT);
 
-/// Longest that any call may take, by its name. What a working card answers at once has its limit from the waits in it.
+/// Longest that any call may take, by its name: what its waits are limited to, and thousands of register accesses, each of which is a
+/// message here, on a machine that does other things as well.
 const LIMITS: [(&str, Duration); 9] = [
-    ("open", Duration::from_secs(30)),
-    ("start", Duration::from_secs(30)),
-    ("stop", Duration::from_secs(10)),
-    ("drop", Duration::from_secs(10)),
-    ("link", Duration::from_secs(30)),
-    ("statistics", Duration::from_secs(5)),
-    ("filters", Duration::from_secs(5)),
-    ("receive", Duration::from_secs(2)),
-    ("transmit", Duration::from_secs(2)),
+    ("open", Duration::from_secs(60)),
+    ("start", Duration::from_secs(60)),
+    ("stop", Duration::from_secs(30)),
+    ("drop", Duration::from_secs(30)),
+    ("link", Duration::from_secs(60)),
+    ("statistics", Duration::from_secs(30)),
+    ("filters", Duration::from_secs(30)),
+    ("receive", Duration::from_secs(5)),
+    ("transmit", Duration::from_secs(5)),
 ];
 
 /// The longest that each call took, and all of them together.

@@ -91,6 +91,7 @@ pub fn burst(packet: Packet) -> Burst {
 }
 
 /// SplitMix64: the same sequence for the same seed.
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
@@ -103,7 +104,7 @@ impl Random {
         Random(seed)
     }
 
-    /// The sequence of a seed: another one than this, for another thread.
+    /// The sequence of this seed: one that another thread goes through, say.
     pub fn seeded(seed: u64) -> Random {
         Random(seed)
     }
