@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::mutator::{Flood, Mutator, Told};
+use common::flood::Flood;
+use common::mutator::{Mutator, Told};
 use common::neighbour::Neighbour;
 use common::packets::{Flow, ask, payload, whole};
 use common::{Running, eventually, headers, pool, serve_on, space};

@@ -101,3 +101,38 @@ impl Counter {
         low.saturating_add(high << 32)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pagewire_pci::{AddressSpace, AddressSpaceOptions, mock};
+
+    use super::super::testing::plain::Memory;
+    use super::*;
+
+    crate::counters! {
+        "frames"   FRAMES   0x2000 [4 x 2];
+        "bytes"    BYTES    0x2008 + 0x200c;
+        "36 bits"  NARROW   0x2010 + 0x2014 & 0xf;
+    }
+
+    /// Registers that say what they like: no total goes down, and none takes more than its register has bits.
+    #[test]
+    fn totals_only_grow() {
+        let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
+        let (function, card) = mock::open(&space, (1, 2), 0x2000..0x3000, Memory).unwrap();
+        let registers = Registers::new(function.bar(0).unwrap());
+        let mut statistics = Statistics::new(COUNTERS);
+        let mut update = |value| {
+            (0x2000..0x2018).step_by(4).for_each(|offset| card.set(offset, value));
+            statistics.update(&registers);
+            statistics.xstats().map(|stat| stat.value).collect::<Vec<u64>>()
+        };
+        assert_eq!(update(5), [10, 5 << 32 | 5, 5 << 32 | 5]);
+        // Nobody is there.
+        assert_eq!(update(u32::MAX), [10, 5 << 32 | 5, 5 << 32 | 5]);
+        let most = u64::from(u32::MAX - 1);
+        assert_eq!(update(u32::MAX - 1), [10 + 2 * most, u64::MAX, (5 << 32 | 5) + (0xe << 32 | most)]);
+        assert_eq!(update(0), [10 + 2 * most, u64::MAX, (5 << 32 | 5) + (0xe << 32 | most)]);
+        assert_eq!(statistics.sum(&["bytes", "frames"]), u64::MAX);
+    }
+}

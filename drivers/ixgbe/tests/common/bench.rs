@@ -83,6 +83,17 @@ impl Bench {
         frames.into_iter().map(|data| self.packet(data, &[data.len()])).collect()
     }
 
+    /// Frames in so many rounds of 40, which arrive as they were sent.
+    pub(crate) fn pass_all(&mut self, rounds: usize) {
+        let to = self.b.port.info().mac;
+        for round in 0..rounds {
+            let frames: Vec<Vec<u8>> = (0..40).map(|n| frame(to, 60 + (round * 40 + n) % 1459)).collect();
+            let packets = self.packets(&frames);
+            let got: Vec<_> = self.pass(packets, frames.len()).iter().flatten().map(bytes).collect();
+            assert!(got == frames, "round {round}: other frames than were sent");
+        }
+    }
+
     /// One frame of one segment.
     pub(crate) fn pass_frame(&mut self, data: &[u8]) -> Packet {
         let packet = self.packet(data, &[data.len()]);

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod flood;
 pub(crate) mod liar;
 pub(crate) mod mutator;
 pub(crate) mod neighbour;
@@ -372,4 +373,12 @@ pub(crate) fn eventually(what: &str, mut is: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what} within 10 s");
         std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// Does it, and sees that it takes no longer than so many seconds.
+pub(crate) fn within<T>(seconds: u64, what: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = what();
+    assert!(start.elapsed() < Duration::from_secs(seconds), "{:?}", start.elapsed());
+    result
 }
