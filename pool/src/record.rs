@@ -99,7 +99,7 @@ const MAGAZINE_SHIFT: u32 = 10;
 /// Bit of [`Record::kind`], in the low half, where [`kind_of`] leaves it zero: it stands for several fragments in a row, and is taken apart in the page store.
 pub(crate) const LARGE: u32 = 1 << 15;
 
-// A line each, and what the fast paths touch within its first half.
+// A line each, which leaves the return ring a bit of every pointer, and what the fast paths touch within its first half.
 const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
 const _: () = assert!(offset_of!(Record, kind) < 32);
 const _: () = assert!(offset_of!(Record, packet_len) % 8 == 0);

@@ -3,6 +3,10 @@
 //! It has a slot for every fragment of the pool, and a fragment is in it at most once, so a producer needs neither to
 //! look at the consumer's position nor to retry: one addition reserves as many slots as it brings.
 //!
+//! The consumer writes to nothing that producers do. A slot says itself whether it has been filled in this lap round the ring or
+//! in the last: by the lowest bit of its pointer, which records leave zero. So its line crosses to the consumer and back
+//! once a lap.
+//!
 //! A second addition, on the same cache line and a producer's last access, counts what it brought. That count ends the
 //! pool's life: the owner, on leaving, moves it to where it reaches [`END`] with the last fragment, and whoever brings it
 //! there knows that nothing is missing and nobody else is here any more. No party ever waits for another.
@@ -23,6 +27,12 @@ const CLOSED: u64 = 1 << 62;
 
 pub(crate) struct ReturnRing {
     slots: Box<[AtomicPtr<Record>]>,
+    counts: Counts,
+}
+
+/// What producers write, in a line that the consumer does not read: two, since processors fetch lines in pairs.
+#[repr(align(128))]
+struct Counts {
     /// Positions reserved so far.
     tail: AtomicU64,
     /// Fragments brought so far; once the owner has left, `END` less those still to come.
@@ -43,11 +53,16 @@ pub(crate) enum Outcome {
 impl ReturnRing {
     pub(crate) fn new(fragments: usize) -> ReturnRing {
         let slots = (0..fragments.next_power_of_two()).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
-        ReturnRing { slots, tail: AtomicU64::new(0), home: AtomicU64::new(0) }
+        ReturnRing { slots, counts: Counts { tail: AtomicU64::new(0), home: AtomicU64::new(0) } }
     }
 
     fn slot(&self, position: u64) -> &AtomicPtr<Record> {
         &self.slots[position as usize & (self.slots.len() - 1)]
+    }
+
+    /// The lowest bit of what is put into the slot of that position: 1 and 0 in turns from lap to lap. Slots begin with 0.
+    fn lap(&self, position: u64) -> usize {
+        usize::from(position as usize & self.slots.len() == 0)
     }
 
     /// Give fragments back. Unless the outcome is `Last`, the caller must not touch the pool again.
@@ -60,17 +75,17 @@ impl ReturnRing {
         let home = {
             // SAFETY: the ring lives until `home` has counted these fragments.
             let ring = unsafe { &*ring };
-            // Both orders: the slots reserved here were emptied before some fragment was given out that has come back at an
+            // Both orders: what the slots reserved here held was taken before some fragment was given out that has come back at an
             // earlier position, be it another producer's.
-            let position = ring.tail.fetch_add(count, Ordering::AcqRel);
-            for (i, record) in records.iter().enumerate() {
-                let slot = ring.slot(position + i as u64);
+            let position = ring.counts.tail.fetch_add(count, Ordering::AcqRel);
+            for (position, record) in (position..).zip(records) {
+                let (slot, lap) = (ring.slot(position), ring.lap(position));
                 #[cfg(loom)]
                 // SAFETY: the model checker stops at any store to the slot that does not happen before.
-                assert!(unsafe { slot.unsync_load() }.is_null(), "a slot is used before it was emptied");
-                slot.store(record.as_ptr(), Ordering::Release);
+                assert_ne!(unsafe { slot.unsync_load() }.addr() & 1, lap, "a slot is used twice in a lap");
+                slot.store(record.as_ptr().map_addr(|addr| addr | lap), Ordering::Release);
             }
-            &raw const ring.home
+            &raw const ring.counts.home
         };
         // Release: all that was done here is over before the ring is freed. Acquire: so it is for the one that frees it.
         // SAFETY: as above; this counts them.
@@ -83,15 +98,16 @@ impl ReturnRing {
 
     /// Take the fragment at `head`, which only the consumer advances. `None`: nothing there, or not yet.
     pub(crate) fn pop(&self, head: u64) -> Option<NonNull<Record>> {
-        let slot = self.slot(head);
-        let record = NonNull::new(slot.load(Ordering::Acquire))?;
-        slot.store(ptr::null_mut(), Ordering::Relaxed);
-        Some(record)
+        let (slot, lap) = (self.slot(head).load(Ordering::Acquire), self.lap(head));
+        if slot.addr() & 1 != lap {
+            return None;
+        }
+        NonNull::new(slot.map_addr(|addr| addr & !1))
     }
 
     /// Whether the owner has left.
     pub(crate) fn is_closed(&self) -> bool {
-        self.home.load(Ordering::Acquire) >= CLOSED
+        self.counts.home.load(Ordering::Acquire) >= CLOSED
     }
 
     /// The consumer, having taken `head` fragments in all, leaves while `outstanding` are still to come. Unless the
@@ -103,7 +119,7 @@ impl ReturnRing {
     pub(crate) unsafe fn close(ring: *const ReturnRing, head: u64, outstanding: u64) -> Outcome {
         let all = head + outstanding;
         // SAFETY: the ring lives until this addition.
-        match unsafe { (*ring).home.fetch_add(END - all, Ordering::AcqRel) } {
+        match unsafe { (*ring).counts.home.fetch_add(END - all, Ordering::AcqRel) } {
             home if home == all => Outcome::Last,
             _ => Outcome::Closed,
         }
@@ -115,8 +131,8 @@ impl ReturnRing {
 impl Drop for ReturnRing {
     fn drop(&mut self) {
         self.slots.iter_mut().for_each(|slot| slot.with_mut(|_| ()));
-        self.tail.with_mut(|_| ());
-        self.home.with_mut(|_| ());
+        self.counts.tail.with_mut(|_| ());
+        self.counts.home.with_mut(|_| ());
     }
 }
 

@@ -1,12 +1,13 @@
 //! Counters, named as Linux's page_pool names them.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::ages::{Ages, Stamps};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident: $type:ident),* $(,)?) => {
         /// A pool's counters at one moment. All count fragments unless they say otherwise.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
@@ -14,7 +15,7 @@ macro_rules! counters {
 
         /// What the owner publishes: written by it alone until the pool is closed, on slow paths only.
         pub(crate) struct Published {
-            $(pub(crate) $name: AtomicU64,)*
+            $(pub(crate) $name: $type,)*
             pub(crate) stamps: Stamps,
             life: AtomicU8,
         }
@@ -22,7 +23,7 @@ macro_rules! counters {
         impl Published {
             fn new(fragments: usize) -> Published {
                 Published {
-                    $($name: AtomicU64::new(0),)*
+                    $($name: $type::default(),)*
                     stamps: Stamps::new(fragments),
                     life: AtomicU8::new(Life::Open as u8),
                 }
@@ -42,42 +43,55 @@ macro_rules! counters {
     };
 }
 
+/// A counter that others than the owner write, in lines of its own: two, since processors fetch lines in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Alone(AtomicU64);
+
+impl Deref for Alone {
+    type Target = AtomicU64;
+
+    fn deref(&self) -> &AtomicU64 {
+        &self.0
+    }
+}
+
 counters! {
     /// Fragments of the pool's segments, free or not.
-    fragments,
+    fragments: AtomicU64,
     /// Allocations served from the owner's cache. Other threads see it as of the last refill.
-    alloc_fast,
+    alloc_fast: AtomicU64,
     /// Fragments the slow path took out of the page store, pages of 4 KiB.
-    alloc_slow,
+    alloc_slow: AtomicU64,
     /// The same for pages above 4 KiB.
-    alloc_slow_high_order,
+    alloc_slow_high_order: AtomicU64,
     /// Allocations that found no fragment anywhere.
-    alloc_empty,
+    alloc_empty: AtomicU64,
     /// Refills of the cache.
-    alloc_refill,
+    alloc_refill: AtomicU64,
     /// Fragments on a foreign NUMA node that were not used again when they came back, one a refill.
-    alloc_waive,
+    alloc_waive: AtomicU64,
     /// Fragments that came back to the cache from a magazine of the owner's own thread.
-    recycle_cached,
+    recycle_cached: AtomicU64,
     /// Fragments that found the cache full on their way back. They wait in their magazine instead: this stays 0.
-    recycle_cache_full,
+    recycle_cache_full: AtomicU64,
     /// Fragments that came back through the return ring.
-    recycle_ring,
+    recycle_ring: AtomicU64,
     /// Fragments that found the return ring full. It cannot be: this stays 0.
-    recycle_ring_full,
+    recycle_ring_full: AtomicU64,
     /// Fragments let go because somebody else held their page. Nobody else can: this stays 0.
-    recycle_released_ref,
+    recycle_released_ref: AtomicU64,
     /// Batches that other threads, or this thread's idle loop, sent through the return ring.
-    remote_batch,
+    remote_batch: Alone,
     /// References that another process returned and did not hold: given back before, or never handed to it. See
     /// [`crate::handover`].
-    stale_generation,
+    stale_generation: AtomicU64,
     /// Packets that were not handed to another process because it holds as many fragments as it may.
-    quota_denied,
+    quota_denied: AtomicU64,
     /// Fragments that went back to the page store. Read before `hold`, so that a reader never sees more back than left.
-    release,
+    release: AtomicU64,
     /// Fragments that left the page store.
-    hold,
+    hold: AtomicU64,
 }
 
 impl PoolStats {

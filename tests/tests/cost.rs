@@ -116,10 +116,15 @@ fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
         .chain(mixed.map(|(name, figure)| (name.to_owned(), figure)))
         .collect();
     let counted = printed(&optimised("pool")?, &["instructions", "--json"])?;
-    compare(&figures, |operation| {
-        let figure = counted.iter().find(|figure| figure["operation"] == operation.as_str());
+    let instructions = |operation: &str| {
+        let figure = counted.iter().find(|figure| figure["operation"] == operation);
         figure.and_then(|figure| figure["instructions"].as_f64()).context("it was not counted")
-    })
+    };
+    for cut in ["whole page", "half page"] {
+        let bare = instructions(&format!("{cut}, bare bulk of 32"))?;
+        assert!(bare <= 8.0, "{cut}: {bare:.1} instructions a fragment in a bulk of 32 instead of at most 8");
+    }
+    compare(&figures, |operation| instructions(operation))
 }
 
 #[test]
