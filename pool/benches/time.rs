@@ -9,8 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput};
-use operations::{BULKS, Cut, alloc_bulk, alloc_fragment, alloc_packet, free_bulk, free_packet};
-use pagewire_pool::{Burst, PageSize};
+use operations::{
+    BULKS, Cut, alloc_bare, alloc_bulk, alloc_fragment, alloc_packet, free_bare, free_bulk, free_packet,
+};
+use pagewire_pool::{Bulk, Burst, PageSize};
 
 /// Packets that a pool gives out in one bulk, which is most of its cache, and that come back through the return ring.
 const RETURNED: usize = 192;
@@ -40,6 +42,14 @@ fn operations(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     alloc_bulk(&mut pools, &mut burst);
                     free_bulk(&mut burst);
+                })
+            });
+            let mut bulk = Bulk::new(size);
+            group.bench_function(format!("bare bulk of {size}"), |bencher| {
+                bencher.iter(|| {
+                    turn = (turn + 1) % turns;
+                    alloc_bare(&mut pools[turn], &mut bulk);
+                    free_bare(&mut bulk);
                 })
             });
         }

@@ -53,6 +53,7 @@
 
 mod about;
 mod ages;
+mod bulk;
 mod burst;
 mod check;
 mod config;
@@ -82,6 +83,7 @@ mod tests;
 
 pub use about::{PacketType, RssTypes};
 pub use ages::Ages;
+pub use bulk::Bulk;
 pub use burst::{Burst, Drain};
 pub use config::PoolConfig;
 pub use error::Error;

@@ -229,8 +229,18 @@ pub fn release_bulk(slots: &mut [Option<Packet>]) {
 /// `packets` points to `count` packets, every one of them [included](Plain::includes) in `alike`. They are the caller's, who forgets them
 /// afterwards.
 #[inline]
-pub unsafe fn release_alike(alike: Plain, mut packets: *const Packet, mut count: usize) {
-    let kind = alike.pool();
+pub unsafe fn release_alike(alike: Plain, packets: *const Packet, count: usize) {
+    // SAFETY: a packet is a transparent pointer to its record, and those included are single fragments of one pool.
+    unsafe { release_of(alike.pool(), packets.cast(), count) }
+}
+
+/// Return fragments of pool `kind`: they are copied into its magazine as far as there is room, without a look at their records.
+///
+/// # Safety
+///
+/// `records` points to `count` free-standing fragments of that pool, none of them large, which are the caller's, who forgets them afterwards.
+#[inline(always)]
+pub(crate) unsafe fn release_of(kind: u32, mut records: *const NonNull<Record>, mut count: usize) {
     while count > 0 {
         let taken = with_all(|magazines| {
             let magazine = &mut magazines[magazine_of(kind)];
@@ -240,25 +250,24 @@ pub unsafe fn release_alike(alike: Plain, mut packets: *const Packet, mut count:
             let start = usize::from(magazine.len).min(CAPACITY);
             let room = usize::from(magazine.limit).min(CAPACITY).saturating_sub(start).min(count);
             if check::is_on() {
-                // SAFETY: the packets are the caller's.
-                (0..room).for_each(|number| check::dropped(unsafe { (*packets.add(number)).record() }));
+                // SAFETY: there are `count`.
+                (0..room).for_each(|number| check::dropped(unsafe { *records.add(number) }));
             }
-            // SAFETY: the packets are the caller's, who gives them away; a packet is a transparent pointer to its record; there is
-            // room for that many behind the first `start`.
+            // SAFETY: the fragments are the caller's, who gives them away; there is room for that many behind the first `start`.
             unsafe {
-                let home = magazine.records.as_mut_ptr().add(start).cast::<Packet>();
-                ptr::copy_nonoverlapping(packets, home, room);
+                let home = magazine.records.as_mut_ptr().add(start).cast();
+                ptr::copy_nonoverlapping(records, home, room);
             }
             magazine.len += room as u16;
             room
         });
         // SAFETY: as above; what `taken` covers has been moved, and the next one is moved here.
         unsafe {
-            packets = packets.add(taken);
+            records = records.add(taken);
             count -= taken;
             if count > 0 {
-                release_slow(packets.read().into_record());
-                packets = packets.add(1);
+                release_slow(*records);
+                records = records.add(1);
                 count -= 1;
             }
         }

@@ -86,6 +86,11 @@ impl Posted {
         unsafe { self.0.as_ref() }
     }
 
+    #[inline(always)]
+    pub(crate) fn kind(&self) -> u32 {
+        self.record().kind
+    }
+
     /// Where the device finds the fragment's first byte.
     #[inline(always)]
     pub fn iova(&self) -> u64 {

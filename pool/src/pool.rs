@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -13,6 +13,7 @@ use pagewire_hugepages::SegmentOptions;
 use pagewire_pci::AddressSpace;
 
 use crate::ages::Turn;
+use crate::check;
 use crate::config::PoolConfig;
 use crate::error::Error;
 use crate::magazine;
@@ -316,6 +317,18 @@ impl<'p> Batch<'p> {
     #[inline(always)]
     pub fn fragment_size(&self) -> usize {
         self.pool.fragment_size()
+    }
+
+    /// Where all that is on offer stands: no longer the pool's, and to be read before the pool is used again.
+    #[inline(always)]
+    pub(crate) fn take_all(self) -> *const NonNull<Record> {
+        let taken = ManuallyDrop::new(self);
+        if check::is_on() {
+            // SAFETY: each is on offer.
+            (0..taken.len())
+                .for_each(|number| check::taken(unsafe { (*taken.next.add(number)).assume_init() }));
+        }
+        taken.next.cast()
     }
 
     /// All fragments, none of which is the batch's any more until some are [given back](Lent::give_back).

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
-use pagewire_pool::{Burst, PageSize, Pool, PoolConfig, flush_thread};
+use pagewire_pool::{Bulk, Burst, PageSize, Pool, PoolConfig, flush_thread};
 
 thread_local! {
     // Const and without a destructor: reaching it allocates nothing.
@@ -37,7 +37,7 @@ fn no_heap_allocation_after_a_pool_is_made() {
     let space = AddressSpace::new(AddressSpaceOptions::default()).expect("no device, no trouble");
     let config = PoolConfig { fragments: 1024, backing: PageSize::Size4K, ..PoolConfig::default() };
     let mut pool = Pool::new(&config, &space).expect("a small pool");
-    let mut burst = Burst::new(256);
+    let (mut burst, mut bulk) = (Burst::new(256), Bulk::new(64));
     let monitor = pool.monitor();
     let before = ALLOCATIONS.get();
     assert_ne!(before, 0, "nothing is counted");
@@ -46,6 +46,8 @@ fn no_heap_allocation_after_a_pool_is_made() {
             let Some(packet) = pool.alloc_packet() else { break };
             burst.push(packet).expect("there is room");
         }
+        pool.alloc_bulk(&mut bulk, round % 65);
+        bulk.clear();
         if round % 3 == 0 {
             burst.clear()
         } else {

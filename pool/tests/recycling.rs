@@ -6,7 +6,8 @@ use std::thread;
 
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 use pagewire_pool::{
-    Burst, Chain, Packet, PacketFlags, PageSize, Pool, PoolConfig, PoolMonitor, flush_thread, release_bulk,
+    Bulk, Burst, Chain, Packet, PacketFlags, PageSize, Pool, PoolConfig, PoolMonitor, flush_thread,
+    release_bulk,
 };
 use proptest::prelude::*;
 
@@ -228,6 +229,71 @@ fn a_burst_keeps_what_is_not_drained_in_order() {
     assert_eq!(pool.stats().inflight(), 0);
 }
 
+#[test]
+fn a_bulk_holds_single_fragments_of_one_pool_and_returns_what_it_holds() {
+    let (mut a, mut b) = (pool(64, 2048, 4096), pool(64, 2048, 4096));
+    let mut bulk = Bulk::new(32);
+    assert_eq!((a.alloc_bulk(&mut bulk, 20), a.alloc_bulk(&mut bulk, 20), bulk.room()), (20, 12, 0));
+    let mut iovas: Vec<_> = bulk.iter().map(|posted| posted.iova()).collect();
+    iovas.sort();
+    iovas.dedup();
+    assert_eq!(iovas.len(), 32, "a fragment was given out twice");
+    let ninth = a.alloc().expect("33 of 64");
+    let ninth = bulk.push(ninth).expect_err("it is full");
+    drop(bulk.pop());
+    assert_eq!(b.alloc_bulk(&mut bulk, 1), 0, "of another pool");
+    assert!(bulk.push(b.alloc().expect("one of 64")).is_err(), "of another pool");
+    assert!(bulk.push(a.alloc_len(4096).expect("a whole page")).is_err(), "it stands for two");
+    bulk.push(ninth).expect("there is room again");
+    // What is not taken goes home as well.
+    assert_eq!(bulk.drain().take(5).count(), 5);
+    assert!(bulk.is_empty());
+    assert_eq!(b.alloc_bulk(&mut bulk, usize::MAX), 32, "an empty one takes of any pool");
+    drop(bulk);
+    for pool in [&mut a, &mut b] {
+        pool.trim();
+        assert_eq!(pool.stats().inflight(), 0);
+    }
+}
+
+#[test]
+fn a_bulk_is_shorter_than_asked_where_fragments_are_short() {
+    let mut pool = pool(48, 2048, 4096);
+    let (mut first, mut second) = (Bulk::new(32), Bulk::new(32));
+    assert_eq!((pool.alloc_bulk(&mut first, 32), pool.alloc_bulk(&mut second, 32)), (32, 16));
+    assert_eq!((pool.alloc_bulk(&mut second, 1), pool.stats().alloc_empty), (0, 1));
+    first.clear();
+    assert_eq!(pool.alloc_bulk(&mut second, 32), 16, "as much as there is room for");
+}
+
+#[test]
+fn a_bulk_dropped_on_another_thread_after_the_pools_end_takes_the_pool_down() {
+    for count in [1, 15, 16, 17, 126, 200] {
+        let mut pool = pool(256, 2048, 4096);
+        let monitor = pool.monitor();
+        let mut bulk = Bulk::new(count);
+        assert_eq!(pool.alloc_bulk(&mut bulk, count), count);
+        drop(pool);
+        assert_eq!(monitor.stats().inflight(), count as u64);
+        thread::spawn(move || drop(bulk)).join().expect("dropping does not panic");
+        until_home(&monitor);
+    }
+}
+
+#[test]
+fn a_bulk_goes_round_between_threads_and_nothing_is_lost() {
+    let mut pool = pool(256, 2048, 4096);
+    for round in 0..1000 {
+        let mut bulk = Bulk::new(32);
+        assert_eq!(pool.alloc_bulk(&mut bulk, 32), 32, "round {round}");
+        if round % 20 == 0 {
+            thread::spawn(move || drop(bulk)).join().expect("dropping does not panic");
+        }
+    }
+    pool.trim();
+    assert_eq!((pool.stats().inflight(), pool.whole_pages()), (0, 128));
+}
+
 /// Wait for what other threads still do at their end.
 fn until_home(monitor: &PoolMonitor) {
     for _ in 0..1000 {
@@ -345,6 +411,8 @@ fn a_pool_and_its_packets_wander_between_threads() {
 enum Operation {
     Alloc(usize),
     Batch(usize),
+    /// As many into a bulk, of which every other one comes out again.
+    Bare(usize),
     Drop(usize),
     Send(usize),
     Receive,
@@ -359,6 +427,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => (1..70usize).prop_map(Alloc),
         4 => (1..200usize).prop_map(Batch),
+        4 => (1..200usize).prop_map(Bare),
         4 => (0..1000usize).prop_map(Drop),
         2 => (0..1000usize).prop_map(Send),
         2 => Just(Receive),
@@ -422,6 +491,15 @@ impl Party {
                 let packets =
                     pool.batch(n).filter_map(|posted| posted.complete(0, 1, PacketFlags::empty()).ok());
                 held.extend(packets.map(|packet| oracle.given_out(*number, packet)));
+            }
+            Operation::Bare(n) => {
+                let mut bulk = Bulk::new(n);
+                pool.alloc_bulk(&mut bulk, n);
+                for _ in 0..bulk.len() / 2 {
+                    let posted = bulk.pop().expect("half of them");
+                    let packet = posted.complete(0, 1, PacketFlags::empty()).expect("a byte fits");
+                    held.push(oracle.given_out(*number, packet));
+                }
             }
             Operation::Drop(n) if !held.is_empty() => {
                 let packet = held.swap_remove(n % held.len());

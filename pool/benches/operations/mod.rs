@@ -2,7 +2,7 @@
 //! they take, and the tests' program `pool` counts their instructions and looks at their machine code.
 
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
-use pagewire_pool::{Burst, Packet, PacketFlags, PageSize, Pool, PoolConfig, Posted};
+use pagewire_pool::{Bulk, Burst, Packet, PacketFlags, PageSize, Pool, PoolConfig, Posted};
 
 /// How pages are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,4 +86,15 @@ pub(crate) fn alloc_bulk(pools: &mut [Pool], burst: &mut Burst) {
 #[inline(never)]
 pub(crate) fn free_bulk(burst: &mut Burst) {
     burst.clear()
+}
+
+/// Fill an empty bulk with bare fragments. Returns how many.
+#[inline(never)]
+pub(crate) fn alloc_bare(pool: &mut Pool, bulk: &mut Bulk) -> usize {
+    pool.alloc_bulk(bulk, bulk.capacity())
+}
+
+#[inline(never)]
+pub(crate) fn free_bare(bulk: &mut Bulk) {
+    bulk.clear()
 }

@@ -4,12 +4,13 @@ use std::env::current_exe;
 use std::{fmt, thread};
 
 use anyhow::{Context, Result, ensure};
-use pagewire_pool::{Burst, Packet, PacketFlags, PageSize, Posted};
+use pagewire_pool::{Bulk, Burst, Packet, PacketFlags, PageSize, Posted};
 use pagewire_tests::callgrind;
 use serde::Serialize;
 
 use crate::operations::{
-    BULKS, Cut, FRAGMENTS, alloc_bulk, alloc_fragment, alloc_packet, free_bulk, free_packet,
+    BULKS, Cut, FRAGMENTS, alloc_bare, alloc_bulk, alloc_fragment, alloc_packet, free_bare, free_bulk,
+    free_packet,
 };
 
 /// Fragments that are counted. Before them as many pass without being counted, so that all caches are in their steady state.
@@ -25,6 +26,8 @@ enum Operation {
     Packet,
     /// That many packets at a time.
     Bulk(usize),
+    /// That many fragments at a time, of which no packet is made.
+    Bare(usize),
     /// Packets dropped on another thread.
     Return,
 }
@@ -35,6 +38,7 @@ impl fmt::Display for Operation {
             Operation::Fragment => write!(f, "one fragment"),
             Operation::Packet => write!(f, "one packet"),
             Operation::Bulk(count) => write!(f, "bulk of {count}"),
+            Operation::Bare(count) => write!(f, "bare bulk of {count}"),
             Operation::Return => write!(f, "returned by another thread"),
         }
     }
@@ -43,7 +47,7 @@ impl fmt::Display for Operation {
 /// Everything that is counted, by name.
 fn cases() -> impl Iterator<Item = (String, Cut, Operation)> {
     let operations = || {
-        let bulks = BULKS.into_iter().map(Operation::Bulk);
+        let bulks = BULKS.into_iter().map(Operation::Bulk).chain(BULKS.into_iter().map(Operation::Bare));
         [Operation::Fragment, Operation::Packet].into_iter().chain(bulks).chain([Operation::Return])
     };
     let named = |cut: Cut, operation| (format!("{}, {operation}", cut.name()), cut, operation);
@@ -62,6 +66,7 @@ pub(crate) fn report(json: bool) -> Result<()> {
             Operation::Fragment => ["alloc_fragment", "free_packet"],
             Operation::Packet | Operation::Return => ["alloc_packet", "free_packet"],
             Operation::Bulk(_) => ["alloc_bulk", "free_bulk"],
+            Operation::Bare(_) => ["alloc_bare", "free_bare"],
         };
         let counted = callgrind::count(&functions, &current_exe()?, ["drive", &name])?;
         let figure = Figure { operation: &name, instructions: counted as f64 / COUNTED as f64 };
@@ -97,10 +102,10 @@ pub(crate) fn drive(what: &str) -> Result<()> {
     let mut pools = cut.pools(PageSize::Size4K);
     let size = match operation {
         Operation::Fragment | Operation::Packet => 1,
-        Operation::Bulk(size) => size,
+        Operation::Bulk(size) | Operation::Bare(size) => size,
         Operation::Return => FRAGMENTS / 2,
     };
-    let mut burst = Burst::new(size);
+    let (mut burst, mut bulk) = (Burst::new(size), Bulk::new(size));
     let turns = pools.len();
     for round in 0..COUNTED / size {
         fill(&mut burst, |number| pools[(round + number) % turns].alloc_packet())?;
@@ -118,6 +123,10 @@ pub(crate) fn drive(what: &str) -> Result<()> {
                 alloc_bulk(&mut pools, &mut burst);
                 ensure!(burst.room() == 0, NONE);
                 free_bulk(&mut burst);
+            }
+            Operation::Bare(_) => {
+                ensure!(alloc_bare(pool, &mut bulk) == size, NONE);
+                free_bare(&mut bulk);
             }
             Operation::Return => {
                 fill(&mut burst, |number| alloc_packet(&mut pools[number % turns]))?;

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use std::{env, hint, thread};
 
 use anyhow::{Context, Result, ensure};
-use pagewire_pool::{Burst, PageSize, Pool};
+use pagewire_pool::{Bulk, Burst, PageSize, Pool};
 use pagewire_tests::programs;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 
-use crate::operations::{BULKS, Cut, alloc_bulk, free_bulk};
+use crate::operations::{BULKS, Cut, alloc_bare, alloc_bulk, free_bare, free_bulk};
 
 /// Fragments in a measurement.
 const PASSED: usize = 1 << 19;
@@ -35,6 +35,12 @@ pub(crate) fn ours() -> Result<()> {
             free_bulk(&mut burst);
         };
         report(&format!("bulk of {size}"), best(size, bulk));
+        let mut bulk = Bulk::new(size);
+        let bare = || {
+            alloc_bare(&mut pools[0], &mut bulk);
+            free_bare(&mut bulk);
+        };
+        report(&format!("bare bulk of {size}"), best(size, bare));
     }
     report("returned by another core", returned(&mut pools[0])?);
     Ok(())
@@ -109,13 +115,14 @@ fn spin<T>(receiver: &Receiver<T>) -> Option<T> {
 }
 
 /// What is compared: ours, DPDK's, and the most that the first should take of the second's time.
-const RATIOS: [(&str, &str, Option<f64>); 7] = [
+const RATIOS: [(&str, &str, Option<f64>); 8] = [
     ("one fragment", "one packet", Some(0.5)),
     ("one packet", "one packet", Some(0.5)),
     ("bulk of 8", "bulk of 8", None),
     ("bulk of 32", "bulk of 32", Some(0.4)),
     ("bulk of 64", "bulk of 64", None),
-    ("bulk of 32", "raw bulk of 32", Some(1.5)),
+    ("bare bulk of 32", "bulk of 32", None),
+    ("bare bulk of 32", "raw bulk of 32", Some(1.5)),
     ("returned by another core", "returned by another core", Some(0.7)),
 ];
 
