@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod memory;
 pub(crate) mod packets;
 
 use std::path::PathBuf;
