@@ -97,6 +97,11 @@ impl Parts {
         Ok(segment)
     }
 
+    fn start(&self, segment: &Segment) -> Option<u64> {
+        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        out.iter().find(|&&(_, offset)| offset == segment.fd_offset()).map(|(part, _)| part.start)
+    }
+
     fn give(&self, segment: &Segment) {
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         out.retain(|&(_, offset)| offset != segment.fd_offset());
@@ -161,6 +166,12 @@ impl DeviceMemory {
     pub fn bar(bar: &Bar, part: Range<u64>) -> Result<DeviceMemory, pagewire_pci::Error> {
         bar.memory(part.clone())?;
         Ok(DeviceMemory { source: Source::Bar(bar.clone()), parts: Parts::of(part) })
+    }
+
+    /// Where in the BAR, or in the file, a segment begins that came from here and is not back yet, in bytes: what the device has to be
+    /// told of a packet to find it is this, and how far the packet's [`iova`](crate::Packet::iova) is from that of the segment.
+    pub fn offset(&self, segment: &Segment) -> Option<u64> {
+        self.parts.start(segment)
     }
 
     /// The first `len` bytes of a dma-buf, or of another file that stands for memory of a device.

@@ -14,7 +14,7 @@ use pagewire_hugepages::{Segment, SegmentOptions};
 use pagewire_pci::mock;
 use pagewire_pool::{
     Burst, Chain, DeviceMemory, Error, Life, Packet, PacketFlags, PageSize, Pages, Pool, PoolConfig,
-    PoolMonitor, Posted, Provider, ProviderError, Region, release_bulk,
+    PoolMonitor, Posted, Provider, ProviderError, Region, flush_thread, release_bulk,
 };
 
 fn payload(posted: Posted, len: u16) -> Packet {
@@ -257,8 +257,9 @@ fn a_region_says_when_it_is_used_up_and_serves_again_what_came_back() {
 #[test]
 fn memory_of_a_bar_keeps_its_function_open_and_is_where_the_device_says() {
     let (bench, (memory, registers)) = (Bench::new(), Bench::device_memory(0x4000..0x8000));
-    let mut pool = Pool::with_provider(&config(8), &bench.space, Arc::new(memory)).expect("device memory");
-    assert_eq!(pool.segments()[0].fd_offset(), 0x4000);
+    let memory = Arc::new(memory);
+    let mut pool = Pool::with_provider(&config(8), &bench.space, memory.clone()).expect("device memory");
+    assert_eq!((pool.segments()[0].fd_offset(), memory.offset(&pool.segments()[0])), (0x4000, Some(0x4000)));
     let packet = pool.alloc_packet().expect("one");
     // The function was opened in a space of its own, whose last handle is the provider's.
     registers.set(0x4000, 7);
@@ -267,7 +268,10 @@ fn memory_of_a_bar_keeps_its_function_open_and_is_where_the_device_says() {
             .expect("inside"),
         [7]
     );
+    let segment = pool.segments().remove(0);
     drop((pool, packet));
+    flush_thread();
+    assert_eq!(memory.offset(&segment), None, "it is back");
 }
 
 #[test]

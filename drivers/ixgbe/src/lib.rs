@@ -18,6 +18,50 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Payload in another device's memory
+//!
+//! With header split the card writes headers into host memory and what follows them into a pool of its own, whose memory may be
+//! another device's: a part of its BAR, or a dma-buf. The CPU reads and changes the header; the payload it can send, hand on and drop.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use pagewire_ethdev::{Burst, Pool, Port, PortConfig, RxOffloads, RxQueue, TxOffloads};
+//! use pagewire_ixgbe::Ixgbe;
+//! use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+//! use pagewire_pool::{DeviceMemory, PoolConfig};
+//!
+//! let space = AddressSpace::new(AddressSpaceOptions::default())?;
+//! let mut port = Ixgbe::open(&space, "0000:01:00.0".parse()?)?;
+//! // 16 MiB of the accelerator's BAR 2, which stays open for as long as the pool has it.
+//! let accelerator = space.open("0000:02:00.0".parse()?)?.bar(2)?;
+//! let memory = Arc::new(DeviceMemory::bar(&accelerator, 0..16 << 20)?);
+//! let payload = PoolConfig { name: "payload".into(), fragments: 8192, headroom: 0, ..PoolConfig::default() };
+//! let headers =
+//!     PoolConfig { name: "headers".into(), fragment_size: 512, headroom: 64, ..PoolConfig::default() };
+//!
+//! let mut config = PortConfig::single_queue(Pool::with_provider(&payload, &space, memory.clone())?);
+//! config.rx[0].headers = Some(Pool::new(&headers, &space)?);
+//! config.rx_offloads = RxOffloads::HEADER_SPLIT;
+//! config.tx_offloads = TxOffloads::MULTI_SEGS;
+//! let (mut rx, tx) = port.start(config)?;
+//!
+//! // All in one segment: a packet's place is how far it is from the segment's first byte.
+//! let segment = rx[0].pool().segments().remove(0);
+//! let (first, begin) = (space.iova(&segment, 0)?, memory.offset(&segment).expect("it came from there"));
+//! let mut burst = Burst::new(32);
+//! rx[0].rx_burst(&mut burst);
+//! for packet in burst.drain() {
+//!     println!("headers: {:02x?}", packet.as_slice());
+//!     for data in packet.segments().filter(|segment| !segment.is_readable()) {
+//!         println!("{} bytes at {:#x} of the BAR", data.data_len(), begin + data.iova() - first);
+//!     }
+//! }
+//! drop((rx, tx));
+//! port.stop()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Rings, refill, reports and everything else that cards have in common is [`pagewire_ethdev::nic`]'s; here is the card.
 //! Where things are: `card.rs` what the shared part calls, `registers.rs` and `statistics.rs` the tables, `reset.rs` and
 //! `configure.rs` the initialisation in the datasheet's order (section 4.6), `queues.rs` and `descriptor.rs` the rings as the card

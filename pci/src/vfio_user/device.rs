@@ -115,6 +115,8 @@ impl Device for SocketDevice {
     }
 
     fn file(&self, region: &Region) -> io::Result<OwnedFd> {
+        // Asked anew: the file would outlive a server that is gone, and be memory of no device.
+        self.region(region.index)?;
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(files.get(&region.index).ok_or(io::ErrorKind::NotFound)?.try_clone()?.into())
     }

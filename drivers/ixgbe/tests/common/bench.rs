@@ -4,6 +4,7 @@ use pagewire_ethdev::{Burst, Chain, MacAddr, Packet, Pool, Port, PortConfig, RxQ
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
 use pagewire_models::wire::pair;
 use pagewire_pci::AddressSpace;
+use pagewire_pool::PoolMonitor;
 
 use super::{Card, Running, config, eventually, pool, serve_on, space};
 
@@ -107,15 +108,22 @@ impl Bench {
 
     /// Everything stops, and nothing is left anywhere.
     pub(crate) fn finish(self) {
-        let Bench { a, b, mut pool, .. } = self;
+        let inflight: Vec<u64> = self.stop().iter().map(|pool| pool.stats().inflight()).collect();
+        assert!(inflight.iter().all(|&fragments| fragments == 0), "{inflight:?} fragments are out");
+    }
+
+    /// Everything stops, with packets out or not. Gives the pools of what was received, and that of what was sent.
+    pub(crate) fn stop(self) -> Vec<PoolMonitor> {
+        let Bench { mut a, mut b, mut pool, .. } = self;
         let mut monitors = Vec::new();
-        for End { mut rx, mut tx, mut port, running } in [a, b] {
-            for queue in &mut tx {
-                eventually("reports of all that was sent", || {
-                    queue.reclaim();
-                    queue.pending() == 0
-                });
-            }
+        // Of both first: a card whose neighbour has gone has no link, and sends nothing.
+        for queue in a.tx.iter_mut().chain(&mut b.tx) {
+            eventually("reports of all that was sent", || {
+                queue.reclaim();
+                queue.pending() == 0
+            });
+        }
+        for End { mut rx, tx, mut port, running } in [a, b] {
             monitors.extend(rx.iter_mut().map(|queue| queue.pool().monitor()));
             drop((rx, tx));
             port.stop().unwrap();
@@ -123,8 +131,7 @@ impl Bench {
         }
         pool.trim();
         monitors.push(pool.monitor());
-        let inflight: Vec<u64> = monitors.iter().map(|pool| pool.stats().inflight()).collect();
-        assert!(inflight.iter().all(|&fragments| fragments == 0), "{inflight:?} fragments are out");
+        monitors
     }
 }
 

@@ -6,6 +6,7 @@
 pub(crate) mod bench;
 pub(crate) mod flood;
 pub(crate) mod liar;
+pub(crate) mod memory;
 pub(crate) mod mutator;
 pub(crate) mod neighbour;
 pub(crate) mod packets;

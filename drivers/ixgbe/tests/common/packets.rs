@@ -113,11 +113,16 @@ pub(crate) fn tcp_header(sequence_number: u32) -> TcpHeader {
 /// Where the sequence numbers of packets to be cut begin: soon after, they begin anew.
 const SEQUENCE: u32 = u32::MAX - 2000;
 
-/// A packet to be cut, with garbage in every field that the card or the driver fills in.
-pub(crate) fn whole(flow: Flow, data: &[u8]) -> Vec<u8> {
+/// What [`segments`] are parts of.
+pub(crate) fn uncut(flow: Flow, data: &[u8]) -> Vec<u8> {
     let mut header = tcp_header(SEQUENCE);
     (header.psh, header.fin) = (true, true);
-    let mut packet = flow.tcp(&header, &[]);
+    flow.tcp(&header, data)
+}
+
+/// A packet to be cut, with garbage in every field that the card or the driver fills in.
+pub(crate) fn whole(flow: Flow, data: &[u8]) -> Vec<u8> {
+    let mut packet = uncut(flow, &[]);
     let (l3, l4) = (ETHERNET, flow.l4());
     packet[l4 + 16..l4 + 18].fill(0xa5);
     match flow.v6 {
