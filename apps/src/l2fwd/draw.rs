@@ -182,6 +182,13 @@ pub(crate) fn rate(value: f64) -> String {
     if value < 1e5 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
+/// What is drawn, as text: a string a line.
+pub(crate) fn lines(buffer: &Buffer) -> Vec<String> {
+    let Rect { width, height, .. } = buffer.area;
+    let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+    (0..height).map(row).collect()
+}
+
 /// Counts of ten digits and more in thousands or millions.
 pub(crate) fn count(value: u64) -> String {
     match value {
@@ -193,9 +200,6 @@ pub(crate) fn count(value: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ratatui::Terminal;
-    use ratatui::backend::TestBackend;
-
     use super::super::report::{PoolReport, QueueReport};
     use super::*;
 
@@ -251,18 +255,11 @@ mod tests {
 
     /// What is on a screen of some size, a string a line.
     fn lines(width: u16, height: u16, ports: usize) -> Vec<String> {
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
+        let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
         let notes: Vec<String> = (0..9).map(|number| format!("message {number}")).collect();
-        let report = report(ports);
-        terminal
-            .draw(|frame| {
-                let bottom = Bottom { title: "messages", lines: &notes, last: true };
-                draw(frame.buffer_mut(), "pagewire l2fwd  4.2 s of 10 s", "q: end", &report, &bottom)
-            })
-            .expect("it draws");
-        let buffer = terminal.backend().buffer();
-        let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
-        (0..height).map(row).collect()
+        let bottom = Bottom { title: "messages", lines: &notes, last: true };
+        draw(&mut buffer, "pagewire l2fwd  4.2 s of 10 s", "q: end", &report(ports), &bottom);
+        super::lines(&buffer)
     }
 
     #[test]

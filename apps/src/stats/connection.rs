@@ -177,7 +177,7 @@ mod tests {
         let mut connection = Connection::new(server);
         connection.answer(vec![b'x'; 1 << 22]);
         assert!(!connection.is_over());
-        let mut taken = vec![0; 1 << 20];
+        let mut taken = vec![0; 1 << 16];
         client.read_exact(&mut taken).expect("some of it");
         connection.go_on();
         assert!(!connection.is_over());

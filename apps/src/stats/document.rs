@@ -71,8 +71,8 @@ struct Now<'a> {
 /// What the thread that has the ports said last.
 pub(super) struct Snapshot {
     pub(super) taken: Instant,
-    /// Since the one before it: what rates are of.
-    pub(super) interval: Duration,
+    /// Seconds since the one before it: what rates are of.
+    pub(super) interval: f64,
     pub(super) sections: Map<String, Value>,
 }
 
@@ -87,7 +87,7 @@ struct Aged<'a> {
 impl Snapshot {
     fn aged(&self) -> Aged<'_> {
         let Snapshot { taken, interval, sections } = self;
-        Aged { age: taken.elapsed().as_secs_f64(), interval: interval.as_secs_f64(), sections }
+        Aged { age: taken.elapsed().as_secs_f64(), interval: *interval, sections }
     }
 }
 

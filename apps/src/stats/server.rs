@@ -18,7 +18,7 @@ use pagewire_pci::vfio_user::transport::peer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::geteuid;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::connection::{Connection, Wants};
 use super::document::{Get, Looks, Process, Snapshot};
@@ -72,7 +72,7 @@ impl Statistics {
     }
 
     /// To be called now and then by the thread that has the ports: reads them if somebody asks. What `read` gives becomes part
-    /// of the document, an object; it is told how long ago it was asked before.
+    /// of the document: an object, with the `seconds` since the start at which it was read.
     pub(crate) fn tick<T: Serialize>(&self, read: impl FnOnce() -> T) {
         let Some(Served { shared, .. }) = &self.served else { return };
         if !shared.wanted.load(Ordering::Relaxed) || !shared.wanted.swap(false, Ordering::Relaxed) {
@@ -82,14 +82,13 @@ impl Statistics {
             Ok(Value::Object(sections)) => sections,
             other => return log::error!("statistics that are no object: {other:?}"),
         };
-        let taken = Instant::now();
+        // By the clock that rates are made with.
+        let seconds =
+            |sections: &Map<String, Value>| sections.get("seconds").and_then(Value::as_f64).unwrap_or(0.0);
         let mut snapshot = shared.snapshot();
-        let before = snapshot.as_ref().map(|before| before.taken);
-        let interval = before.map_or_else(
-            || Duration::from_secs_f64(sections["seconds"].as_f64().unwrap_or(0.0)),
-            |before| taken - before,
-        );
-        *snapshot = Some(Arc::new(Snapshot { taken, interval, sections }));
+        let before = snapshot.as_ref().map_or(0.0, |before| seconds(&before.sections));
+        let interval = seconds(&sections) - before;
+        *snapshot = Some(Arc::new(Snapshot { taken: Instant::now(), interval, sections }));
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Found, What};
 use crate::l2fwd::Report;
-use crate::l2fwd::draw::{Bottom, count, draw, head, rate, section, table};
+use crate::l2fwd::draw::{Bottom, count, draw, head, lines, rate, section, table};
 
 /// Columns where there is no terminal.
 const PAPER: u16 = 100;
@@ -28,9 +28,7 @@ impl Found {
         let width = terminal::size().map_or(PAPER, |(columns, _)| columns.max(40));
         let mut buffer = Buffer::empty(Rect::new(0, 0, width, self.height()));
         self.draw(&mut buffer, what, "");
-        let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
-        let text = (0..buffer.area.height).map(row).collect::<Vec<_>>().join("\n");
-        text.trim_end().to_owned() + "\n"
+        lines(&buffer).join("\n").trim_end().to_owned() + "\n"
     }
 
     /// Lines that are enough for everything.
@@ -140,14 +138,14 @@ fn one(buffer: &mut Buffer, document: &Value, keys: &str) {
         let mut page = Page::new(buffer, &title, keys);
         return page.section("it has opened no ports yet, or waits for a device", Vec::new());
     };
-    let mut lines: Vec<String> = list(document, "cores").iter().flat_map(core).collect();
+    let mut bottom: Vec<String> = list(document, "cores").iter().flat_map(core).collect();
     for port in &report.ports {
-        lines.push(format!("port {}: {} ({})", port.port, port.name, port.driver));
-        lines.push(format!("  {}, link {}", port.mac, port.link));
+        bottom.push(format!("port {}: {} ({})", port.port, port.name, port.driver));
+        bottom.push(format!("  {}, link {}", port.mac, port.link));
         let counters = port.xstats.iter().filter(|(_, value)| value.as_u64() != Some(0));
-        lines.extend(counters.map(|(name, value)| format!("  {name} {value}")));
+        bottom.extend(counters.map(|(name, value)| format!("  {name} {value}")));
     }
-    let bottom = Bottom { title: "cores and counters", lines: &lines, last: false };
+    let bottom = Bottom { title: "cores and counters", lines: &bottom, last: false };
     draw(buffer, &title, keys, &report, &bottom);
 }
 
@@ -244,5 +242,67 @@ fn duration(seconds: f64) -> String {
         100.0..6_000.0 => format!("{:.1} min", seconds / 60.0),
         6_000.0..360_000.0 => format!("{:.1} h", seconds / 3_600.0),
         _ => format!("{:.1} d", seconds / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pools_fit_a_common_terminal_and_orphans_are_marked() {
+        let pool = |name: &str, life: &str| {
+            json!({
+                "name": name, "life": life, "fragments": 2112, "inflight": 960, "alloc_fast": 135_278, "alloc_slow": 960,
+                "ages": { "counts": [3, 2, 1, 0, 0, 7], "oldest": 7_200.0 },
+            })
+        };
+        let pools = [pool("port0", "open"), pool("port1", "orphan")];
+        let documents = vec![json!({ "process": { "id": "l2fwd-12345" }, "pools": pools })];
+        let found = Found { documents, silent: vec!["l2fwd-9: no whole answer".into()] };
+        let mut buffer = Buffer::empty(Rect::new(0, 0, 80, 12));
+        found.draw(&mut buffer, What::Pools, "q: end");
+        let expected = "
+ pagewire stats pools                                                    q: end
+ pools               fragments in flight    oldest     empty    denied     stale
+ l2fwd-12345 port0        2112       960     2.0 h         0         0         0
+ …12345 port1 orphan      2112       960     2.0 h         0         0         0
+ out for                 < 1 s    < 10 s   < 1 min  < 10 min     < 1 h    longer
+ l2fwd-12345 port0           3         2         1         0         0         7
+ …12345 port1 orphan         3         2         1         0         0         7
+ since the start          fast      slow   refills    cached      ring   batches
+ l2fwd-12345 port0      135278       960         0         0         0         0
+ …12345 port1 orphan    135278       960         0         0         0         0
+ no answer
+ l2fwd-9: no whole answer";
+        assert_eq!(lines(&buffer).join("\n"), expected.trim_start_matches('\n'));
+    }
+
+    #[test]
+    fn nothing_that_a_process_says_panics() {
+        let odd = [
+            json!(null),
+            json!({ "cards": [1, {}], "process": 3 }),
+            json!({ "cores": [{}], "pools": [{}], "seconds": 1 }),
+            json!({ "process": { "id": "\u{1b}[2J" }, "pools": [{ "ages": { "counts": "x", "oldest": -1 } }] }),
+        ];
+        for document in odd {
+            for what in [What::All, What::Pools] {
+                let found = Found { documents: vec![document.clone()], silent: Vec::new() };
+                assert!(!found.text(what).contains('\u{1b}'));
+                for (width, height) in [(1, 1), (20, 3), (80, 24)] {
+                    found.draw(&mut Buffer::empty(Rect::new(0, 0, width, height)), what, "q: end");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_short() {
+        let all = [0.0, 99.94, 100.0, 5_999.0, 6_000.0, 359_999.0, 1e6].map(duration);
+        assert_eq!(all, ["0.0 s", "99.9 s", "1.7 min", "100.0 min", "1.7 h", "100.0 h", "11.6 d"]);
+        assert!(all.iter().all(|text| text.len() <= 9));
     }
 }
