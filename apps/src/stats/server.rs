@@ -75,7 +75,7 @@ impl Statistics {
     /// of the document: an object, with the `seconds` since the start at which it was read.
     pub(crate) fn tick<T: Serialize>(&self, read: impl FnOnce() -> T) {
         let Some(Served { shared, .. }) = &self.served else { return };
-        if !shared.wanted.load(Ordering::Relaxed) || !shared.wanted.swap(false, Ordering::Relaxed) {
+        if !shared.wanted.load(Ordering::Relaxed) {
             return;
         }
         let sections = match serde_json::to_value(read()) {
@@ -89,6 +89,8 @@ impl Statistics {
         let before = snapshot.as_ref().map_or(0.0, |before| seconds(&before.sections));
         let interval = seconds(&sections) - before;
         *snapshot = Some(Arc::new(Snapshot { taken: Instant::now(), interval, sections }));
+        // Only now: who asked meanwhile has what there is to have.
+        shared.wanted.store(false, Ordering::Relaxed);
     }
 }
 
