@@ -70,16 +70,18 @@ impl Burst {
         let start = self.packets.len();
         let packets = self.packets.as_mut_ptr();
         let (mut added, mut taken) = (0, 0);
+        // Should `next` panic, the fragments and what was added leak: nobody has them twice.
+        let mut lent = offer.lend();
         while added < count {
             // SAFETY: each round takes one fragment at most, and there are `count`.
-            let fresh = unsafe { offer.lend(&mut taken) };
+            let fresh = unsafe { lent.fresh(&mut taken) };
             let Some(packet) = next(added, fresh) else { break };
-            // SAFETY: start + added is within the capacity. Should `next` panic, what was added leaks, and is not dropped twice.
+            // SAFETY: start + added is within the capacity.
             unsafe { packets.add(start + added).write(packet) };
             added += 1;
         }
         // SAFETY: so many have been taken.
-        unsafe { offer.advance(taken) };
+        unsafe { lent.give_back(taken) };
         // SAFETY: that many packets have been written.
         unsafe { self.packets.set_len(start + added) };
         added

@@ -311,33 +311,48 @@ pub struct Batch<'a> {
     pool: &'a mut Pool,
 }
 
-impl Batch<'_> {
+impl<'p> Batch<'p> {
     /// Bytes in each fragment.
     #[inline(always)]
     pub fn fragment_size(&self) -> usize {
         self.pool.fragment_size()
     }
 
+    /// All fragments, none of which is the batch's any more until some are [given back](Lent::give_back).
+    #[inline(always)]
+    pub(crate) fn lend<'a>(&'a mut self) -> Lent<'a, 'p> {
+        let first = std::mem::replace(&mut self.next, self.end);
+        Lent { first, batch: self }
+    }
+}
+
+/// The fragments of a batch while a receive loop takes some of them.
+pub(crate) struct Lent<'a, 'p> {
+    first: *const MaybeUninit<NonNull<Record>>,
+    batch: &'a mut Batch<'p>,
+}
+
+impl Lent<'_, '_> {
     /// The fragment after the first `taken`, which is counted there if it is taken.
     ///
     /// # Safety
     ///
-    /// The batch has more than `taken`, and it [advances](Batch::advance) by them before it is used otherwise.
+    /// There are more than `taken`.
     #[inline(always)]
-    pub(crate) unsafe fn lend<'a>(&'a self, taken: &'a mut usize) -> Fresh<'a> {
+    pub(crate) unsafe fn fresh<'a>(&'a mut self, taken: &'a mut usize) -> Fresh<'a> {
         // SAFETY: below `end`, so in the cache, which is borrowed, and a free fragment.
-        Fresh { fragment: unsafe { (*self.next.add(*taken)).assume_init() }, taken }
+        Fresh { fragment: unsafe { (*self.first.add(*taken)).assume_init() }, taken }
     }
 
-    /// Those are no longer the batch's.
+    /// Give back all but the first `taken`.
     ///
     /// # Safety
     ///
-    /// The batch has `taken` or more.
+    /// There are `taken` or more, and no more have been taken.
     #[inline(always)]
-    pub(crate) unsafe fn advance(&mut self, taken: usize) {
+    pub(crate) unsafe fn give_back(self, taken: usize) {
         // SAFETY: no more than `end`.
-        self.next = unsafe { self.next.add(taken) };
+        self.batch.next = unsafe { self.first.add(taken) };
     }
 }
 

@@ -10,7 +10,7 @@ use pagewire_ethdev::{FlowAction, FlowLimits, FlowProtocol, FlowRule};
 use crate::registers::*;
 
 /// What rules the card can follow.
-pub(crate) const FLOWS: FlowLimits = FlowLimits { rules: FTQF.count, priorities: 8, ipv6: false, drop: true };
+pub(crate) const FLOWS: FlowLimits = FlowLimits { rules: FTQF.count, priorities: 7, ipv6: false, drop: true };
 /// The queue that nobody enables: beyond all that can be started.
 const DROP_QUEUE: u32 = 127;
 /// The registers of a filter, that which makes it valid last.
@@ -44,7 +44,9 @@ fn words(rule: &FlowRule) -> [u32; 5] {
         _ => 0,
     };
     let port = |port: Option<u16>| u32::from(port.unwrap_or(0).swap_bytes());
-    let mut filter = ftqf::ENABLE | ftqf::ANY_POOL | u32::from(rule.priority) << ftqf::PRIORITY_SHIFT;
+    // The card's lowest is 1; 0 is reserved.
+    let priority = u32::from(rule.priority) + 1;
+    let mut filter = ftqf::ENABLE | ftqf::ANY_POOL | priority << ftqf::PRIORITY_SHIFT;
     filter |= match rule.protocol {
         Some(FlowProtocol::Tcp) => ftqf::TCP,
         Some(FlowProtocol::Udp) => ftqf::UDP,

@@ -16,7 +16,7 @@ const STRETCH: Duration = Duration::from_millis(1);
 /// Clocks after which a module that waits for the rest of a byte has had it.
 const RECOVERY_CLOCKS: usize = 9;
 
-/// Nobody acknowledged.
+/// Nobody acknowledged, or the clock was held down.
 #[derive(Debug)]
 pub(crate) struct NoAnswer;
 
@@ -25,15 +25,18 @@ pub(crate) struct Bus<'a> {
     registers: &'a Registers,
     /// Levels driven.
     driven: u32,
+    /// The clock did not rise in time: the transfer is over.
+    held: bool,
 }
 
 impl<'a> Bus<'a> {
     pub(crate) fn new(registers: &'a Registers) -> Bus<'a> {
-        Bus { registers, driven: i2cctl::CLK_OUT | i2cctl::DATA_OUT }
+        Bus { registers, driven: i2cctl::CLK_OUT | i2cctl::DATA_OUT, held: false }
     }
 
     /// Read bytes from `offset` on of the device at `address`, which is eight bits with the lowest 0.
     pub(crate) fn read(&mut self, address: u8, offset: u8, into: &mut [u8]) -> Result<(), NoAnswer> {
+        self.held = false;
         let done = self.transfer(address, offset, into);
         if done.is_err() {
             self.recover();
@@ -53,6 +56,9 @@ impl<'a> Bus<'a> {
             *byte = (0..8).fold(0, |bits, _| bits << 1 | u8::from(self.bit(true)));
             // The last byte is not acknowledged: no more are wanted.
             self.bit(number + 1 == count);
+            if self.held {
+                return Err(NoAnswer);
+            }
         }
         Ok(())
     }
@@ -77,7 +83,7 @@ impl<'a> Bus<'a> {
         for number in (0..8).rev() {
             self.bit(byte >> number & 1 != 0);
         }
-        match self.bit(true) {
+        match self.bit(true) || self.held {
             false => Ok(()),
             true => Err(NoAnswer),
         }
@@ -104,7 +110,8 @@ impl<'a> Bus<'a> {
         self.drive(i2cctl::CLK_OUT, true);
         let limit = Instant::now() + STRETCH;
         let mut lines = self.registers.read(I2CCTL);
-        while lines & i2cctl::CLK_IN == 0 && Instant::now() < limit {
+        while lines & i2cctl::CLK_IN == 0 && !self.held {
+            self.held = Instant::now() >= limit;
             lines = self.registers.read(I2CCTL);
         }
         lines

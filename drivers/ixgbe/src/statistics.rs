@@ -4,7 +4,7 @@
 
 use pagewire_ethdev::counters;
 
-// name                            register   offset (high half, or array)
+// name                            register   offset (high half and its bits, or array)
 counters! {
     "rx_crc_errors"                CRCERRS    0x4000;
     "rx_illegal_byte_errors"       ILLERRC    0x4004;
@@ -31,8 +31,8 @@ counters! {
     "rx_broadcast_packets"         BPRC       0x4078;
     "rx_multicast_packets"         MPRC       0x407c;
     "tx_good_packets"              GPTC       0x4080;
-    "rx_good_bytes"                GORC       0x4088 + 0x408c;
-    "tx_good_bytes"                GOTC       0x4090 + 0x4094;
+    "rx_good_bytes"                GORC       0x4088 + 0x408c & 0xf;
+    "tx_good_bytes"                GOTC       0x4090 + 0x4094 & 0xf;
     "rx_undersize_packets"         RUC        0x40a4;
     "rx_fragments"                 RFC        0x40a8;
     "rx_oversize_packets"          ROC        0x40ac;
@@ -40,7 +40,7 @@ counters! {
     "rx_management_packets"        MNGPRC     0x40b4;
     "rx_management_dropped_packets" MNGPDC    0x40b8;
     "tx_management_packets"        MNGPTC     0xcf90;
-    "rx_total_bytes"               TOR        0x40c0 + 0x40c4;
+    "rx_total_bytes"               TOR        0x40c0 + 0x40c4 & 0xf;
     "rx_total_packets"             TPR        0x40d0;
     "tx_total_packets"             TPT        0x40d4;
     "tx_size_64_packets"           PTC64      0x40d8;
@@ -53,9 +53,9 @@ counters! {
     "tx_broadcast_packets"         BPTC       0x40f4;
     "rx_checksum_errors"           XEC        0x4120;
     "rx_dma_packets"               RXDGPC     0x2f50;
-    "rx_dma_bytes"                 RXDGBC     0x2f54 + 0x2f58;
+    "rx_dma_bytes"                 RXDGBC     0x2f54 + 0x2f58 & 0xf;
     "tx_dma_packets"               TXDGPC     0x87a0;
-    "tx_dma_bytes"                 TXDGBC     0x87a4 + 0x87a8;
+    "tx_dma_bytes"                 TXDGBC     0x87a4 + 0x87a8 & 0xf;
 }
 
 /// Frames that there was no room for: in the packet buffer, or in a queue that drops.

@@ -91,10 +91,10 @@ fn the_higher_priority_wins_and_drops_are_counted_apart() {
     let mut bench = bench();
     let sctp = FlowRule { protocol: Some(FlowProtocol::Sctp), ..FlowRule::new(FlowAction::Queue(2)) };
     let rules = [
-        FlowRule { priority: 1, ..FlowRule::new(FlowAction::Drop) },
-        FlowRule { priority: 5, ..sctp },
-        FlowRule { priority: 7, source: ip(9), action: FlowAction::Queue(0), ..sctp },
-        FlowRule { priority: 6, source: ip(9), action: FlowAction::Drop, ..sctp },
+        FlowRule { priority: 0, ..FlowRule::new(FlowAction::Drop) },
+        FlowRule { priority: 4, ..sctp },
+        FlowRule { priority: 6, source: ip(9), action: FlowAction::Queue(0), ..sctp },
+        FlowRule { priority: 5, source: ip(9), action: FlowAction::Drop, ..sctp },
     ];
     let data = payload(80);
     let packets = [1, 9].map(|host| Flow { hosts: (host, 2), ..Flow::new(false) }.sctp(&data));
@@ -144,7 +144,7 @@ fn what_the_card_cannot_follow_is_refused_and_a_stop_forgets() {
             FlowRule { source: Some("fd01::1".parse().unwrap()), ..rule },
             "address fd01::1 is not possible; the port has rules for IPv4",
         ),
-        (FlowRule { priority: 8, ..rule }, "priority 8 is not possible; the port has priorities 0 to 7"),
+        (FlowRule { priority: 7, ..rule }, "priority 7 is not possible; the port has priorities 0 to 6"),
         (FlowRule::new(FlowAction::Queue(4)), "queue 4 is not possible; the port has 4 receive queues"),
     ] {
         let error = bench.b.port.set_flows(&[FlowRule::new(FlowAction::Drop), bad]).unwrap_err();

@@ -249,7 +249,7 @@ impl Open {
             }
             self.segments += u32::from(std::mem::take(&mut begins));
             let (part, after) = rest.split_at(rest.len().min(size - self.fill));
-            let _ = bus.write(self.buffer + self.fill as u64, part);
+            let _ = bus.write(self.buffer.wrapping_add(self.fill as u64), part);
             self.fill += part.len();
             rest = after;
         }

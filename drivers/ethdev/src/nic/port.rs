@@ -306,8 +306,8 @@ impl<C: Card> Port for Nic<C> {
         self.update_statistics();
         let mut stats = Stats::from_queues(&self.rx_queue_stats(), &self.tx_queue_stats());
         stats.rx_missed = self.statistics.sum(C::RX_MISSED);
-        stats.rx_errors += self.statistics.sum(C::RX_ERRORS);
-        stats.tx_errors += self.statistics.sum(C::TX_ERRORS);
+        stats.rx_errors = stats.rx_errors.saturating_add(self.statistics.sum(C::RX_ERRORS));
+        stats.tx_errors = stats.tx_errors.saturating_add(self.statistics.sum(C::TX_ERRORS));
         stats
     }
 

@@ -10,24 +10,26 @@ pub struct Counter {
     pub name: &'static str,
     /// Its register; of an array, the sum is counted.
     pub low: Register,
-    /// Its upper 32 bits, read after the lower ones, which clears both.
+    /// Its upper half, read after the lower one, which clears both.
     pub high: Option<Register>,
+    /// Bits of the upper half that count.
+    pub high_mask: u32,
 }
 
-/// Makes `COUNTERS`, a table of [`Counter`](crate::nic::Counter)s: name, register and its offset, and where its upper half lies or how
-/// long its array is.
+/// Makes `COUNTERS`, a table of [`Counter`](crate::nic::Counter)s: name, register and its offset, and where its upper half lies, with
+/// the mask of what it has if not all 32 bits, or how long its array is.
 ///
 /// ```
 /// pagewire_ethdev::counters! {
 ///     "rx_crc_errors"     CRCERRS 0x4000;
-///     "rx_good_bytes"     GORC    0x4088 + 0x408c;
+///     "rx_good_bytes"     GORC    0x4088 + 0x408c & 0xf;
 ///     "rx_missed_packets" RXMPC   0x3fa0 [4 x 8];
 /// }
-/// assert_eq!((COUNTERS.len(), COUNTERS[2].low.count), (3, 8));
+/// assert_eq!((COUNTERS.len(), COUNTERS[1].high_mask, COUNTERS[2].low.count), (3, 0xf, 8));
 /// ```
 #[macro_export]
 macro_rules! counters {
-    ($($name:literal $register:ident $low:literal $(+ $high:literal)? $([$stride:literal x $count:literal])?;)*) => {
+    ($($name:literal $register:ident $low:literal $(+ $high:literal $(& $mask:literal)?)? $([$stride:literal x $count:literal])?;)*) => {
         pub(crate) const COUNTERS: &[$crate::nic::Counter] = &[$({
             #[allow(unused_mut, unused_assignments)]
             let mut high = None;
@@ -41,6 +43,7 @@ macro_rules! counters {
                     count: 1 $(* $count)?,
                 },
                 high,
+                high_mask: u32::MAX $($(& $mask)?)?,
             }
         }),*];
     };
@@ -64,10 +67,10 @@ impl Statistics {
         }
     }
 
-    /// Add what the registers have counted since they were last read.
+    /// Add what the registers have counted since they were last read. Whatever they say, totals never go down.
     pub(super) fn update(&mut self, registers: &Registers) {
         for (total, counter) in self.totals.iter_mut().zip(self.counters) {
-            *total = total.wrapping_add(counter.read(registers));
+            *total = total.saturating_add(counter.read(registers));
         }
     }
 
@@ -75,7 +78,7 @@ impl Statistics {
     pub(super) fn sum(&self, names: &[&str]) -> u64 {
         let named =
             self.counters.iter().zip(&self.totals).filter(|(counter, _)| names.contains(&counter.name));
-        named.map(|(_, total)| total).sum()
+        named.fold(0, |sum, (_, total)| sum.saturating_add(*total))
     }
 
     pub(super) fn xstats(&self) -> impl Iterator<Item = XStat> {
@@ -94,6 +97,42 @@ impl Counter {
             value => u64::from(value),
         };
         let low: u64 = (0..self.low.count).map(|index| read(self.low, index)).sum();
-        low + self.high.map_or(0, |high| read(high, 0) << 32)
+        let high = self.high.map_or(0, |high| read(high, 0) & u64::from(self.high_mask));
+        low.saturating_add(high << 32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pagewire_pci::{AddressSpace, AddressSpaceOptions, mock};
+
+    use super::super::testing::plain::Memory;
+    use super::*;
+
+    crate::counters! {
+        "frames"   FRAMES   0x2000 [4 x 2];
+        "bytes"    BYTES    0x2008 + 0x200c;
+        "36 bits"  NARROW   0x2010 + 0x2014 & 0xf;
+    }
+
+    /// Registers that say what they like: no total goes down, and none takes more than its register has bits.
+    #[test]
+    fn totals_only_grow() {
+        let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
+        let (function, card) = mock::open(&space, (1, 2), 0x2000..0x3000, Memory).unwrap();
+        let registers = Registers::new(function.bar(0).unwrap());
+        let mut statistics = Statistics::new(COUNTERS);
+        let mut update = |value| {
+            (0x2000..0x2018).step_by(4).for_each(|offset| card.set(offset, value));
+            statistics.update(&registers);
+            statistics.xstats().map(|stat| stat.value).collect::<Vec<u64>>()
+        };
+        assert_eq!(update(5), [10, 5 << 32 | 5, 5 << 32 | 5]);
+        // Nobody is there.
+        assert_eq!(update(u32::MAX), [10, 5 << 32 | 5, 5 << 32 | 5]);
+        let most = u64::from(u32::MAX - 1);
+        assert_eq!(update(u32::MAX - 1), [10 + 2 * most, u64::MAX, (5 << 32 | 5) + (0xe << 32 | most)]);
+        assert_eq!(update(0), [10 + 2 * most, u64::MAX, (5 << 32 | 5) + (0xe << 32 | most)]);
+        assert_eq!(statistics.sum(&["bytes", "frames"]), u64::MAX);
     }
 }

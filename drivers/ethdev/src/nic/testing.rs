@@ -91,6 +91,7 @@ pub fn burst(packet: Packet) -> Burst {
 }
 
 /// SplitMix64: the same sequence for the same seed.
+#[derive(Clone)]
 pub struct Random(u64);
 
 impl Random {
@@ -100,6 +101,11 @@ impl Random {
         let now = || std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
         let seed = std::env::var("PAGEWIRE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now);
         println!("PAGEWIRE_SEED={seed}");
+        Random(seed)
+    }
+
+    /// The sequence of this seed: one that another thread goes through, say.
+    pub fn seeded(seed: u64) -> Random {
         Random(seed)
     }
 

@@ -5,7 +5,7 @@ use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
 use pagewire_models::wire::pair;
 use pagewire_pci::AddressSpace;
 
-use super::{Running, config, eventually, pool, serve_on, space};
+use super::{Card, Running, config, eventually, pool, serve_on, space};
 
 /// A started port.
 pub(crate) struct End {
@@ -25,10 +25,19 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(mapped: bool, change: impl Fn(&AddressSpace, &mut PortConfig)) -> Bench {
+        Bench::spoiled(mapped, change, |_| ())
+    }
+
+    /// With something wrong with both cards.
+    pub(crate) fn spoiled(
+        mapped: bool,
+        change: impl Fn(&AddressSpace, &mut PortConfig),
+        spoil: impl Fn(&mut Card),
+    ) -> Bench {
         let space = space();
         let (one, two) = pair();
         let end = |number, wire| {
-            let running = serve_on(mapped, number, Box::new(wire), |_| ());
+            let running = serve_on(mapped, number, Box::new(wire), &spoil);
             let mut port = running.open_in(&space).unwrap();
             let mut config = config(&space);
             change(&space, &mut config);
@@ -72,6 +81,17 @@ impl Bench {
     /// Packets of one segment each.
     pub(crate) fn packets<'a>(&mut self, frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<Packet> {
         frames.into_iter().map(|data| self.packet(data, &[data.len()])).collect()
+    }
+
+    /// Frames in so many rounds of 40, which arrive as they were sent.
+    pub(crate) fn pass_all(&mut self, rounds: usize) {
+        let to = self.b.port.info().mac;
+        for round in 0..rounds {
+            let frames: Vec<Vec<u8>> = (0..40).map(|n| frame(to, 60 + (round * 40 + n) % 1459)).collect();
+            let packets = self.packets(&frames);
+            let got: Vec<_> = self.pass(packets, frames.len()).iter().flatten().map(bytes).collect();
+            assert!(got == frames, "round {round}: other frames than were sent");
+        }
     }
 
     /// One frame of one segment.

@@ -4,10 +4,14 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod flood;
+pub(crate) mod liar;
+pub(crate) mod mutator;
+pub(crate) mod neighbour;
 pub(crate) mod packets;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,12 +19,14 @@ use std::time::{Duration, Instant};
 use pagewire_ethdev::{Error, Pool, PortConfig};
 use pagewire_ixgbe::Ixgbe;
 use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model};
-use pagewire_models::server::{Server, ServerOptions, Stopper};
+use pagewire_models::server::{Counters, Server, ServerOptions, Stopper};
 use pagewire_models::wire::{Open, Wire};
 use pagewire_models::{Function, Host, Region, RegionInfo};
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 use pagewire_pool::{PageSize, PoolConfig};
 use tempfile::TempDir;
+
+use liar::{Liar, Ring, Through};
 
 /// What is wrong with the card: any of these.
 pub(crate) mod fault {
@@ -52,15 +58,26 @@ pub(crate) mod fault {
     pub(crate) const NEVER_DRY: u32 = 1 << 12;
     /// The firmware's veto over the link.
     pub(crate) const VETO: u32 = 1 << 13;
+    /// The configuration space reads as all ones, but for the command register: the server asks the card for it too.
+    pub(crate) const GONE_FROM_THE_BUS: u32 = 1 << 15;
     /// RXDCTL of queue 1 does not show that it is disabled.
     pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
 }
+
+/// Polls between two looks where the rings are.
+const LOOK: u32 = 64;
+/// The command register in the configuration space.
+const COMMAND: u64 = 4;
 
 /// The model between us and its faults.
 pub(crate) struct Card {
     pub(crate) model: Model,
     pub(crate) device_id: u16,
-    faults: Arc<AtomicU32>,
+    pub(crate) liar: Box<dyn Liar>,
+    pub(crate) faults: Arc<AtomicU32>,
+    lying: Arc<AtomicBool>,
+    rings: Vec<Ring>,
+    polls: u32,
 }
 
 impl Function for Card {
@@ -82,8 +99,17 @@ impl Function for Card {
                 }
             }
         }
+        if self.faults.load(Relaxed) & fault::GONE_FROM_THE_BUS != 0
+            && region == Region::Config
+            && offset != COMMAND
+        {
+            data.fill(0xff);
+        }
         if let (Region::Bar(0), Ok(bytes)) = (region, <[u8; 4]>::try_from(&*data)) {
-            let value = self.spoil(offset, u32::from_le_bytes(bytes));
+            let mut value = self.spoil(offset, u32::from_le_bytes(bytes));
+            if self.lying.load(Relaxed) {
+                value = self.liar.read(offset, value);
+            }
             data.copy_from_slice(&value.to_le_bytes());
         }
     }
@@ -96,7 +122,22 @@ impl Function for Card {
         if (region, offset) == (Region::Bar(0), 0x10140) && data[0] & 1 == 0 {
             self.faults.fetch_and(!fault::SMBI_HELD, Relaxed);
         }
-        self.model.write(region, offset, data, host);
+        // A queue's register, and not its tail.
+        if region == Region::Bar(0)
+            && matches!(offset, 0x1000..0x2000 | 0x6000..0x8000)
+            && offset % 0x40 != 0x18
+        {
+            self.rings.clear();
+        }
+        match <[u8; 4]>::try_from(data) {
+            Ok(bytes) if region == Region::Bar(0) && self.lying.load(Relaxed) => {
+                let mut value = u32::from_le_bytes(bytes);
+                if self.liar.written(offset, &mut value) {
+                    self.model.write(region, offset, &value.to_le_bytes(), host);
+                }
+            }
+            _ => self.model.write(region, offset, data, host),
+        }
     }
 
     fn reset(&mut self, host: &mut dyn Host) {
@@ -104,11 +145,36 @@ impl Function for Card {
     }
 
     fn poll(&mut self, host: &mut dyn Host) -> bool {
-        self.model.poll(host)
+        self.polls = self.polls.wrapping_add(1);
+        if !self.lying.load(Relaxed) {
+            return self.model.poll(host);
+        }
+        if self.rings.is_empty() || self.polls.is_multiple_of(LOOK) {
+            self.look_for_rings(host);
+        }
+        let (liar, rings) = (&mut *self.liar, &self.rings[..]);
+        let busy = self.model.poll(&mut Through { host, liar, rings });
+        liar.polled(rings, host);
+        busy
     }
 }
 
 impl Card {
+    /// The rings of the first queues, as the driver told the card.
+    fn look_for_rings(&mut self, host: &mut dyn Host) {
+        let mut read = |offset| {
+            let mut word = [0; 4];
+            self.model.read(Region::Bar(0), offset, &mut word, host);
+            u64::from(u32::from_le_bytes(word))
+        };
+        let mut ring = |receive, block: u64| {
+            let first = read(block + 4) << 32 | read(block);
+            Ring { receive, first, bytes: read(block + 8) }
+        };
+        let rings = [ring(true, 0x1000), ring(true, 0x1040), ring(false, 0x6000), ring(false, 0x6040)];
+        self.rings = rings.into_iter().filter(|ring| ring.bytes > 0).collect();
+    }
+
     fn spoil(&self, offset: u64, value: u32) -> u32 {
         let faults = self.faults.load(Relaxed);
         let has = |fault: u32| faults & fault != 0;
@@ -138,6 +204,10 @@ pub(crate) struct Running {
     pub(crate) path: PathBuf,
     pub(crate) control: Arc<Control>,
     pub(crate) faults: Arc<AtomicU32>,
+    /// Whether the card's liar is asked.
+    pub(crate) lying: Arc<AtomicBool>,
+    /// What the server counts, the DMA that it refused among it.
+    pub(crate) counters: Arc<Counters>,
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
     _folder: TempDir,
@@ -160,14 +230,23 @@ pub(crate) fn serve_on(
     let path = folder.path().join(format!("card-{number}"));
     let config = Config { mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() };
     let faults = Arc::<AtomicU32>::default();
-    let mut card = Card { model: Model::new(config, wire), device_id: 0x10fb, faults: faults.clone() };
+    let lying = Arc::<AtomicBool>::default();
+    let mut card = Card {
+        model: Model::new(config, wire),
+        device_id: 0x10fb,
+        liar: Box::new(()),
+        faults: faults.clone(),
+        lying: lying.clone(),
+        rings: Vec::new(),
+        polls: 0,
+    };
     spoil(&mut card);
     let control = card.model.control();
     let options = ServerOptions { mappable: mapped, timeout: Duration::from_secs(5) };
     let server = Server::bind(&path, options).unwrap();
-    let stopper = server.stopper();
+    let (stopper, counters) = (server.stopper(), server.counters());
     let thread = std::thread::spawn(move || server.run(&mut card).unwrap());
-    Running { path, control, faults, stopper, thread: Some(thread), _folder: folder }
+    Running { path, control, faults, lying, counters, stopper, thread: Some(thread), _folder: folder }
 }
 
 impl Running {
@@ -186,6 +265,16 @@ impl Running {
     /// From now on, or `0` for a card that works again.
     pub(crate) fn set_faults(&self, faults: u32) {
         self.faults.store(faults, Relaxed);
+    }
+
+    /// From now on everything the card says and does is its liar's, or nothing.
+    pub(crate) fn lie(&self, on: bool) {
+        self.lying.store(on, Relaxed);
+    }
+
+    /// DMA that the server refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.counters.refused_dma.load(Relaxed)
     }
 
     /// The lines of the log that name this card.
@@ -284,4 +373,12 @@ pub(crate) fn eventually(what: &str, mut is: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what} within 10 s");
         std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// Does it, and sees that it takes no longer than so many seconds.
+pub(crate) fn within<T>(seconds: u64, what: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = what();
+    assert!(start.elapsed() < Duration::from_secs(seconds), "{:?}", start.elapsed());
+    result
 }

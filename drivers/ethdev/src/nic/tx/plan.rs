@@ -254,7 +254,7 @@ impl Request {
     /// extension headers, which may name another destination.
     fn fill(&self, packet: &mut Packet) {
         let (l3, l4) = (usize::from(self.l2_len), usize::from(self.l2_len) + usize::from(self.l3_len));
-        let length = packet.len().saturating_sub(l4) as u32;
+        let longest = packet.len().saturating_sub(l4);
         let Some(data) = packet.as_mut_slice() else { return };
         if self.ip_csum && data.len() >= l3 + usize::from(IPV4_HEADER) {
             data[l3 + 10..l3 + 12].fill(0);
@@ -273,11 +273,14 @@ impl Request {
         if data.len() < at + 2 {
             return;
         }
-        let addresses = match (data[l3] >> 4, self.l3_len) {
-            (4, IPV4_HEADER) => l3 + 12..l3 + 20,
-            (6, IPV6_HEADER) => l3 + 8..l3 + 40,
+        let word = |at: usize| usize::from(u16::from_be_bytes([data[at], data[at + 1]]));
+        // IP says how long it is: behind its end a short frame is padded.
+        let (addresses, length) = match (data[l3] >> 4, self.l3_len) {
+            (4, IPV4_HEADER) => (l3 + 12..l3 + 20, word(l3 + 2).saturating_sub(IPV4_HEADER.into())),
+            (6, IPV6_HEADER) => (l3 + 8..l3 + 40, word(l3 + 4)),
             _ => return,
         };
+        let length = if (1..longest).contains(&length) { length } else { longest } as u32;
         let words =
             data[addresses].chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
         let length = if self.mss == 0 { length } else { 0 };

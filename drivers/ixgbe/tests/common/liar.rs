@@ -1,0 +1,103 @@
+//! Between the model and its driver: what a card could say and do that is not so.
+
+use pagewire_models::{DmaError, Host, Region};
+
+/// A descriptor ring as the driver told the card of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ring {
+    pub(crate) receive: bool,
+    pub(crate) first: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What a card's write to memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    /// First word of a receive descriptor: eight bytes.
+    Kind,
+    /// Second word of a receive descriptor, with the done bit: eight bytes.
+    Status,
+    /// Upper half of a transmit descriptor's second word, with the done bit: four bytes.
+    Report,
+    /// Received data.
+    Data,
+}
+
+/// What becomes of all that the card says and does. What is not overridden is left as it is.
+pub(crate) trait Liar: Send {
+    /// What the driver reads in a register that has `value`.
+    fn read(&mut self, _offset: u64, value: u32) -> u32 {
+        value
+    }
+
+    /// Whether a write to a register arrives, and as what.
+    fn written(&mut self, _offset: u64, _value: &mut u32) -> bool {
+        true
+    }
+
+    /// What the card makes of memory that it reads.
+    fn fetched(&mut self, _iova: u64, _data: &mut [u8]) {}
+
+    /// Whether a write of the card's to memory happens, and where and of what.
+    fn write(&mut self, _what: Write, _iova: &mut u64, _data: &mut [u8]) -> bool {
+        true
+    }
+
+    /// How many interrupts come for one that the card sends.
+    fn interrupts(&mut self) -> u32 {
+        1
+    }
+
+    /// The card has done its work for now. What else it could do.
+    fn polled(&mut self, _rings: &[Ring], _host: &mut dyn Host) {}
+}
+
+/// One that does not lie.
+impl Liar for () {}
+
+/// The machine behind a liar.
+pub(crate) struct Through<'a> {
+    pub(crate) host: &'a mut dyn Host,
+    pub(crate) liar: &'a mut dyn Liar,
+    pub(crate) rings: &'a [Ring],
+}
+
+impl Through<'_> {
+    fn classify(&self, iova: u64, len: usize) -> Write {
+        let ring = |ring: &&Ring| (ring.first..ring.first + ring.bytes).contains(&iova);
+        match (self.rings.iter().find(ring), len) {
+            (Some(Ring { receive: true, .. }), 8) if iova.is_multiple_of(16) => Write::Kind,
+            (Some(Ring { receive: true, .. }), 8) => Write::Status,
+            (Some(Ring { receive: false, .. }), 4) => Write::Report,
+            _ => Write::Data,
+        }
+    }
+}
+
+impl Host for Through<'_> {
+    fn dma_read(&mut self, iova: u64, data: &mut [u8]) -> Result<(), DmaError> {
+        self.host.dma_read(iova, data)?;
+        self.liar.fetched(iova, data);
+        Ok(())
+    }
+
+    fn dma_write(&mut self, mut iova: u64, data: &[u8]) -> Result<(), DmaError> {
+        let (what, mut data) = (self.classify(iova, data.len()), data.to_vec());
+        match self.liar.write(what, &mut iova, &mut data) {
+            true => self.host.dma_write(iova, &data),
+            false => Ok(()),
+        }
+    }
+
+    fn interrupt(&mut self, vector: u16) {
+        (0..self.liar.interrupts()).for_each(|_| self.host.interrupt(vector));
+    }
+
+    fn shared_read(&mut self, region: Region, offset: u64) -> u32 {
+        self.host.shared_read(region, offset)
+    }
+
+    fn shared_write(&mut self, region: Region, offset: u64, value: u32) {
+        self.host.shared_write(region, offset, value);
+    }
+}

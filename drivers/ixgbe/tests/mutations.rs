@@ -1,0 +1,390 @@
+//! A card that tells any lie, at any time: nothing panics, nothing is lost, everything ends; and another port goes on.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::flood::Flood;
+use common::mutator::{Mutator, Told};
+use common::neighbour::Neighbour;
+use common::packets::{Flow, ask, payload, whole};
+use common::{Running, eventually, headers, pool, serve_on, space};
+use pagewire_ethdev::nic::testing::{Random, packet};
+use pagewire_ethdev::{
+    Burst, FlowAction, FlowProtocol, FlowRule, MacAddr, Packet, PacketFlags, Pool, Port, PortConfig,
+    RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig, XStat,
+};
+use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
+use pagewire_pci::AddressSpace;
+use pagewire_pool::{PoolMonitor, flush_thread};
+
+/// How long a normal run tells lies. HOSTILE_MUTATIONS=1000000 has it tell a million, however long that takes.
+const NORMALLY: Duration = Duration::from_secs(15);
+
+/// What is found out about packets.
+const TOLD: RxOffloads =
+    RxOffloads::all().difference(RxOffloads::SCATTER.union(RxOffloads::HEADER_SPLIT).union(RxOffloads::LRO));
+
+/// Without a packet for this long a started port has heard the last of its card.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// What packets can ask for but segmentation.
+const REQUESTS: PacketFlags = PacketFlags::TX_IP_CSUM
+    .union(PacketFlags::TX_TCP_CSUM)
+    .union(PacketFlags::TX_UDP_CSUM)
+    .union(PacketFlags::TX_SCTP_CSUM)
+    .union(PacketFlags::TX_VLAN_INSERT);
+
+/// Longest that any call may take, by its name: what its waits are limited to, and thousands of register accesses, each of which is a
+/// message here, on a machine that does other things as well.
+const LIMITS: [(&str, Duration); 9] = [
+    ("open", Duration::from_secs(60)),
+    ("start", Duration::from_secs(60)),
+    ("stop", Duration::from_secs(30)),
+    ("drop", Duration::from_secs(30)),
+    ("link", Duration::from_secs(60)),
+    ("statistics", Duration::from_secs(30)),
+    ("filters", Duration::from_secs(30)),
+    ("receive", Duration::from_secs(5)),
+    ("transmit", Duration::from_secs(5)),
+];
+
+/// The longest that each call took, and all of them together.
+#[derive(Default)]
+struct Times(BTreeMap<&'static str, (Duration, Duration)>);
+
+impl Times {
+    fn of<T>(&mut self, name: &'static str, what: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = what();
+        let took = start.elapsed();
+        let (longest, all) = self.0.entry(name).or_default();
+        (*longest, *all) = (took.max(*longest), *all + took);
+        let (_, limit) = LIMITS.into_iter().find(|(known, _)| *known == name).expect("a limit for each");
+        assert!(took < limit, "{name} took {took:?}");
+        result
+    }
+}
+
+/// What happened.
+#[derive(Debug, Default)]
+struct Tally {
+    cards: u64,
+    not_opened: u64,
+    starts: u64,
+    not_started: u64,
+    not_stopped: u64,
+    packets: u64,
+    chains: u64,
+    sent: u64,
+    refused_dma: u64,
+    recovered: u64,
+}
+
+struct Bench {
+    random: Random,
+    told: Arc<Told>,
+    times: Times,
+    tally: Tally,
+    space: AddressSpace,
+    own: Pool,
+    /// Bytes and segments of the longest packets there are.
+    longest: (usize, usize),
+    /// Headers go to fragments of their own.
+    splits: bool,
+}
+
+#[test]
+fn a_million_mutations() {
+    let most = std::env::var("HOSTILE_MUTATIONS").ok();
+    let most: Option<u64> =
+        most.map(|most| most.parse().expect("HOSTILE_MUTATIONS is a number, such as 1000000"));
+    let neighbour = Neighbour::start();
+    let space = space();
+    let mut bench = Bench {
+        random: Random::new(),
+        told: Arc::default(),
+        times: Times::default(),
+        tally: Tally::default(),
+        own: pool(&space, 512),
+        space,
+        longest: (0, 0),
+        splits: false,
+    };
+    let start = Instant::now();
+    while most.map_or(start.elapsed() < NORMALLY, |most| bench.told.all() < most) {
+        bench.card();
+        neighbour.assert_forwards();
+    }
+    println!("{} lies in {:?}: {:?}", bench.told.all(), start.elapsed(), bench.tally);
+    println!("{:?}", bench.told.by_kind());
+    println!("calls, the longest and all: {:.1?}", bench.times.0);
+    let tally = &bench.tally;
+    // The test reaches what it is about.
+    assert!(
+        tally.packets > 1000 && tally.sent > 1000 && tally.recovered > 0 && tally.refused_dma > 0,
+        "{tally:?}"
+    );
+    bench.own.trim();
+    assert_eq!(bench.own.stats().inflight(), 0);
+    neighbour.finish();
+}
+
+impl Bench {
+    /// A card's life: opened, started a few times, and told the truth by in the end.
+    fn card(&mut self) {
+        self.tally.cards += 1;
+        let seed = self.random.next();
+        let wire = Box::new(Flood::new(self.random.next()));
+        let running = serve_on(self.random.below(4) == 0, 1, wire, |card| {
+            card.liar = Box::new(Mutator::new(seed, self.told.clone()));
+        });
+        // Most are opened by the truth: a card that lies about its EEPROM comes no further.
+        running.lie(self.random.below(4) == 0);
+        let port = self.times.of("open", || running.open_in(&self.space));
+        match port {
+            Ok(port) => self.port(&running, port),
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                self.tally.not_opened += 1;
+            }
+        }
+        self.tally.refused_dma += running.refused();
+    }
+
+    fn port(&mut self, running: &Running, mut port: Ixgbe) {
+        let mut before = port.xstats();
+        for _ in 0..=self.random.below(3) {
+            running.lie(self.random.below(3) == 0);
+            let config = self.config();
+            let pools = config.rx.iter().flat_map(|queue| [Some(&queue.pool), queue.headers.as_ref()]);
+            let monitors: Vec<PoolMonitor> = pools.flatten().map(Pool::monitor).collect();
+            self.tally.starts += 1;
+            match self.times.of("start", || port.start(config)) {
+                Ok((rx, tx)) => {
+                    running.lie(true);
+                    self.run(&mut port, rx, tx, &mut before);
+                    running.lie(self.random.below(2) == 0);
+                    self.tally.not_stopped += u64::from(self.times.of("stop", || port.stop()).is_err());
+                }
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    self.tally.not_started += 1;
+                }
+            }
+            flush_thread();
+            let out: Vec<u64> = monitors.iter().map(|pool| pool.stats().inflight()).collect();
+            assert!(out.iter().all(|&fragments| fragments == 0), "{out:?} fragments are out");
+        }
+        if self.random.below(2) == 0 {
+            running.lie(false);
+            self.recovers(&mut port);
+        }
+        self.times.of("drop", || drop(port));
+    }
+
+    /// Any configuration.
+    fn config(&mut self) -> PortConfig {
+        const MODES: [RxOffloads; 5] = [
+            RxOffloads::empty(),
+            RxOffloads::SCATTER,
+            RxOffloads::HEADER_SPLIT,
+            RxOffloads::LRO,
+            RxOffloads::HEADER_SPLIT.union(RxOffloads::SCATTER),
+        ];
+        let random = &mut self.random;
+        let mode = MODES[random.below(5) as usize];
+        // Sometimes barely enough, so that refills fail.
+        let (least, mtu, longest) = match mode {
+            RxOffloads::LRO => (64 + 32 * 64, 1500, (0xffff + 14, 64)),
+            _ if mode.contains(RxOffloads::SCATTER) => (64 + 9, 9000, (9018, 10)),
+            _ => (64 + 1, 1500, (1518, 2)),
+        };
+        let fragments = least + random.below(400) as usize;
+        let split = mode.contains(RxOffloads::HEADER_SPLIT);
+        let queue = || RxQueueConfig {
+            headers: split.then(|| headers(&self.space, fragments, 64)),
+            ..RxQueueConfig::new(pool(&self.space, fragments), 64)
+        };
+        let config = PortConfig {
+            rx: (0..=random.below(2)).map(|_| queue()).collect(),
+            tx: vec![TxQueueConfig { descriptors: 64 }],
+            mtu,
+            rx_offloads: mode | if random.below(2) == 0 { RxOffloads::empty() } else { TOLD },
+            tx_offloads: TxOffloads::all(),
+            ..PortConfig::single_queue(pool(&self.space, 64))
+        };
+        (self.longest, self.splits) = (longest, split);
+        config
+    }
+
+    /// Forward what the card says it has received, until it has told some thousand lies.
+    fn run(&mut self, port: &mut Ixgbe, mut rx: Vec<IxgbeRx>, mut tx: Vec<IxgbeTx>, before: &mut Vec<XStat>) {
+        let (told, start) = (self.told.all(), Instant::now());
+        let enough = 1000 << self.random.below(7);
+        let (mut burst, mut held) = (Burst::new(32), Vec::new());
+        // Or until nothing comes any more: the card waits for what it was not given, or we for what it has not said.
+        let (mut last, mut packets) = (start, self.tally.packets);
+        while self.told.all() < told + enough && last.elapsed() < QUIET {
+            if self.tally.packets > packets {
+                (last, packets) = (Instant::now(), self.tally.packets);
+            }
+            for rx in &mut rx {
+                self.receive(rx, &mut burst, &mut held);
+            }
+            for tx in &mut tx {
+                self.send(tx, &mut burst, &mut held);
+            }
+            if self.random.below(1000) == 0 {
+                self.control(port, before);
+            }
+            if self.random.below(50) == 0 {
+                self.balance(&mut rx, &tx, &held);
+            }
+        }
+        self.control(port, before);
+        held.clear();
+        self.balance(&mut rx, &tx, &[]);
+        if rx.len() > 1 {
+            self.restart(port, &mut rx);
+        }
+        self.times.of("drop", || drop((rx, tx)));
+    }
+
+    /// Stop one queue while the other runs, and start it again.
+    fn restart(&mut self, port: &mut Ixgbe, rx: &mut Vec<IxgbeRx>) {
+        rx.truncate(1);
+        // Memory of a queue that does not stop is kept until the port does.
+        let stopped = self.times.of("stop", || port.stop_rx_queue(1));
+        if stopped.is_ok() {
+            let config = RxQueueConfig {
+                headers: Some(headers(&self.space, 4096, 64)),
+                ..RxQueueConfig::new(pool(&self.space, 4096), 64)
+            };
+            rx.extend(self.times.of("start", || port.start_rx_queue(1, config)));
+        }
+        let mut burst = Burst::new(32);
+        let until = Instant::now() + QUIET;
+        while Instant::now() < until {
+            for rx in &mut *rx {
+                self.receive(rx, &mut burst, &mut Vec::new());
+            }
+        }
+    }
+
+    fn receive(&mut self, rx: &mut IxgbeRx, burst: &mut Burst, held: &mut Vec<Packet>) {
+        self.times.of("receive", || rx.rx_burst(burst));
+        for packet in burst.drain() {
+            let (segments, bytes) = packet.segments().fold((0, 0), |(count, bytes), segment| {
+                let data = segment.as_slice().expect("memory that can be read");
+                // Every byte can be.
+                std::hint::black_box(data.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)));
+                (count + 1, bytes + data.len())
+            });
+            assert_eq!((segments, bytes), (packet.segment_count(), packet.len()));
+            assert!(bytes <= self.longest.0 && segments <= self.longest.1, "{:?}: {packet:?}", self.longest);
+            self.tally.packets += 1;
+            self.tally.chains += u64::from(segments > 1);
+            held.push(packet);
+        }
+    }
+
+    /// What was received, and packets that ask for something.
+    fn send(&mut self, tx: &mut IxgbeTx, burst: &mut Burst, held: &mut Vec<Packet>) {
+        if self.random.below(4) == 0 && self.own.available() > 4 {
+            held.push(self.request());
+        }
+        let keep = if self.random.below(4) == 0 { self.random.below(24) as usize } else { 0 };
+        while held.len() > keep
+            && burst.room() > 0
+            && let Some(packet) = held.pop()
+        {
+            burst.push(packet).expect("there is room");
+        }
+        self.tally.sent += self.times.of("transmit", || tx.tx_burst(burst)) as u64;
+        if self.random.below(8) == 0 {
+            self.times.of("transmit", || tx.reclaim());
+        }
+        // What the card does not send is dropped.
+        burst.clear();
+    }
+
+    /// A packet that asks for something, though perhaps not for what can be.
+    fn request(&mut self) -> Packet {
+        let random = &mut self.random;
+        if random.below(2) == 0 {
+            let flow = Flow::new(random.below(2) == 0);
+            let mut packet = self.own.alloc_packet().expect("some are there");
+            packet
+                .extend_from_slice(&whole(flow, &payload(random.below(1500) as usize)))
+                .expect("it has room");
+            ask(&mut packet, flow, 1 + random.below(600) as u16);
+            return packet;
+        }
+        let mut packet = packet(&mut self.own, &vec![100; 1 + random.below(3) as usize]);
+        let asked = PacketFlags::from_bits_truncate(random.next() as _) & REQUESTS;
+        packet.set_flags(packet.flags() | asked);
+        packet.set_header_lens(14 + random.below(3) as u16 * 2, 20 * random.below(3) as u16);
+        packet
+    }
+
+    /// Calls that are not of the hot path.
+    fn control(&mut self, port: &mut Ixgbe, before: &mut Vec<XStat>) {
+        let now = self.times.of("statistics", || {
+            port.stats();
+            port.xstats()
+        });
+        for old in before.iter() {
+            let new = now.iter().find(|new| new.name == old.name).expect("counters stay");
+            assert!(new.value >= old.value, "{} from {} to {}", old.name, old.value, new.value);
+        }
+        *before = now;
+        self.times.of("link", || port.link());
+        let address = MacAddr([2, 0, 0, 0, 0, self.random.next() as u8]);
+        self.times.of("filters", || {
+            port.set_promiscuous(true).and_then(|()| port.set_multicast(&[])).expect("they cannot fail");
+            port.set_mac(address).expect("an address that may be");
+        });
+        // These may: what the card has of them is read before it is changed.
+        let rule = FlowRule { protocol: Some(FlowProtocol::Tcp), ..FlowRule::new(FlowAction::Queue(0)) };
+        let _ = self.times.of("filters", || port.set_flows(&[rule]).and_then(|()| port.set_flows(&[])));
+        // It may have been pulled out.
+        let _ = port.check();
+    }
+
+    /// A card that tells the truth works, whatever it said before.
+    fn recovers(&mut self, port: &mut Ixgbe) {
+        let config = self.config();
+        let (mut rx, tx) = self.times.of("start", || port.start(config)).expect("a card that works");
+        let (mut burst, mut packets) = (Burst::new(32), 0);
+        eventually("a thousand packets", || {
+            for rx in &mut rx {
+                packets += rx.rx_burst(&mut burst);
+                burst.clear();
+            }
+            packets > 1000
+        });
+        drop((rx, tx));
+        port.stop().expect("a card that works");
+        self.tally.recovered += 1;
+    }
+
+    /// Every fragment that is out is in a ring or in our hands. Where headers are split off some are of pools that only the port has.
+    fn balance(&mut self, rx: &mut [IxgbeRx], tx: &[IxgbeTx], held: &[Packet]) {
+        if self.splits {
+            return;
+        }
+        let held: usize = held.iter().map(Packet::segment_count).sum();
+        let rings =
+            rx.iter().map(RxQueue::posted).sum::<usize>() + tx.iter().map(TxQueue::pending).sum::<usize>();
+        self.own.trim();
+        let mut out = self.own.stats().inflight();
+        for rx in rx {
+            rx.pool().trim();
+            out += rx.pool().stats().inflight();
+        }
+        assert_eq!(out, (rings + held) as u64, "fragments out, and in rings and packets");
+    }
+}
