@@ -220,12 +220,14 @@ impl Door {
     /// Answers who has asked, if what it asks for is there.
     fn answer(&mut self, connection: &mut Connection) {
         let Wants::Snapshot(get, since) = connection.wants() else { return };
-        let snapshot = self.shared.snapshot().clone();
-        let fresh = snapshot.as_ref().is_some_and(|snapshot| snapshot.taken + FRESH >= since);
-        if get != Get::All || fresh || since.elapsed() >= PATIENCE {
-            connection.answer(self.process.answer(get, snapshot.as_deref(), &mut self.looks));
-        } else {
-            self.shared.wanted.store(true, Ordering::Relaxed);
+        let latest = self.shared.snapshot();
+        let fresh = latest.as_ref().is_some_and(|snapshot| snapshot.taken + FRESH >= since);
+        if get == Get::All && !fresh && since.elapsed() < PATIENCE {
+            // Under the lock, under which it is taken back.
+            return self.shared.wanted.store(true, Ordering::Relaxed);
         }
+        let snapshot = latest.clone();
+        drop(latest);
+        connection.answer(self.process.answer(get, snapshot.as_deref(), &mut self.looks));
     }
 }
