@@ -18,6 +18,7 @@ mod notes;
 mod ports;
 mod run;
 mod screen;
+mod stats;
 mod tsc;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Capture(Box<capture::Args>),
     /// Serve modelled cards on sockets, for l2fwd and for guests
     Model(Box<model::Args>),
+    /// Show what running processes count: ports, queues, cores, pools
+    Stats(stats::Args),
     /// List network devices; bind them to vfio-pci and back
     Dev(dev::Args),
     /// Show, reserve and release huge pages
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::L2fwd(args) => l2fwd::run(*args),
         Command::Capture(args) => capture::run(*args),
         Command::Model(args) => model::run(*args),
+        Command::Stats(args) => stats::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Hugepages(args) => hugepages::run(args),
     };

@@ -170,6 +170,12 @@ impl PoolMonitor {
     pub fn ages(&self) -> Ages {
         self.published.stamps.look()
     }
+
+    /// Whether both read the same pool; several can have one name.
+    pub fn is_same(&self, other: &PoolMonitor) -> bool {
+        Arc::ptr_eq(&self.published, &other.published)
+    }
+
     /// The pool's name.
     pub fn name(&self) -> &str {
         &self.name

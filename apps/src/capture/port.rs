@@ -15,10 +15,13 @@ use pagewire_hugepages::PageSize;
 use pagewire_pool::handover::{Options, Producer, Server};
 use pagewire_pool::{Pool, PoolConfig};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{Args, Written};
+use crate::l2fwd::{Report, Reporter};
 use crate::memory::Needs;
 use crate::ports::{self, PortSpec};
+use crate::stats::Statistics;
 use crate::{cores, run};
 
 /// Packets received at a time.
@@ -56,6 +59,7 @@ struct Counters {
 }
 
 pub(super) fn capture(args: &Args, spec: &PortSpec, stop: &AtomicBool) -> Result<()> {
+    let statistics = Statistics::serve("capture");
     let folder = tempfile::Builder::new().prefix("pagewire-").tempdir().context("a folder for a socket")?;
     let socket = folder.path().join("capture");
     let options = Options { quota: args.queue, consumers: 1, ..Options::default() };
@@ -92,7 +96,9 @@ pub(super) fn capture(args: &Args, spec: &PortSpec, stop: &AtomicBool) -> Result
         cpu.inspect(|cpu| cores::pin(*cpu));
         lane.run()
     })?;
-    let watched = watch(args, &mut port, &counters, stop, &end);
+    let mut published =
+        Published { statistics, reporter: Reporter::new(vec![monitor.clone()], vec![vec![]], None) };
+    let watched = watch(args, &mut port, &counters, &mut published, stop, &end);
     end.store(true, Ordering::Relaxed);
     let (rx, producer) = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let late = producer.outstanding();
@@ -182,11 +188,30 @@ impl Lane {
     }
 }
 
+/// What `pagewire stats` is told.
+struct Published {
+    statistics: Statistics,
+    reporter: Reporter,
+}
+
+impl Published {
+    /// Reads the port if somebody asks.
+    fn tick(&mut self, port: &mut AnyPort, counters: &Counters, now: Duration) {
+        self.statistics.tick(|| {
+            let Report { seconds, ports, .. } = self.reporter.snapshot(std::slice::from_mut(port), now);
+            let [received, dropped] =
+                [&counters.received, &counters.dropped].map(|counter| counter.load(Ordering::Relaxed));
+            json!({ "seconds": seconds, "ports": ports, "capture": { "received": received, "dropped": dropped } })
+        });
+    }
+}
+
 /// Reports every period until it is time to stop.
 fn watch(
     args: &Args,
     port: &mut AnyPort,
     counters: &Counters,
+    published: &mut Published,
     stop: &AtomicBool,
     end: &AtomicBool,
 ) -> Result<()> {
@@ -200,6 +225,7 @@ fn watch(
     {
         thread::sleep(LOOK);
         port.check()?;
+        published.tick(port, counters, start.elapsed());
         if !args.reporting.json && !period.is_zero() && start.elapsed() >= next {
             next = start.elapsed() + period;
             let (received, dropped) =

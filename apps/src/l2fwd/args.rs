@@ -1,7 +1,7 @@
 //! The command line of `pagewire l2fwd`.
 
 use clap::{Args as ClapArgs, ValueEnum};
-use pagewire_ethdev::MacAddr;
+use pagewire_ethdev::{MacAddr, RxOffloads, TxOffloads};
 use pagewire_pool::PoolConfig;
 
 use crate::memory::Needs;
@@ -116,6 +116,16 @@ impl Args {
             fragments: self.fragments,
             headroom: if self.is_jumbo() { 0 } else { PoolConfig::HEADROOM },
         }
+    }
+
+    /// What the ports are asked to find out.
+    pub(crate) fn rx_offloads(&self) -> RxOffloads {
+        if self.is_jumbo() { RxOffloads::SCATTER } else { RxOffloads::empty() }
+    }
+
+    /// What the ports are asked to do.
+    pub(crate) fn tx_offloads(&self) -> TxOffloads {
+        if self.is_jumbo() { TxOffloads::MULTI_SEGS } else { TxOffloads::empty() }
     }
 
     /// Whether frames take several fragments; headroom would then halve what each receives.

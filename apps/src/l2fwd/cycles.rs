@@ -28,7 +28,7 @@ pub(super) struct Group {
 }
 
 /// Cycles per packet.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct CyclesPerPacket {
     /// Packets in the most frequent kind of round.
     pub(crate) burst: usize,

@@ -1,17 +1,25 @@
 //! A report drawn on a screen of any size.
 
-use ratatui::Frame;
+use ratatui::buffer::Buffer;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Style, Stylize};
 use ratatui::text::{Line, Text};
-use ratatui::widgets::{Paragraph, Row, Table};
+use ratatui::widgets::{Paragraph, Row, Table, Widget};
 
 use super::report::{Drops, GeneratorReport, PortReport, Report, Traffic};
 
-/// All of it. What does not fit is left out, from the bottom up: messages, pools, drops, queues.
-pub(super) fn draw(frame: &mut Frame<'_>, title: &str, report: &Report, notes: &[String]) {
+/// What stands below the tables.
+pub(crate) struct Bottom<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) lines: &'a [String],
+    /// If there is not room for all: the last ones rather than the first.
+    pub(crate) last: bool,
+}
+
+/// All of it. What does not fit is left out, from the bottom up: the bottom, pools, drops, queues.
+pub(crate) fn draw(buffer: &mut Buffer, title: &str, keys: &str, report: &Report, bottom: &Bottom<'_>) {
     let ports = report.ports.len() as u16;
-    let mut left = frame.area().height.saturating_sub(1);
+    let mut left = buffer.area.height.saturating_sub(1);
     let mut take = |rows: u16, least: u16| {
         let rows = if left >= least { rows.min(left) } else { 0 };
         left -= rows;
@@ -24,41 +32,44 @@ pub(super) fn draw(frame: &mut Frame<'_>, title: &str, report: &Report, notes: &
     let pools = take(report.pools.len() as u16 + 1, 2);
     let queues = report.ports.iter().map(|port| port.queues.len() as u16).sum::<u16>();
     let queues = take(queues, queues);
-    let messages = take(u16::MAX, 2);
-    let heights = [1, traffic + queues, drops, generator, pools, messages];
-    let [head, traffic_area, drops_area, generator_area, pools_area, messages_area] =
-        Layout::vertical(heights.map(Constraint::Length)).areas(frame.area());
+    let rest = take(u16::MAX, 2);
+    let heights = [1, traffic + queues, drops, generator, pools, rest];
+    let [head, traffic_area, drops_area, generator_area, pools_area, bottom_area] =
+        Layout::vertical(heights.map(Constraint::Length)).areas(buffer.area);
 
-    let [name, keys] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(9)]).areas(head);
-    let line = format!(" pagewire l2fwd  {:.1} {title}", report.seconds);
-    frame.render_widget(Paragraph::new(line).bold(), name);
-    frame.render_widget(Paragraph::new("q: end ").alignment(Alignment::Right).dim(), keys);
-    traffic_table(frame, traffic_area, report, queues > 0);
-    drops_table(frame, drops_area, report);
+    self::head(buffer, head, title, keys);
+    traffic_table(buffer, traffic_area, report, queues > 0);
+    drops_table(buffer, drops_area, report);
     if let Some(generator) = &report.generator {
-        generator_table(frame, generator_area, generator);
+        generator_table(buffer, generator_area, generator);
     }
-    pools_table(frame, pools_area, report);
-    let visible = usize::from(messages_area.height.saturating_sub(1));
-    let lines: Vec<Line<'_>> = notes
-        .iter()
-        .skip(notes.len().saturating_sub(visible))
-        .map(|line| Line::from(format!(" {line}")))
-        .collect();
-    section(frame, messages_area, "messages", lines);
+    pools_table(buffer, pools_area, report);
+    let visible = usize::from(bottom_area.height.saturating_sub(1));
+    let skipped = if bottom.last { bottom.lines.len().saturating_sub(visible) } else { 0 };
+    let lines = bottom.lines.iter().skip(skipped).map(|line| Line::from(format!(" {line}")));
+    section(buffer, bottom_area, bottom.title, lines.collect());
+}
+
+/// The first line: what this is, and what its user can do.
+pub(crate) fn head(buffer: &mut Buffer, area: Rect, title: &str, keys: &str) {
+    let width = keys.chars().count() as u16;
+    let widths = [Constraint::Fill(1), Constraint::Length(width + 3 * width.min(1))];
+    let [name, right] = Layout::horizontal(widths).areas(area);
+    Paragraph::new(format!(" {title}")).bold().render(name, buffer);
+    Paragraph::new(format!("{keys} ")).alignment(Alignment::Right).dim().render(right, buffer);
 }
 
 /// A line of title above something else than a table.
-fn section(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>) {
+pub(crate) fn section(buffer: &mut Buffer, area: Rect, title: &str, lines: Vec<Line<'_>>) {
     if !area.is_empty() {
         let title = Line::from(format!(" {title:width$}", width = area.width.into())).reversed();
-        frame.render_widget(Paragraph::new(std::iter::once(title).chain(lines).collect::<Vec<_>>()), area);
+        Paragraph::new(std::iter::once(title).chain(lines).collect::<Vec<_>>()).render(area, buffer);
     }
 }
 
 /// A table with numbers to the right and as many columns as there is room for, the first ones first.
-fn table(
-    frame: &mut Frame<'_>,
+pub(crate) fn table(
+    buffer: &mut Buffer,
     area: Rect,
     title: &str,
     columns: &[&'static str],
@@ -84,10 +95,10 @@ fn table(
         row(number + &name, cells).style(style)
     });
     let table = Table::new(rows, widths).header(header).column_spacing(1);
-    frame.render_widget(table, area);
+    table.render(area, buffer);
 }
 
-fn traffic_table(frame: &mut Frame<'_>, area: Rect, report: &Report, with_queues: bool) {
+fn traffic_table(buffer: &mut Buffer, area: Rect, report: &Report, with_queues: bool) {
     let recorded = report.ports.iter().any(|port| port.cycles_per_packet.is_some());
     let mut columns = vec!["rx kpps", "tx kpps", "rx Mb/s", "tx Mb/s", "rx total", "tx total"];
     if recorded {
@@ -112,10 +123,10 @@ fn traffic_table(frame: &mut Frame<'_>, area: Rect, report: &Report, with_queues
             rows.push((["   ".into(), name], cells(&queue.traffic, None), Style::new().dim()));
         }
     }
-    table(frame, area, "traffic", &columns, rows);
+    table(buffer, area, "traffic", &columns, rows);
 }
 
-fn drops_table(frame: &mut Frame<'_>, area: Rect, report: &Report) {
+fn drops_table(buffer: &mut Buffer, area: Rect, report: &Report) {
     let rows = report.ports.iter().map(|port| {
         let Drops { rx_missed, rx_errors, rx_nombuf, tx_errors, tx_full } = port.drops;
         let counts = [rx_missed, tx_full, rx_nombuf, rx_errors, tx_errors];
@@ -123,18 +134,18 @@ fn drops_table(frame: &mut Frame<'_>, area: Rect, report: &Report) {
         (name(port), counts.map(count).into(), style)
     });
     let columns = ["rx missed", "tx full", "rx nombuf", "rx errors", "tx errors"];
-    table(frame, area, "drops", &columns, rows.collect());
+    table(buffer, area, "drops", &columns, rows.collect());
 }
 
-fn generator_table(frame: &mut Frame<'_>, area: Rect, generator: &GeneratorReport) {
+fn generator_table(buffer: &mut Buffer, area: Rect, generator: &GeneratorReport) {
     let GeneratorReport { sent, received, missing, late, corrupt, foreign, .. } = *generator;
     let mut cells: Vec<String> = [generator.sent_pps / 1e3, generator.received_pps / 1e3].map(rate).into();
     cells.extend([sent, received, missing, late + corrupt + foreign].map(count));
     let columns = ["sent kpps", "back kpps", "sent", "back", "not back", "wrong"];
-    table(frame, area, "generators", &columns, vec![([" ".into(), "both".into()], cells, Style::new())]);
+    table(buffer, area, "generators", &columns, vec![([" ".into(), "both".into()], cells, Style::new())]);
 }
 
-fn pools_table(frame: &mut Frame<'_>, area: Rect, report: &Report) {
+fn pools_table(buffer: &mut Buffer, area: Rect, report: &Report) {
     let columns = ["fragments", "in flight", "empty", "fast", "slow", "recycled"];
     let rows = report.pools.iter().map(|pool| {
         let counter = |name: &str| pool.counters.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
@@ -148,7 +159,7 @@ fn pools_table(frame: &mut Frame<'_>, area: Rect, report: &Report) {
         ];
         ([" ".into(), pool.name.clone()], counts.map(count).into(), Style::new())
     });
-    table(frame, area, "pools", &columns, rows.collect());
+    table(buffer, area, "pools", &columns, rows.collect());
 }
 
 /// Number and name.
@@ -167,12 +178,19 @@ fn shorten(name: &str, most: usize) -> String {
     }
 }
 
-fn rate(value: f64) -> String {
+pub(crate) fn rate(value: f64) -> String {
     if value < 1e5 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
+/// What is drawn, as text: a string a line.
+pub(crate) fn lines(buffer: &Buffer) -> Vec<String> {
+    let Rect { width, height, .. } = buffer.area;
+    let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+    (0..height).map(row).collect()
+}
+
 /// Counts of ten digits and more in thousands or millions.
-fn count(value: u64) -> String {
+pub(crate) fn count(value: u64) -> String {
     match value {
         0..1_000_000_000 => value.to_string(),
         1_000_000_000..100_000_000_000 => format!("{}k", value / 1_000),
@@ -182,9 +200,6 @@ fn count(value: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ratatui::Terminal;
-    use ratatui::backend::TestBackend;
-
     use super::super::report::{PoolReport, QueueReport};
     use super::*;
 
@@ -204,7 +219,7 @@ mod tests {
         let port = |port| PortReport {
             port,
             name: format!("/tmp/pagewire-AbCdEf/82599-{port}"),
-            driver: "net_ixgbe",
+            driver: "net_ixgbe".into(),
             mac: String::new(),
             link_up: port != 1,
             link: String::new(),
@@ -240,21 +255,17 @@ mod tests {
 
     /// What is on a screen of some size, a string a line.
     fn lines(width: u16, height: u16, ports: usize) -> Vec<String> {
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a test backend");
+        let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
         let notes: Vec<String> = (0..9).map(|number| format!("message {number}")).collect();
-        let report = report(ports);
-        terminal
-            .draw(|frame| draw(frame, "s of 10 s  mac, bursts of 32", &report, &notes))
-            .expect("it draws");
-        let buffer = terminal.backend().buffer();
-        let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
-        (0..height).map(row).collect()
+        let bottom = Bottom { title: "messages", lines: &notes, last: true };
+        draw(&mut buffer, "pagewire l2fwd  4.2 s of 10 s", "q: end", &report(ports), &bottom);
+        super::lines(&buffer)
     }
 
     #[test]
     fn a_common_terminal_shows_all_of_it() {
         let expected = "
- pagewire l2fwd  4.2 s of 10 s  mac, bursts of 32                        q: end
+ pagewire l2fwd  4.2 s of 10 s                                           q: end
  traffic               rx kpps   tx kpps   rx Mb/s   tx Mb/s  rx total  tx total
  0 …e-AbCdEf/82599-0    1500.0    1250.0     768.0     640.0   1234567   1234000
    queue 0              1500.0    1250.0     768.0     640.0   1234567   1234000
@@ -284,7 +295,7 @@ mod tests {
     #[test]
     fn what_has_no_room_is_left_out_and_numbers_are_never_cut() {
         let expected = "
- pagewire l2fwd  4.2 s of 10 s  mac, burs  q: end
+ pagewire l2fwd  4.2 s of 10 s             q: end
  traffic               rx kpps   tx kpps   rx Mb/s
  0 …e-AbCdEf/82599-0    1500.0    1250.0     768.0
  1 …dEf/82599-1 down    1500.0    1250.0     768.0

@@ -13,7 +13,7 @@ use super::cycles::CyclesPerPacket;
 use super::embedded::Embedded;
 use super::lane::{self, Idle, Lane};
 use super::live::View;
-use super::reporter::Reporter;
+use super::published::Reports;
 use crate::cores;
 
 /// What comes back of it.
@@ -31,7 +31,7 @@ pub(super) fn forward(
     lanes: Vec<Lane>,
     cpus: Vec<usize>,
     ports: &mut [AnyPort],
-    reporter: &mut Reporter,
+    reports: &mut Reports,
     cards: Option<&Embedded>,
     stop: &AtomicBool,
 ) -> Forwarded {
@@ -49,6 +49,7 @@ pub(super) fn forward(
             lane.tx_port,
             ports[lane.tx_port].info().name,
         );
+        reports.published.add(cpus[number % cores], &lane);
         shares[number % cores].push(lane);
     }
     let (record, first) = (args.record_core_cycles, args.tx_first);
@@ -84,9 +85,9 @@ pub(super) fn forward(
                 cards.send();
             }
             let ended = || stop.load(Ordering::Relaxed) || end.load(Ordering::Relaxed);
-            let watched = watch(args, ports, reporter, ended, start);
+            let watched = watch(args, ports, reports, ended, start);
             if let Some(cards) = cards {
-                cards.drain(|| reporter.report(ports, start.elapsed(), true).unexplained().is_none());
+                cards.drain(|| reports.own.report(ports, start.elapsed(), true).unexplained().is_none());
             }
             watched
         }
@@ -124,7 +125,7 @@ impl Drop for EndOnExit {
 fn watch(
     args: &Args,
     ports: &mut [AnyPort],
-    reporter: &mut Reporter,
+    reports: &mut Reports,
     ended: impl Fn() -> bool,
     start: Instant,
 ) -> Result<()> {
@@ -135,7 +136,7 @@ fn watch(
     }
     let period = args.reporting.stats_period;
     let mut next = period;
-    view.begin(|| reporter.report(ports, start.elapsed(), false))?;
+    view.begin(|| reports.own.report(ports, start.elapsed(), false))?;
     while !ended() && args.reporting.duration.is_none_or(|duration| start.elapsed() < duration) {
         wait_for_link_change(ports);
         for (number, (port, before)) in ports.iter_mut().zip(&mut links).enumerate() {
@@ -146,10 +147,11 @@ fn watch(
             }
         }
         ports.iter().try_for_each(|port| port.check())?;
+        reports.published.tick(ports, start.elapsed());
         if !period.is_zero() && start.elapsed() >= next {
             // From now on: a process that slept does not catch up with what it missed.
             next = start.elapsed() + period;
-            view.show(reporter.report(ports, start.elapsed(), false))?;
+            view.show(reports.own.report(ports, start.elapsed(), false))?;
         }
         if view.wants_to_quit()? {
             break;

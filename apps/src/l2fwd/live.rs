@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use anyhow::Result;
 
 use super::args::Args;
-use super::draw::draw;
+use super::draw::{Bottom, draw};
 use super::report::Report;
 use crate::notes;
 use crate::screen::Screen;
@@ -86,7 +86,9 @@ impl Live {
         let (count, notes) = notes::recent(100);
         self.notes = count;
         if let Some(report) = &self.report {
-            self.screen.draw(|frame| draw(frame, &self.title, report, &notes))?;
+            let title = format!("pagewire l2fwd  {:.1} {}", report.seconds, self.title);
+            let bottom = Bottom { title: "messages", lines: &notes, last: true };
+            self.screen.draw(|frame| draw(frame.buffer_mut(), &title, "q: end", report, &bottom))?;
         }
         Ok(())
     }

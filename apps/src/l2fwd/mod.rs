@@ -2,11 +2,12 @@
 
 mod args;
 mod cycles;
-mod draw;
+pub(crate) mod draw;
 mod embedded;
 mod forward;
 mod lane;
 mod live;
+mod published;
 mod report;
 mod reporter;
 mod table;
@@ -16,9 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use pagewire_ethdev::{
-    AnyPort, Burst, PortConfig, RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
-};
+use pagewire_ethdev::{AnyPort, Burst, PortConfig, RxQueue, RxQueueConfig, TxQueue, TxQueueConfig};
 use pagewire_hugepages::PageSize;
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
@@ -29,10 +28,13 @@ use args::{Mode, PortMap};
 use embedded::Embedded;
 use forward::{Forwarded, forward};
 use lane::{Lane, LaneCounters};
+use published::{Published, Reports};
 use report::Fragments;
-use reporter::Reporter;
+pub(crate) use report::{PoolReport, Report};
+pub(crate) use reporter::Reporter;
 use tap::Tap;
 
+use crate::stats::Statistics;
 use crate::{cores, ports, run};
 
 /// How long to run if nobody said and no port is named.
@@ -53,6 +55,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         None if embedded => cores::beside(lanes, embedded::CARDS)?,
         None => (cores::default(lanes)?, Vec::new()),
     };
+    let statistics = Statistics::serve("l2fwd");
     let mut cards = None;
     if embedded {
         let duration = *args.reporting.duration.get_or_insert(DEFAULT_DURATION);
@@ -76,9 +79,10 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     let by_port = lanes.chunk_by(|a, b| a.rx_port == b.rx_port);
     let counters = by_port.map(|lanes| lanes.iter().map(|lane| lane.counters.clone()).collect()).collect();
     let generators = cards.as_ref().map(|cards| (cards.report(), args.mode() == Mode::Rxonly));
-    let mut reporter = Reporter::new(monitors, counters, generators);
-    let forwarded = forward(&args, lanes, cpus, &mut ports, &mut reporter, cards.as_ref(), &stop);
-    finish(&args, forwarded, ports, reporter)
+    let own = Reporter::new(monitors, counters, generators);
+    let mut reports = Reports { published: Published::new(&args, statistics, own.fork()), own };
+    let forwarded = forward(&args, lanes, cpus, &mut ports, &mut reports, cards.as_ref(), &stop);
+    finish(&args, forwarded, ports, reports)
 }
 
 /// Ports that run, and what is to be done with them.
@@ -115,13 +119,12 @@ fn start(
     ports: &mut [AnyPort],
     peers: &[usize],
 ) -> Result<(Vec<Lane>, Vec<PoolMonitor>)> {
-    let jumbo = args.is_jumbo();
     let (mut rx_queues, mut tx_queues, mut monitors) = (Vec::new(), Vec::new(), Vec::new());
     for (number, port) in ports.iter_mut().enumerate() {
         let mut config = PortConfig {
             mtu: args.mtu,
-            rx_offloads: if jumbo { RxOffloads::SCATTER } else { RxOffloads::empty() },
-            tx_offloads: if jumbo { TxOffloads::MULTI_SEGS } else { TxOffloads::empty() },
+            rx_offloads: args.rx_offloads(),
+            tx_offloads: args.tx_offloads(),
             promiscuous: !args.no_promiscuous,
             ..PortConfig::default()
         };
@@ -160,7 +163,8 @@ fn start(
 }
 
 /// Account for every fragment, close the ports, and print the totals.
-fn finish(args: &Args, forwarded: Forwarded, mut ports: Vec<AnyPort>, mut reporter: Reporter) -> Result<()> {
+fn finish(args: &Args, forwarded: Forwarded, mut ports: Vec<AnyPort>, reports: Reports) -> Result<()> {
+    let Reports { own: mut reporter, published: _published } = reports;
     let Forwarded { mut lanes, cycles, elapsed, outcome } = forwarded;
     let (mut inflight, mut in_rings) = (0, 0);
     for lane in &mut lanes {

@@ -1,119 +1,121 @@
 //! What is reported every period and at the end: the same to tables, to the screen and as JSON.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::cycles::CyclesPerPacket;
 
 /// One report.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Seconds since the start.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
     /// Whether it is the last one, with totals of the whole run.
-    #[serde(rename = "final")]
-    pub(super) last: bool,
-    pub(super) ports: Vec<PortReport>,
-    pub(super) pools: Vec<PoolReport>,
+    #[serde(rename = "final", default)]
+    pub(crate) last: bool,
+    #[serde(default)]
+    pub(crate) ports: Vec<PortReport>,
+    pub(crate) pools: Vec<PoolReport>,
     /// Present if the ports are modelled cards of this process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) generator: Option<GeneratorReport>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generator: Option<GeneratorReport>,
     /// Present at the end of a run with `--record-core-cycles`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) cycles_per_packet: Vec<CyclesPerPacket>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cycles_per_packet: Vec<CyclesPerPacket>,
     /// Present at the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) fragments: Option<Fragments>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fragments: Option<Fragments>,
 }
 
-#[derive(Serialize)]
-pub(super) struct PortReport {
-    pub(super) port: usize,
-    pub(super) name: String,
-    pub(super) driver: &'static str,
-    pub(super) mac: String,
-    pub(super) link_up: bool,
-    pub(super) link: String,
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PortReport {
+    pub(crate) port: usize,
+    pub(crate) name: String,
+    pub(crate) driver: String,
+    pub(crate) mac: String,
+    pub(crate) link_up: bool,
+    pub(crate) link: String,
     #[serde(flatten)]
-    pub(super) traffic: Traffic,
+    pub(crate) traffic: Traffic,
     /// By number.
-    pub(super) queues: Vec<QueueReport>,
+    pub(crate) queues: Vec<QueueReport>,
     /// Frames and packets that went no further, by reason, and the shortages that led to it.
-    pub(super) drops: Drops,
+    pub(crate) drops: Drops,
     /// Of what was received here since the last report, where cycles are recorded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cycles_per_packet: Option<f64>,
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
-    pub(super) xstats: serde_json::Map<String, serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cycles_per_packet: Option<f64>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub(crate) xstats: Map<String, Value>,
 }
 
-#[derive(Serialize)]
-pub(super) struct QueueReport {
-    pub(super) queue: usize,
+#[derive(Serialize, Deserialize)]
+pub(crate) struct QueueReport {
+    pub(crate) queue: usize,
     #[serde(flatten)]
-    pub(super) traffic: Traffic,
+    pub(crate) traffic: Traffic,
 }
 
 /// What went through, and how fast: since the last report, over the whole run in the last one.
-#[derive(Serialize, Default)]
-pub(super) struct Traffic {
-    pub(super) rx_packets: u64,
-    pub(super) rx_bytes: u64,
-    pub(super) tx_packets: u64,
-    pub(super) tx_bytes: u64,
+#[derive(Serialize, Deserialize, Default)]
+pub(crate) struct Traffic {
+    pub(crate) rx_packets: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) tx_bytes: u64,
     /// Packets a second.
-    pub(super) rx_pps: f64,
-    pub(super) tx_pps: f64,
+    pub(crate) rx_pps: f64,
+    pub(crate) tx_pps: f64,
     /// Bits a second, of frames without check sequence, gap and preamble.
-    pub(super) rx_bps: f64,
-    pub(super) tx_bps: f64,
+    pub(crate) rx_bps: f64,
+    pub(crate) tx_bps: f64,
 }
 
-#[derive(Serialize)]
-pub(super) struct Drops {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Drops {
     /// The card had no descriptor or no room: the frame never reached the program.
-    pub(super) rx_missed: u64,
+    pub(crate) rx_missed: u64,
     /// Frames with an error.
-    pub(super) rx_errors: u64,
+    pub(crate) rx_errors: u64,
     /// Times a frame had to wait for a fragment.
-    pub(super) rx_nombuf: u64,
+    pub(crate) rx_nombuf: u64,
     /// Packets that the card could not send.
-    pub(super) tx_errors: u64,
+    pub(crate) tx_errors: u64,
     /// Packets received here that found the peer's transmit ring full.
-    pub(super) tx_full: u64,
+    pub(crate) tx_full: u64,
 }
 
-#[derive(Serialize)]
-pub(super) struct PoolReport {
-    pub(super) name: String,
-    pub(super) inflight: u64,
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PoolReport {
+    pub(crate) name: String,
+    pub(crate) inflight: u64,
     #[serde(flatten)]
-    pub(super) counters: serde_json::Map<String, serde_json::Value>,
+    pub(crate) counters: Map<String, Value>,
 }
 
 /// What became of the frames that the generators at the modelled cards sent.
-#[derive(Serialize, Default)]
-pub(super) struct GeneratorReport {
-    pub(super) sent: u64,
+#[derive(Serialize, Deserialize, Default)]
+pub(crate) struct GeneratorReport {
+    pub(crate) sent: u64,
     /// As they were sent, but for their addresses.
-    pub(super) received: u64,
+    pub(crate) received: u64,
     /// Sent and not back.
-    pub(super) missing: u64,
+    pub(crate) missing: u64,
     /// Frames that came twice or too late.
-    pub(super) late: u64,
+    pub(crate) late: u64,
     /// Frames that came back changed.
-    pub(super) corrupt: u64,
+    pub(crate) corrupt: u64,
     /// Frames that no generator sent.
-    pub(super) foreign: u64,
+    pub(crate) foreign: u64,
     /// A second, since the last report; over the whole run in the last one.
-    pub(super) sent_pps: f64,
-    pub(super) received_pps: f64,
+    pub(crate) sent_pps: f64,
+    pub(crate) received_pps: f64,
     /// At the end: those of the missing that nothing says where they went.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) unexplained: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unexplained: Option<i64>,
 }
 
 /// Where the fragments are when the loops have stopped, and when all is closed.
-#[derive(Serialize, Clone, Copy)]
+#[derive(Serialize, Deserialize, Clone, Copy)]
 pub(crate) struct Fragments {
     /// Out of their pools.
     pub(crate) inflight: u64,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use pagewire_ethdev::{AnyPort, QueueStats, Stats};
+use pagewire_ethdev::{AnyPort, QueueStats, Stats, XStat};
 use pagewire_models::wire;
 use pagewire_pool::PoolMonitor;
+use serde_json::{Map, Value};
 
 use super::lane::LaneCounters;
 use super::report::{Drops, GeneratorReport, PoolReport, PortReport, QueueReport, Report, Traffic};
@@ -34,8 +35,13 @@ struct Before {
     generators: (u64, u64),
 }
 
-fn map<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> serde_json::Map<String, serde_json::Value> {
+fn map<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> Map<String, Value> {
     counters.map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
+
+fn xstats(port: &mut AnyPort, which: impl Fn(&XStat) -> bool) -> Map<String, Value> {
+    let all = port.xstats();
+    map(all.iter().filter(|x| which(x)).map(|x| (x.name.as_str(), x.value)))
 }
 
 /// What was there before; nothing if it was not.
@@ -52,6 +58,20 @@ impl Reporter {
         Reporter { pools, counters, generators, before: Before::default() }
     }
 
+    /// Another one for the same things, with a memory of its own.
+    pub(crate) fn fork(&self) -> Reporter {
+        Reporter::new(self.pools.clone(), self.counters.clone(), self.generators.clone())
+    }
+
+    /// A report of the time since the last one with all counters there are.
+    pub(crate) fn snapshot(&mut self, ports: &mut [AnyPort], now: Duration) -> Report {
+        let mut report = self.report(ports, now, false);
+        for (report, port) in report.ports.iter_mut().zip(ports) {
+            report.xstats = xstats(port, |_| true);
+        }
+        report
+    }
+
     /// A report of the time since the last one, or, if it is the last, of all the time.
     pub(crate) fn report(&mut self, ports: &mut [AnyPort], now: Duration, last: bool) -> Report {
         let before = if last { Before::default() } else { std::mem::take(&mut self.before) };
@@ -61,7 +81,7 @@ impl Reporter {
         for (number, port) in ports.iter_mut().enumerate() {
             let link = port.link();
             let stats = port.stats();
-            let xstats = if last { port.xstats() } else { Vec::new() };
+            let xstats = if last { xstats(port, |x| x.value > 0) } else { Map::new() };
             let lanes = &self.counters[number];
             let sum = |what: fn(&LaneCounters) -> &AtomicU64| -> u64 {
                 lanes.iter().map(|lane| what(lane).load(Ordering::Relaxed)).sum()
@@ -73,7 +93,7 @@ impl Reporter {
             reports.push(PortReport {
                 port: number,
                 name: info.name.clone(),
-                driver: info.driver,
+                driver: info.driver.into(),
                 mac: info.mac.to_string(),
                 link_up: link.is_up(),
                 link: link.to_string(),
@@ -88,7 +108,7 @@ impl Reporter {
                 },
                 cycles_per_packet: (recorded > 0)
                     .then(|| cycles.0.saturating_sub(cycles_before) as f64 / recorded as f64),
-                xstats: map(xstats.iter().filter(|x| x.value > 0).map(|x| (x.name.as_str(), x.value))),
+                xstats,
             });
             let (rx, tx) = (port.rx_queue_stats(), port.tx_queue_stats());
             let (rx_before, tx_before) = (at(&before.rx_queues, number), at(&before.tx_queues, number));
@@ -188,7 +208,7 @@ impl GeneratorReport {
 }
 
 impl PoolReport {
-    fn new(monitor: &PoolMonitor) -> PoolReport {
+    pub(crate) fn new(monitor: &PoolMonitor) -> PoolReport {
         let stats = monitor.stats();
         PoolReport { name: monitor.name().into(), inflight: stats.inflight(), counters: map(stats.iter()) }
     }

@@ -20,6 +20,7 @@ use args::WireSpec;
 use report::{Reporter, Status, Watched};
 
 use crate::run;
+use crate::stats::Statistics;
 
 /// How often to look for a signal.
 const LOOK: Duration = Duration::from_millis(20);
@@ -37,6 +38,7 @@ type End = (Box<dyn Wire>, String, Status);
 pub(crate) fn run(args: Args) -> Result<()> {
     let stop = run::stop_flag()?;
     let wires = args.plan().map_err(anyhow::Error::msg)?;
+    let statistics = Statistics::serve("model");
     // Sockets first: where one is in use nothing is touched, such as a capture that would be overwritten.
     let mut servers = Vec::new();
     for socket in &args.sockets {
@@ -54,6 +56,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         cards.push(card);
     }
     explain(&args, &cards);
+    let cards: Arc<[Watched]> = cards.into();
+    let mut published = Reporter::new(true, cards.clone());
     let mut reporter = Reporter::new(args.reporting.json, cards);
     let start = Instant::now();
     let mut next = args.reporting.stats_period;
@@ -62,6 +66,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         && !serving.iter().any(Serving::has_ended)
     {
         thread::sleep(LOOK);
+        statistics.tick(|| published.snapshot(start.elapsed()));
         if !args.reporting.stats_period.is_zero() && start.elapsed() >= next {
             // From now on: a process that slept does not catch up with what it missed.
             next = start.elapsed() + args.reporting.stats_period;

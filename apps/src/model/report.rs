@@ -34,7 +34,7 @@ pub(crate) struct Watched {
 /// Makes reports, and remembers what the last one said.
 pub(crate) struct Reporter {
     json: bool,
-    cards: Vec<Watched>,
+    cards: Arc<[Watched]>,
     /// Frames received and sent.
     before: Vec<[u64; 2]>,
     then: Duration,
@@ -72,9 +72,15 @@ impl Status {
 }
 
 impl Reporter {
-    pub(crate) fn new(json: bool, cards: Vec<Watched>) -> Reporter {
+    pub(crate) fn new(json: bool, cards: Arc<[Watched]>) -> Reporter {
         let before = vec![[0; 2]; cards.len()];
         Reporter { json, cards, before, then: Duration::ZERO }
+    }
+
+    /// What is new since the last report, as an object, whatever was chosen.
+    pub(crate) fn snapshot(&mut self, now: Duration) -> Value {
+        let rates = self.rates(now);
+        self.object(now, &rates, None)
     }
 
     /// Frames that are missing in captures.
@@ -93,6 +99,15 @@ impl Reporter {
             self.before.fill([0; 2]);
             self.then = Duration::ZERO;
         }
+        let rates = self.rates(now);
+        match self.json {
+            true => self.object(now, &rates, last).to_string() + "\n",
+            false => self.table(now, &rates, last),
+        }
+    }
+
+    /// Frames a second, received and sent, since the last report.
+    fn rates(&mut self, now: Duration) -> Vec<[f64; 2]> {
         let seconds = (now - self.then).as_secs_f64().max(1e-9);
         let totals: Vec<_> =
             self.cards.iter().map(|card| [get(&card.counts.received), get(&card.counts.sent)]).collect();
@@ -101,10 +116,7 @@ impl Reporter {
         };
         let rates: Vec<_> = totals.iter().zip(&self.before).map(rate).collect();
         (self.before, self.then) = (totals, now);
-        match self.json {
-            true => self.object(now, &rates, last).to_string() + "\n",
-            false => self.table(now, &rates, last),
-        }
+        rates
     }
 
     fn object(&self, now: Duration, rates: &[[f64; 2]], last: Option<&[Vec<UnknownAccess>]>) -> Value {

@@ -48,6 +48,56 @@ pub struct Peer {
     pub uid: u32,
 }
 
+/// Connects to a socket whose server is waited for no longer than `timeout` if it does not accept; later each write has this
+/// time too.
+pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    // SAFETY: no pointer is passed.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor of a UNIX socket, ours alone.
+    let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    // Also bounds connect(2), which waits where the server's queue is full.
+    socket.set_write_timeout(Some(timeout))?;
+    // SAFETY: all zeroes is an address, the one without a name.
+    let mut address: libc::sockaddr_un = unsafe { zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let name = path.as_os_str().as_bytes();
+    // One byte stays zero: the end of the name.
+    if name.is_empty() || name.len() >= address.sun_path.len() || name.contains(&0) {
+        let longest = address.sun_path.len() - 1;
+        let why = format!("a socket's path has 1 to {longest} bytes, this one {}", name.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(name) {
+        *to = *from as libc::c_char;
+    }
+    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the address outlives the call and has that length.
+    if unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket)
+}
+
+/// Who connected, as the kernel knew it then.
+///
+/// Not by rustix 1.1.6, whose process number cannot be 0, and is when the peer's PID namespace is not seen from here.
+pub fn peer(socket: &UnixStream) -> io::Result<Peer> {
+    let mut about = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    // SAFETY: the kernel writes no more than `len` bytes into `about`, which outlives the call.
+    let done = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut about).cast(), &raw mut len)
+    };
+    match done {
+        0 => Ok(Peer { pid: about.pid, uid: about.uid }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Channel {
@@ -60,34 +110,7 @@ impl Channel {
     /// Connects to a server. A server that does not accept is waited for no longer than `timeout`; later each send has this
     /// time too.
     pub fn connect(path: &Path, timeout: Duration) -> io::Result<Channel> {
-        // SAFETY: no pointer is passed.
-        let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor of a UNIX socket, ours alone.
-        let socket = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        // Also bounds connect(2), which waits where the server's queue is full.
-        socket.set_write_timeout(Some(timeout))?;
-        // SAFETY: all zeroes is an address, the one without a name.
-        let mut address: libc::sockaddr_un = unsafe { zeroed() };
-        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-        let name = path.as_os_str().as_bytes();
-        // One byte stays zero: the end of the name.
-        if name.is_empty() || name.len() >= address.sun_path.len() || name.contains(&0) {
-            let longest = address.sun_path.len() - 1;
-            let why = format!("a socket's path has 1 to {longest} bytes, this one {}", name.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        for (to, from) in address.sun_path.iter_mut().zip(name) {
-            *to = *from as libc::c_char;
-        }
-        let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-        // SAFETY: the address outlives the call and has that length.
-        if unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), len) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Channel { socket, timeout })
+        Ok(Channel { socket: connect(path, timeout)?, timeout })
     }
 
     /// Takes a connection that a server accepted. Each send has `timeout`.
@@ -97,21 +120,9 @@ impl Channel {
         Ok(Channel { socket, timeout })
     }
 
-    /// Who connected, as the kernel knew it then.
-    ///
-    /// Not by rustix 1.1.6, whose process number cannot be 0, and is when the peer's PID namespace is not seen from here.
+    /// Who connected: see [`peer`].
     pub fn peer(&self) -> io::Result<Peer> {
-        let mut about = libc::ucred { pid: 0, uid: 0, gid: 0 };
-        let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-        let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
-        // SAFETY: the kernel writes no more than `len` bytes into `about`, which outlives the call.
-        let done = unsafe {
-            libc::getsockopt(self.socket.as_raw_fd(), level, option, (&raw mut about).cast(), &raw mut len)
-        };
-        match done {
-            0 => Ok(Peer { pid: about.pid, uid: about.uid }),
-            _ => Err(io::Error::last_os_error()),
-        }
+        peer(&self.socket)
     }
 
     /// Sends a message. The header's size is filled in. Descriptors go with its first byte.

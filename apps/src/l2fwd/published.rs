@@ -1,0 +1,121 @@
+//! What `pagewire stats` is told of ports and cores.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pagewire_ethdev::AnyPort;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::args::Args;
+use super::lane::{Lane, LaneCounters};
+use super::report::{GeneratorReport, PortReport, Report};
+use super::reporter::Reporter;
+use crate::stats::Statistics;
+
+/// Who makes reports: for the one who started this, and for those who ask from elsewhere.
+pub(super) struct Reports {
+    pub(super) own: Reporter,
+    pub(super) published: Published,
+}
+
+/// The other processes' side. Rates are of the time since somebody asked last, not of this process's own periods.
+pub(super) struct Published {
+    statistics: Statistics,
+    reporter: Reporter,
+    configuration: Value,
+    cores: Vec<Core>,
+}
+
+struct Core {
+    cpu: usize,
+    /// Receiving port, queue and sending port.
+    lanes: Vec<([usize; 3], Arc<LaneCounters>)>,
+}
+
+#[derive(Serialize)]
+struct Sections<'a> {
+    seconds: f64,
+    configuration: &'a Value,
+    ports: Vec<PortReport>,
+    cores: Vec<CoreReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generator: Option<GeneratorReport>,
+}
+
+#[derive(Serialize)]
+struct CoreReport {
+    cpu: usize,
+    lanes: Vec<LaneReport>,
+    /// Since the start, with `--record-core-cycles`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cycles_per_packet: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct LaneReport {
+    port: usize,
+    queue: usize,
+    to: usize,
+    tx_full: u64,
+}
+
+impl Published {
+    pub(super) fn new(args: &Args, statistics: Statistics, reporter: Reporter) -> Published {
+        // What decides which way packets take through a driver, besides the driver.
+        let configuration = json!({
+            "mode": clap::ValueEnum::to_possible_value(&args.mode()).map(|mode| mode.get_name().to_owned()),
+            "mtu": args.mtu,
+            "queues": args.queues,
+            "burst": args.burst,
+            "rx_ring": args.rx_ring,
+            "tx_ring": args.tx_ring,
+            "rx_offloads": names(args.rx_offloads().iter_names().map(|(name, _)| name)),
+            "tx_offloads": names(args.tx_offloads().iter_names().map(|(name, _)| name)),
+            "promiscuous": !args.no_promiscuous,
+            "capture_socket": args.capture_socket,
+        });
+        Published { statistics, reporter, configuration, cores: Vec::new() }
+    }
+
+    /// A core will look after a lane.
+    pub(super) fn add(&mut self, cpu: usize, lane: &Lane) {
+        let known = self.cores.iter().position(|core| core.cpu == cpu);
+        let index = known.unwrap_or_else(|| {
+            self.cores.push(Core { cpu, lanes: Vec::new() });
+            self.cores.len() - 1
+        });
+        let about = ([lane.rx_port, lane.queue, lane.tx_port], lane.counters.clone());
+        self.cores[index].lanes.push(about);
+    }
+
+    /// To be called now and then: reads the ports if somebody asks.
+    pub(super) fn tick(&mut self, ports: &mut [AnyPort], now: Duration) {
+        let Published { statistics, reporter, configuration, cores } = self;
+        statistics.tick(|| {
+            let Report { seconds, ports, generator, .. } = reporter.snapshot(ports, now);
+            let cores = cores.iter().map(Core::report).collect();
+            Sections { seconds, configuration, ports, cores, generator }
+        });
+    }
+}
+
+impl Core {
+    fn report(&self) -> CoreReport {
+        let (mut cycles, mut packets) = (0, 0);
+        let lane = |([port, queue, to], counters): &([usize; 3], Arc<LaneCounters>)| {
+            cycles += counters.cycles.load(Ordering::Relaxed);
+            packets += counters.recorded.load(Ordering::Relaxed);
+            let tx_full = counters.tx_full.load(Ordering::Relaxed);
+            LaneReport { port: *port, queue: *queue, to: *to, tx_full }
+        };
+        let lanes = self.lanes.iter().map(lane).collect();
+        let cycles_per_packet = (packets > 0).then(|| cycles as f64 / packets as f64);
+        CoreReport { cpu: self.cpu, lanes, cycles_per_packet }
+    }
+}
+
+fn names<'a>(flags: impl Iterator<Item = &'a str>) -> Vec<String> {
+    flags.map(str::to_lowercase).collect()
+}
