@@ -89,9 +89,8 @@ pub fn peer(socket: &UnixStream) -> io::Result<Peer> {
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
     let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
     // SAFETY: the kernel writes no more than `len` bytes into `about`, which outlives the call.
-    let done = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut about).cast(), &raw mut len)
-    };
+    let done =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut about).cast(), &raw mut len) };
     match done {
         0 => Ok(Peer { pid: about.pid, uid: about.uid }),
         _ => Err(io::Error::last_os_error()),
