@@ -1,5 +1,8 @@
 //! Segments of memory that was there before: a file of the caller's, memory of a device.
 
+// Has a function whose caller vouches for references into a segment.
+#![allow(unsafe_code)]
+
 use std::{
     fs::File,
     os::fd::{AsFd, OwnedFd},
@@ -75,7 +78,11 @@ impl Segment {
     ///
     /// # Errors
     /// [`Error::BadPart`] for a part that is not made of whole pages inside.
-    pub fn withdraw(&self, offset: usize, len: usize) -> Result<(), Error> {
+    ///
+    /// # Safety
+    ///
+    /// Nobody has a reference into the part, or makes one afterwards.
+    pub unsafe fn withdraw(&self, offset: usize, len: usize) -> Result<(), Error> {
         let page = self.page_size.bytes();
         let part = || (offset as u64, self.len() as u64);
         if !offset.is_multiple_of(page) || !len.is_multiple_of(page) {

@@ -1,5 +1,8 @@
 //! Where a pool's memory comes from.
 
+// Providers vouch for the memory that packets are made of.
+#![allow(unsafe_code)]
+
 use std::error::Error as StdError;
 use std::fs::File;
 use std::io;
@@ -17,7 +20,12 @@ pub type ProviderError = Box<dyn StdError + Send + Sync>;
 ///
 /// A provider deals in segments and keeps no account of fragments: what is free, held and in flight the pool knows, in the same
 /// way for all. Of memory that the CPU [cannot read](Segment::is_readable) come packets without readable data.
-pub trait Provider: Send + Sync {
+///
+/// # Safety
+///
+/// A segment that [`allocate`](Provider::allocate) returns is for that pool alone until [`release`](Provider::release): it is not returned
+/// again, to this pool or another, and nobody else writes, unmaps or punches holes into its memory.
+pub unsafe trait Provider: Send + Sync {
     /// Says what it provides, for messages: "2 MiB pages".
     fn describe(&self) -> String;
 
@@ -46,7 +54,8 @@ pub struct Pages {
     pub options: SegmentOptions,
 }
 
-impl Provider for Pages {
+// SAFETY: each call makes a segment of memory that was nobody's.
+unsafe impl Provider for Pages {
     fn describe(&self) -> String {
         format!("pages of {}", self.options.page_size)
     }
@@ -120,14 +129,20 @@ impl Region {
     /// # Errors
     ///
     /// What the kernel says when asked for its length.
-    pub fn new(file: OwnedFd) -> io::Result<Region> {
+    ///
+    /// # Safety
+    ///
+    /// Nobody writes to a part of it that a pool has, punches holes into it, or makes a second region of it: packets are read as
+    /// memory that does not change by itself.
+    pub unsafe fn new(file: OwnedFd) -> io::Result<Region> {
         let file = File::from(file);
         let parts = Parts::of(0..file.metadata()?.len());
         Ok(Region { file: file.into(), parts })
     }
 }
 
-impl Provider for Region {
+// SAFETY: parts that are out do not overlap, and of the rest `new`'s caller says that nobody touches it.
+unsafe impl Provider for Region {
     fn describe(&self) -> String {
         format!("a region of {} bytes", self.parts.whole.end)
     }
@@ -180,7 +195,8 @@ impl DeviceMemory {
     }
 }
 
-impl Provider for DeviceMemory {
+// SAFETY: parts that are out do not overlap; the CPU has no access, and what the device does with its own memory no packet shows.
+unsafe impl Provider for DeviceMemory {
     fn describe(&self) -> String {
         let what = match self.source {
             Source::Bar(_) => "a BAR",

@@ -1,5 +1,8 @@
 //! A pool's segments while it runs: growth and shrinking, nodes, requests larger than a fragment, pages in quarantine.
 
+// Takes pages in quarantine from the CPU.
+#![allow(unsafe_code)]
+
 use std::sync::Arc;
 
 use pagewire_hugepages::Segment;
@@ -152,7 +155,8 @@ impl Pool {
         let segment =
             memory.segments[page / pages_per_segment].as_ref().filter(|segment| segment.is_readable());
         if let Some(segment) = segment
-            && let Err(error) = segment.withdraw(page % pages_per_segment * page_size, page_size)
+            // SAFETY: all of the page's fragments are in the page store, which gives none of a sealed off page out again.
+            && let Err(error) = unsafe { segment.withdraw(page % pages_per_segment * page_size, page_size) }
         {
             log::debug!("a page in quarantine stays mapped: {error}");
         }

@@ -155,7 +155,8 @@ impl Told {
     }
 }
 
-impl Provider for Told {
+// SAFETY: its segments come from `Pages`, each once.
+unsafe impl Provider for Told {
     fn describe(&self) -> String {
         "a user's own".into()
     }
@@ -225,7 +226,9 @@ fn a_bulk_return_of_provided_buffers_is_one_operation() {
 #[test]
 fn a_region_of_the_users_holds_the_packets() {
     let (bench, file) = (Bench::new(), memfd(256 << 10));
-    let region = Region::new(file.try_clone().expect("a descriptor")).expect("a file with a length");
+    // SAFETY: the test reads the file, and nobody writes it.
+    let region =
+        unsafe { Region::new(file.try_clone().expect("a descriptor")) }.expect("a file with a length");
     let mut pool = Pool::with_provider(&config(64), &bench.space, Arc::new(region)).expect("a region");
     let mut packets = all(&mut pool);
     for (number, packet) in packets.iter_mut().enumerate() {
@@ -239,7 +242,9 @@ fn a_region_of_the_users_holds_the_packets() {
 
 #[test]
 fn a_region_says_when_it_is_used_up_and_serves_again_what_came_back() {
-    let (bench, region) = (Bench::new(), Arc::new(Region::new(memfd(256 << 10)).expect("a file")));
+    // SAFETY: nobody else has the file.
+    let region = unsafe { Region::new(memfd(256 << 10)) }.expect("a file");
+    let (bench, region) = (Bench::new(), Arc::new(region));
     let make = || Pool::with_provider(&config(64), &bench.space, region.clone());
     let (first, second) = (make().expect("one half"), make().expect("the other"));
     assert_eq!(

@@ -20,7 +20,8 @@
 //!
 //! # Payload in another device's memory
 //!
-//! With header split the card writes headers into host memory and what follows them into a pool of its own, whose memory may be
+//! The datasheet advises against header split on the 82599, as unpredictable (7.1.10); it has been seen to work on the model, and a queue that
+//! uses it warns. With header split the card writes headers into host memory and what follows them into a pool of its own, whose memory may be
 //! another device's: a part of its BAR, or a dma-buf. The CPU reads and changes the header; the payload it can send, hand on and drop.
 //!
 //! ```no_run

@@ -61,6 +61,12 @@ pub(crate) fn start_receive(
         0 => srrctl::BSIZEHEADER_256 | srrctl::ADVANCED,
         bytes => ((bytes / HEADER_UNIT) as u32) << srrctl::BSIZEHEADER_SHIFT | srrctl::HEADER_SPLIT,
     };
+    if setup.header > 0 {
+        let name = &device.name;
+        log::warn!(
+            "{name}: header split, of which the 82599's datasheet says that it may be unpredictable (7.1.10)"
+        );
+    }
     registers.write_at(SRRCTL, queue, kib | kind | drop);
     coalesce(device, setup);
     let strip = if strip_vlan { rxdctl::VME } else { 0 };

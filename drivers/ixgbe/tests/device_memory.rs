@@ -1,5 +1,8 @@
 //! Payload that the card writes into another device's memory, past the CPU: a second function's BAR, which a process of its own serves.
 
+// A provider vouches for its memory.
+#![allow(unsafe_code)]
+
 mod common;
 
 use std::cell::{Cell, RefCell};
@@ -259,7 +262,8 @@ struct Moody {
     refused: AtomicUsize,
 }
 
-impl Provider for Moody {
+// SAFETY: its segments come from `DeviceMemory`, each once.
+unsafe impl Provider for Moody {
     fn describe(&self) -> String {
         format!("sometimes {}", self.memory.describe())
     }

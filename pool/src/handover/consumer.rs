@@ -246,7 +246,7 @@ impl Consumer {
     ///
     /// [`Error::Closed`] when the producer's process has ended or has closed the connection, and all has been received.
     pub fn wait(&self, within: Duration) -> Result<bool, Error> {
-        let until = Instant::now() + within;
+        let until = wake::after(within);
         loop {
             let has_some = || self.lanes.borrow().iter().any(|lane| lane.waiting() > 0);
             if has_some() {

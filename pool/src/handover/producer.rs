@@ -244,7 +244,7 @@ impl Producer {
 
     /// Polls, and if that brought nothing sleeps until somebody attaches, leaves or returns something, or the time is up.
     pub fn wait(&mut self, within: Duration) {
-        let until = Instant::now() + within;
+        let until = wake::after(within);
         let before = (self.consumers.len(), self.outstanding());
         self.poll();
         if before != (self.consumers.len(), self.outstanding()) {
@@ -273,7 +273,7 @@ impl Producer {
 
     /// Waits until consumers have returned everything. Gives the number of packets that they still hold when the time is up.
     pub fn drain(&mut self, within: Duration) -> usize {
-        let until = Instant::now() + within;
+        let until = wake::after(within);
         self.poll();
         while self.outstanding() > 0 {
             let left = until.saturating_duration_since(Instant::now());

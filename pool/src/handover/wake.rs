@@ -12,6 +12,11 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+/// When so much time will have passed: decades at most, which stand for ever.
+pub(super) fn after(within: Duration) -> Instant {
+    Instant::now() + within.min(Duration::from_secs(1 << 30))
+}
+
 /// Wakes a thread of this process.
 pub(super) struct Event(OwnedFd);
 

@@ -83,7 +83,8 @@ fn a_map_that_one_of_two_iommus_refuses_is_taken_back() {
 /// A provider that gives less than it was asked for, or nothing.
 struct Poor(Option<usize>);
 
-impl Provider for Poor {
+// SAFETY: its segments come from `Pages`, each once.
+unsafe impl Provider for Poor {
     fn describe(&self) -> String {
         "a poor provider".into()
     }

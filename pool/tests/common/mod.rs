@@ -1,5 +1,7 @@
 //! What the tests of the pool's outside share.
 
+// A region of memory is vouched for.
+#![allow(unsafe_code)]
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part of it")]
 
 use std::fs::File;
@@ -50,7 +52,8 @@ impl Bench {
     /// A provider of each kind, with at least 128 KiB, and whether the CPU reads its memory.
     pub fn providers() -> Vec<(Arc<dyn Provider>, bool)> {
         let pages = SegmentOptions { page_size: PageSize::Size4K, node: None, name: "pages".into() };
-        let region = Region::new(memfd(256 << 10)).expect("a file with a length");
+        // SAFETY: nobody else has the file.
+        let region = unsafe { Region::new(memfd(256 << 10)) }.expect("a file with a length");
         vec![
             (Arc::new(Pages { options: pages }), true),
             (Arc::new(region), true),

@@ -3,6 +3,9 @@
 //! Every check prints a line; the first that fails ends the program with its reason. It needs three free huge pages of 2 MiB on nodes 0
 //! and 1 each, and a processor on each.
 
+// A provider vouches for its memory.
+#![allow(unsafe_code)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -64,7 +67,8 @@ fn without_a_node_memory_is_where_the_owner_is(space: &AddressSpace) -> Result<(
 #[derive(Default)]
 struct InTurn(AtomicU32);
 
-impl Provider for InTurn {
+// SAFETY: its segments come from `Pages`, each once.
+unsafe impl Provider for InTurn {
     fn describe(&self) -> String {
         "huge pages of two nodes in turn".into()
     }
