@@ -61,6 +61,8 @@ pub struct Pool {
     pub(crate) joined: usize,
     pub(crate) nodes: Nodes,
     pub(crate) grow_when_empty: bool,
+    /// Times that the pool is to stay empty before it tries to grow again, after it failed to.
+    pub(crate) growth_rests: u32,
     _not_sync: PhantomData<std::cell::Cell<()>>,
 }
 
@@ -135,6 +137,7 @@ impl Pool {
             joined: 0,
             nodes: Nodes::new(topology, config.node, geometry.segments),
             grow_when_empty: config.grow_when_empty,
+            growth_rests: 0,
             shared: Shared::publish(
                 number,
                 ReturnRing::new(fragments),

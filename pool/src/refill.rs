@@ -29,14 +29,18 @@ impl Pool {
     /// Fill the cache from the return ring, then from the page store.
     #[cold]
     #[inline(never)]
-    pub(crate) fn refill_slow(&mut self, want: usize) {
+    pub(crate) fn refill_slow(&mut self, asked: usize) {
         if self.nodes.has_moved() {
             self.sort_by_node();
         }
-        let want = want.clamp(REFILL, CACHE);
-        let returned = self.fill_from_ring(want);
+        let want = asked.clamp(REFILL, CACHE);
+        let mut returned = self.fill_from_ring(want, true);
         self.fill_from_store(want);
-        if self.end == 0 && self.grow_when_empty && self.grow().is_ok() {
+        if self.end < asked.min(CACHE) {
+            // The page store is empty: memory on the wrong node, one of which ended the first look, is better than none.
+            returned += self.fill_from_ring(want, false);
+        }
+        if self.end == 0 && self.grow_for_want() {
             self.fill_from_store(want);
         }
         let published = &*self.monitor.published;
@@ -46,12 +50,12 @@ impl Pool {
         }
     }
 
-    /// Take what has come back, until the cache has `want`. Returns how many fragments came.
-    fn fill_from_ring(&mut self, want: usize) -> usize {
+    /// Take what has come back, until the cache has `want`. Returns how many fragments came. `choosy`: none of a foreign node.
+    fn fill_from_ring(&mut self, want: usize, choosy: bool) -> usize {
         let before = self.end;
         let turned_away = match self.joined == 0 && self.store.takes_all() {
             true => self.take_returned(want, |_, _| None),
-            false => self.take_returned(want, Pool::turn_away),
+            false => self.take_returned(want, |pool, record| pool.turn_away(record, choosy)),
         };
         let kept = self.end - before;
         self.filled += kept as u64;
@@ -84,9 +88,9 @@ impl Pool {
 
     /// Put what came back and is not to be used again as it is into the page store: several fragments in one, or a page that is on
     /// the wrong node or in quarantine. One foreign page ends a refill: a ring full of them is not to be drained at once.
-    fn turn_away(&mut self, record: NonNull<Record>) -> Option<(usize, bool)> {
+    fn turn_away(&mut self, record: NonNull<Record>, choosy: bool) -> Option<(usize, bool)> {
         let fragments = self.shared().records.fragments(record);
-        let is_foreign = self.store.is_foreign(fragments.start);
+        let is_foreign = choosy && self.store.is_foreign(fragments.start);
         if fragments.len() == 1 && !is_foreign && !self.store.is_quarantined(fragments.start) {
             return None;
         }

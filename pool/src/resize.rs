@@ -10,11 +10,14 @@ use pagewire_hugepages::Segment;
 use crate::check;
 use crate::config::Geometry;
 use crate::error::Error;
-use crate::packet::{Packet, Posted};
+use crate::packet::{Packet, PacketFlags, Posted};
 use crate::pool::Pool;
-use crate::record::LARGE;
+use crate::record::{LARGE, POOL};
 use crate::stats::add;
 use crate::sync::Ordering;
+
+/// Refills that find nothing between two attempts to grow, after one that failed.
+const GROWTH_RESTS: u32 = 1000;
 
 impl Pool {
     /// Add a segment: get it from the provider and map it for every device of the space, in one call for each IOMMU. Returns how
@@ -32,6 +35,23 @@ impl Pool {
         let segment = self.memory().install(place, &self.shared().records)?;
         self.adopt(place, &segment);
         Ok(self.memory().geometry.per_segment())
+    }
+
+    /// Grow, if the pool is to when it is empty. What failed is not tried at every poll: it takes its time.
+    pub(crate) fn grow_for_want(&mut self) -> bool {
+        if !self.grow_when_empty || self.store.vacant().is_none() {
+            return false;
+        }
+        if self.growth_rests > 0 {
+            self.growth_rests -= 1;
+            return false;
+        }
+        let grown = self.grow();
+        if let Err(error) = &grown {
+            log::debug!("{error}");
+            self.growth_rests = GROWTH_RESTS;
+        }
+        grown.is_ok()
     }
 
     /// Give back segments none of whose fragments is out, as long as `keep` fragments are left; everything that is free is
@@ -114,6 +134,7 @@ impl Pool {
             self.trim();
             self.store.take_run(count)
         });
+        let first = first.or_else(|| self.grow_for_want().then(|| self.store.take_run(count)).flatten());
         let Some(first) = first else {
             add(&self.monitor.published.alloc_empty, 1);
             return None;
@@ -132,11 +153,12 @@ impl Pool {
     /// their segment goes. For memory that somebody may still write who should not.
     ///
     /// Gives back a packet of another pool, or of several segments.
-    pub fn quarantine(&mut self, packet: Packet) -> Result<(), Packet> {
-        let is_mine = packet.kind() & !LARGE == self.kind;
-        if !is_mine {
+    pub fn quarantine(&mut self, mut packet: Packet) -> Result<(), Packet> {
+        let is_mine = packet.kind() & POOL & !LARGE == self.kind;
+        if !is_mine || packet.flags().contains(PacketFlags::CHAINED) {
             return Err(packet);
         }
+        packet.clear_requests();
         let record = packet.into_record();
         self.store.quarantine(self.shared().records.index_of(record));
         self.put(record);

@@ -180,6 +180,17 @@ fn a_pool_grows_when_it_is_empty_if_told_to_and_no_further_than_told() {
     assert_eq!(pool.stats().recycle_ring, 256);
 }
 
+#[test]
+fn a_request_for_a_page_has_an_empty_pool_grow_too() {
+    let bench = Bench::new();
+    let config =
+        PoolConfig { max_fragments: 128, segment_size: 128 << 10, grow_when_empty: true, ..config(64) };
+    let mut pool = Pool::new(&config, &bench.space).expect("a small pool");
+    let pages: Vec<_> = std::iter::from_fn(|| pool.alloc_len(4096)).collect();
+    assert_eq!((pages.len(), pool.stats().fragments), (64, 128));
+    drop(pages);
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
     Take(usize),

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::{env, thread};
 
 use common::*;
-use pagewire_pool::{Life, Pool, pools};
+use pagewire_pool::{Life, PacketFlags, Pool, pools};
 
 #[test]
 fn a_device_that_is_gone_first_is_not_asked_to_unmap() {
@@ -130,10 +130,12 @@ fn a_page_marked_not_for_recycling_is_not_given_out_again() {
     let mut pool = Pool::new(&config(64), &bench.space).expect("a small pool");
     let monitor = pool.monitor();
     let mut packets = all(&mut pool);
-    let bad = packets.swap_remove(10);
+    let mut bad = packets.swap_remove(10);
     let page = bad.iova() / 4096;
     let other = packets.iter().position(|packet| packet.iova() / 4096 == page).expect("the other half");
     let other = packets.swap_remove(other);
+    // What was asked of it does not make it somebody else's.
+    bad.set_flags(PacketFlags::TX_IP_CSUM);
     pool.quarantine(bad).expect("the pool's own");
     drop_elsewhere(vec![other]);
     drop_elsewhere(packets);

@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicU32;
 
 use super::*;
-use crate::PoolStats;
 use crate::numa::Topology;
+use crate::{PacketFlags, PoolStats};
 
 /// Two nodes. Segments are on them in turn, as they are made; the owner is where it is told.
 #[derive(Clone, Default)]
@@ -84,7 +84,23 @@ fn a_foreign_page_in_the_ring_is_recognised_at_refill_and_ends_it() {
 
     // With nothing left on this node, another's memory is better than none.
     let packet = fixture.pool.alloc_packet().expect("64 of the other node");
-    assert_eq!((fixture.node(&packet), fixture.stats_since(before)), (1, (2, 2)));
+    assert_eq!((fixture.node(&packet), fixture.stats_since(before)), (1, (2, 64)), "all at once now");
+}
+
+#[test]
+fn a_pool_with_nothing_on_its_node_gives_whole_batches_all_the_same() {
+    let mut fixture = Fixture::new(Some(0));
+    let packets = all(&mut fixture.pool);
+    let (here, there) = packets.into_iter().partition::<Vec<_>, _>(|packet| fixture.node(packet) == 0);
+    drop_elsewhere(there);
+    for round in 0..10 {
+        let packets: Vec<_> = (fixture.pool.batch(32))
+            .map(|posted| posted.complete(0, 60, PacketFlags::empty()).expect("it fits"))
+            .collect();
+        assert_eq!(packets.len(), 32, "round {round}");
+        drop_elsewhere(packets);
+    }
+    drop(here);
 }
 
 #[test]
