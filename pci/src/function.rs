@@ -146,11 +146,14 @@ impl Function {
 
 impl Drop for Function {
     fn drop(&mut self) {
-        // Each step is tried whatever became of the one before; after a hot removal all of them fail.
+        // Each step is tried whatever became of the one before; after a hot removal all of them fail, which whoever noticed it has
+        // said already.
+        let is_there = self.config().is_there();
         let steps = [self.set_bus_master(false), self.disable_interrupts(), self.reset()];
         for error in steps.into_iter().filter_map(Result::err) {
             match error {
                 Error::ResetUnsupported { .. } => log::debug!("{error}"),
+                error if !is_there => log::debug!("closing {}: {error}", self.info.address),
                 error => log::warn!("closing {}: {error}", self.info.address),
             }
         }

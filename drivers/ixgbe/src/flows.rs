@@ -81,10 +81,10 @@ mod tests {
     #[test]
     fn a_rule_is_what_the_datasheet_has() {
         let mut rule = FlowRule::new(FlowAction::Queue(5));
-        assert_eq!(words(&rule), [0, 0, 0, 5 << 21 | 1 << 19, 0xfe00_0000]);
+        assert_eq!(words(&rule), [0, 0, 0, 5 << 21 | 1 << 19, 0xfe00_0000 | 1 << 2]);
         rule.source = Some("10.1.2.3".parse().unwrap());
         rule.destination_port = Some(0x1234);
-        (rule.protocol, rule.priority, rule.action) = (Some(FlowProtocol::Sctp), 7, FlowAction::Drop);
+        (rule.protocol, rule.priority, rule.action) = (Some(FlowProtocol::Sctp), 6, FlowAction::Drop);
         // Bits 25 to 29: source, destination, source port, destination port, protocol.
         let filter = 1 << 31 | 1 << 30 | 1 << 27 | 1 << 26 | 7 << 2 | 2;
         assert_eq!(words(&rule), [0x0302_010a, 0, 0x3412_0000, 127 << 21 | 1 << 19, filter]);

@@ -78,7 +78,9 @@ fn disable_master(device: &Device) -> bool {
     let registers = &device.registers;
     registers.modify(CTRL, 0, ctrl::GIO_MASTER_DISABLE);
     let ended = device.wait("DMA", STATUS, MILLIS, |value| value & status::GIO_MASTER_ENABLE == 0);
-    if let Err(error) = &ended {
+    if let Err(error) = &ended
+        && device.function.config().is_there()
+    {
         log::warn!("{error}; resetting the card twice");
     }
     ended.is_ok()

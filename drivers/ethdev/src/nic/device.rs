@@ -183,7 +183,8 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
-            log::warn!("{error}");
+            let level = if self.function.config().is_there() { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, "{error}");
         }
         let left = std::mem::take(&mut *self.retired());
         if !left.is_empty() {
