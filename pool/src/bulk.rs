@@ -6,6 +6,7 @@
 use std::ops::Deref;
 use std::ptr;
 
+use crate::check;
 use crate::magazine;
 use crate::packet::Posted;
 use crate::pool::Pool;
@@ -144,11 +145,15 @@ impl Pool {
             return 0;
         }
         bulk.kind = self.kind;
-        let offer = self.batch(count.min(bulk.room()));
+        let mut offer = self.batch(count.min(bulk.room()));
         let (start, count) = (bulk.fragments.len(), offer.len());
+        let fragments = offer.take_all();
+        if check::is_on() {
+            // SAFETY: there are `count`.
+            (0..count).for_each(|number| check::taken(unsafe { fragments.add(number).read() }));
+        }
         // SAFETY: the bulk has room for `count` behind its `start`; that many are on offer, which are the bulk's afterwards.
         unsafe {
-            let fragments = offer.take_all();
             ptr::copy_nonoverlapping(fragments, bulk.fragments.as_mut_ptr().add(start).cast(), count);
             bulk.fragments.set_len(start + count);
         }

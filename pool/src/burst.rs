@@ -71,17 +71,17 @@ impl Burst {
         let packets = self.packets.as_mut_ptr();
         let (mut added, mut taken) = (0, 0);
         // Should `next` panic, the fragments and what was added leak: nobody has them twice.
-        let mut lent = offer.lend();
+        let fragments = offer.take_all();
         while added < count {
             // SAFETY: each round takes one fragment at most, and there are `count`.
-            let fresh = unsafe { lent.fresh(&mut taken) };
-            let Some(packet) = next(added, fresh) else { break };
+            let fragment = unsafe { fragments.add(taken).read() };
+            let Some(packet) = next(added, Fresh { fragment, taken: &mut taken }) else { break };
             // SAFETY: start + added is within the capacity.
             unsafe { packets.add(start + added).write(packet) };
             added += 1;
         }
         // SAFETY: so many have been taken.
-        unsafe { lent.give_back(taken) };
+        unsafe { offer.give_back(fragments.add(taken)) };
         // SAFETY: that many packets have been written.
         unsafe { self.packets.set_len(start + added) };
         added

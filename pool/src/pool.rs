@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -13,7 +13,6 @@ use pagewire_hugepages::SegmentOptions;
 use pagewire_pci::AddressSpace;
 
 use crate::ages::Turn;
-use crate::check;
 use crate::config::PoolConfig;
 use crate::error::Error;
 use crate::magazine;
@@ -315,60 +314,22 @@ pub struct Batch<'a> {
     pool: &'a mut Pool,
 }
 
-impl<'p> Batch<'p> {
-    /// Bytes in each fragment.
+impl Batch<'_> {
+    /// All that is on offer, to be read before the pool is used again. None of it is the batch's any more until some is
+    /// [given back](Batch::give_back).
     #[inline(always)]
-    pub fn fragment_size(&self) -> usize {
-        self.pool.fragment_size()
+    pub(crate) fn take_all(&mut self) -> *const NonNull<Record> {
+        std::mem::replace(&mut self.next, self.end).cast()
     }
 
-    /// Where all that is on offer stands: no longer the pool's, and to be read before the pool is used again.
-    #[inline(always)]
-    pub(crate) fn take_all(self) -> *const NonNull<Record> {
-        let taken = ManuallyDrop::new(self);
-        if check::is_on() {
-            // SAFETY: each is on offer.
-            (0..taken.len())
-                .for_each(|number| check::taken(unsafe { (*taken.next.add(number)).assume_init() }));
-        }
-        taken.next.cast()
-    }
-
-    /// All fragments, none of which is the batch's any more until some are [given back](Lent::give_back).
-    #[inline(always)]
-    pub(crate) fn lend<'a>(&'a mut self) -> Lent<'a, 'p> {
-        let first = std::mem::replace(&mut self.next, self.end);
-        Lent { first, batch: self }
-    }
-}
-
-/// The fragments of a batch while a receive loop takes some of them.
-pub(crate) struct Lent<'a, 'p> {
-    first: *const MaybeUninit<NonNull<Record>>,
-    batch: &'a mut Batch<'p>,
-}
-
-impl Lent<'_, '_> {
-    /// The fragment after the first `taken`, which is counted there if it is taken.
+    /// Have all from `first` on again.
     ///
     /// # Safety
     ///
-    /// There are more than `taken`.
+    /// It is where one stands that was on offer, or one past the last, and none from there on has been taken.
     #[inline(always)]
-    pub(crate) unsafe fn fresh<'a>(&'a mut self, taken: &'a mut usize) -> Fresh<'a> {
-        // SAFETY: below `end`, so in the cache, which is borrowed, and a free fragment.
-        Fresh { fragment: unsafe { (*self.first.add(*taken)).assume_init() }, taken }
-    }
-
-    /// Give back all but the first `taken`.
-    ///
-    /// # Safety
-    ///
-    /// There are `taken` or more, and no more have been taken.
-    #[inline(always)]
-    pub(crate) unsafe fn give_back(self, taken: usize) {
-        // SAFETY: no more than `end`.
-        self.batch.next = unsafe { self.first.add(taken) };
+    pub(crate) unsafe fn give_back(&mut self, first: *const NonNull<Record>) {
+        self.next = first.cast();
     }
 }
 
@@ -407,8 +368,9 @@ impl Drop for Batch<'_> {
 
 /// One fragment that may be taken; see [`crate::Burst::fill`].
 pub struct Fresh<'a> {
-    fragment: NonNull<Record>,
-    taken: &'a mut usize,
+    pub(crate) fragment: NonNull<Record>,
+    /// Counts those that were.
+    pub(crate) taken: &'a mut usize,
 }
 
 impl Fresh<'_> {

@@ -38,7 +38,7 @@ impl PostedRing {
         longest: u16,
     ) -> Result<PostedRing, Error> {
         let smallest = fragments.iter().map(Posted::size).min().unwrap_or(0);
-        let iovas: Vec<u64> = fragments.iter().map(|fragment| data(fragment, headroom)).collect();
+        let iovas: Vec<u64> = fragments.iter().map(|fragment| data(fragment, headroom.into())).collect();
         let mut ring = DescriptorRing::new(space, fragments)?;
         let mut view = ring.view();
         for (index, iova) in iovas.into_iter().enumerate() {
@@ -71,12 +71,6 @@ impl PostedRing {
         self.ring.bytes()
     }
 
-    /// Descriptors from `index` to the end of the ring.
-    #[inline(always)]
-    pub fn straight(&mut self, index: u32) -> usize {
-        self.ring.view().straight(index)
-    }
-
     /// Read a descriptor's first or second word. What the device wrote before it is visible afterwards.
     #[inline(always)]
     pub fn read<const WORD: usize>(&mut self, index: u32) -> u64 {
@@ -89,7 +83,7 @@ impl PostedRing {
         if fresh.size() < self.smallest {
             return Err(fresh);
         }
-        let iova = data(&fresh, self.headroom);
+        let iova = data(&fresh, self.headroom.into());
         let mut view = self.ring.view();
         view.write(index, [iova, 0]);
         Ok(std::mem::replace(view.slot(index), fresh))
@@ -129,7 +123,7 @@ impl PostedRing {
             // SAFETY: as above.
             let first = if DESCRIBE { u64::from_le(unsafe { descriptor.read_volatile() }) } else { 0 };
             let fragment = fragment.take();
-            let iova = fragment.iova() + u64::from(headroom);
+            let iova = data(&fragment, headroom);
             // SAFETY: as above; the slot is borrowed by the view. The fragment that was in it is at least `smallest` bytes long, which
             // is no less than `headroom + longest`.
             let mut packet = unsafe {
@@ -155,6 +149,6 @@ impl PostedRing {
 
 /// Where a fragment's data is for the device.
 #[inline(always)]
-fn data(fragment: &Posted, headroom: u16) -> u64 {
+fn data(fragment: &Posted, headroom: u32) -> u64 {
     fragment.iova() + u64::from(headroom)
 }

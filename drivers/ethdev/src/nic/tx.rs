@@ -178,7 +178,7 @@ impl<F: TxFormat> TxRing<F> {
         (bytes, errors)
     }
 
-    /// See to the packet at the front, which [`send_plain`](TxRing::send_plain) did not send.
+    /// See to the packet at the front, which [`send_run`](TxRing::send_run) did not send.
     #[inline(never)]
     fn send_other(&mut self, queue: &mut Drain<'_>) -> Other {
         let Some(packet) = queue.peek() else { return Other::Waits };
