@@ -274,6 +274,8 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// How packets are spread over several receive queues.
     pub rss: RssConfig,
+    /// Use vector instructions (AVX2) where the CPU has them and a driver's loops know them; [`RxQueue::path`](crate::RxQueue::path) tells.
+    pub vector: bool,
 }
 
 impl Default for PortConfig {
@@ -287,6 +289,7 @@ impl Default for PortConfig {
             tx_offloads: TxOffloads::empty(),
             promiscuous: true,
             rss: RssConfig::default(),
+            vector: true,
         }
     }
 }

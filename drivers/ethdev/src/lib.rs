@@ -36,12 +36,14 @@ mod flow;
 mod link;
 mod mac;
 pub mod nic;
+mod path;
 mod port;
 mod posted_ring;
 mod refused;
 mod ring;
 mod stats;
 mod transmit_ring;
+mod vector;
 mod wait;
 
 pub use config::{
@@ -55,6 +57,7 @@ pub use mac::{MacAddr, ParseMacError};
 pub use pagewire_pool::{
     Burst, Chain, Drain, Packet, PacketFlags, PacketType, Pool, Posted, RssTypes, release_bulk,
 };
+pub use path::{Path, PathReport};
 pub use port::{AnyPort, AnyRxQueue, AnyTxQueue, Port, Queues, RxQueue, TxQueue};
 pub use posted_ring::PostedRing;
 pub use refused::TxRefused;

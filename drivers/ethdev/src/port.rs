@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::flow::FlowRule;
 use crate::link::Link;
 use crate::mac::MacAddr;
+use crate::path::PathReport;
 use crate::refused::TxRefused;
 use crate::stats::{QueueStats, Stats, XStat};
 
@@ -22,6 +23,11 @@ pub trait RxQueue: Send {
 
     /// Fragments that the ring holds now.
     fn posted(&self) -> usize;
+
+    /// How packets are received at present, and what keeps the queue off a faster path.
+    fn path(&self) -> PathReport {
+        PathReport::SIMPLE
+    }
 }
 
 /// The sending half of a queue pair; owned by one core.
@@ -61,6 +67,11 @@ pub trait TxQueue: Send {
 
     /// Fragments that the ring holds now.
     fn pending(&self) -> usize;
+
+    /// How packets are sent, and what keeps the queue off a faster path.
+    fn path(&self) -> PathReport {
+        PathReport::SIMPLE
+    }
 }
 
 /// What a port has that cannot stop one of its queues.
@@ -246,6 +257,9 @@ impl<Q: RxQueue + ?Sized> RxQueue for Box<Q> {
     fn posted(&self) -> usize {
         (**self).posted()
     }
+    fn path(&self) -> PathReport {
+        (**self).path()
+    }
 }
 
 impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
@@ -261,6 +275,9 @@ impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
     }
     fn pending(&self) -> usize {
         (**self).pending()
+    }
+    fn path(&self) -> PathReport {
+        (**self).path()
     }
 }
 

@@ -13,6 +13,7 @@ mod filters;
 mod port;
 mod queues;
 mod registers;
+mod retiring;
 mod rx;
 mod statistics;
 mod tx;

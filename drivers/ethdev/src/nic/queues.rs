@@ -5,7 +5,7 @@ use pagewire_pool::Pool;
 use super::card::{Card, RxSetup, TxSetup};
 use super::device::Way;
 use super::port::Nic;
-use super::rx::{AssembledRing, NicRx, RxLimits, RxRing, Source};
+use super::rx::{AssembledRing, NicRx, Ring, RxLimits, RxRing, Source};
 use super::tx::{NicTx, TxRing};
 use crate::config::{PortConfig, RxOffloads, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
@@ -95,12 +95,13 @@ impl<C: Card> Nic<C> {
         };
         let counters = self.rx_counters[number].clone();
         let (device, offloads) = (&self.device, started.finds_out);
-        let (mut rx, (iova, bytes), header) = match queue.headers {
+        let (ring, (iova, bytes), header) = match queue.headers {
             None if !lro => {
-                let ring =
+                let mut ring =
                     RxRing::new(device, queue.pool, queue.descriptors, limits, offloads, doorbell, counters)?;
+                ring.use_vector(started.config.vector);
                 let place = (ring.descriptors.iova(), ring.descriptors.bytes());
-                (NicRx::new(ring, device.clone(), number), place, 0)
+                (Ring::Posted(ring), place, 0)
             }
             headers => {
                 let header = headers.as_ref().map_or(Ok(0), |headers| self.header_buffer(headers))?;
@@ -116,9 +117,10 @@ impl<C: Card> Nic<C> {
                     counters,
                 )?;
                 let place = ring.place();
-                (NicRx::new_assembled(ring, device.clone(), number), place, header)
+                (Ring::Assembled(Box::new(ring)), place, header)
             }
         };
+        let mut rx = NicRx::new(ring, device.clone(), number);
         // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
         self.device.function.set_bus_master(true)?;
         let setup = RxSetup { queue: number, iova, bytes, buffer, header, coalesced };
@@ -157,7 +159,7 @@ impl<C: Card> Nic<C> {
             self.tx_counters.push(Default::default());
         }
         let (tail, index) = C::transmit_tail(number);
-        let ring = TxRing::new(
+        let mut ring = TxRing::new(
             &self.device,
             queue.descriptors,
             usize::from(started.config.mtu) + FRAME_OVERHEAD,
@@ -165,6 +167,7 @@ impl<C: Card> Nic<C> {
             self.device.registers.doorbell(tail, index)?,
             self.tx_counters[number].clone(),
         )?;
+        ring.use_vector(started.config.vector);
         let setup = TxSetup { queue: number, iova: ring.descriptors.iova(), bytes: ring.descriptors.bytes() };
         self.device.function.set_bus_master(true)?;
         let queue = NicTx::new(ring, self.device.clone(), number);

@@ -157,9 +157,6 @@ pub(super) mod plain {
         const DONE: u64 = 1;
         const END: u64 = 2;
         const BROKEN: u64 = 1 << 31;
-        fn len(word: u64) -> u16 {
-            (word >> 32) as u16
-        }
         fn describe([first, _]: [u64; 2], _: RxOffloads, packet: &mut Packet) {
             packet.set_rss_hash(first as u32, crate::RssTypes::IPV4);
         }
@@ -181,9 +178,8 @@ pub(super) mod plain {
         const MAX_DESCRIPTORS: u32 = 40;
         const MAX_SEGMENTED: usize = 0xffff;
         const SECOND_CONTEXT: u64 = 1 << 36;
-        fn data(len: u16, _: usize) -> u64 {
-            len.into()
-        }
+        const DATA: u64 = 0;
+        const PACKET_LEN: u32 = 64;
         fn encode(request: &Request) -> Option<Encoded> {
             Some(Encoded { options: 1 << 41, context: Some([request.l3_len.into(), 1 << 29]) })
         }

@@ -234,7 +234,7 @@ impl<F: TxFormat> TxRing<F> {
         plan.request.fill(packet);
         if let Some((words, index, write)) = plan.context {
             if write {
-                self.write(numbered::<F>(words, index), None);
+                self.descriptors.write(numbered::<F>(words, index), None);
                 self.contexts.kept[index] = Some(words);
             }
             self.contexts.last = index;

@@ -2,6 +2,7 @@ use super::super::testing::plain::{Plain, TDT, Tx, bench};
 use super::super::testing::{Bench, Random, burst, packet};
 use super::*;
 use crate::PacketFlags;
+use crate::config::PortConfig;
 use crate::port::Port;
 
 /// Mark descriptors as done, as the card would.
@@ -27,7 +28,7 @@ fn what_the_card_has_not_reported_is_not_freed_whatever_its_head_says() {
     }
     // Done bits where no report was asked for, and out of turn, mean nothing.
     let ring = queue.ring();
-    let reports: Vec<u32> = ring.reports.iter().copied().collect();
+    let reports = ring.reports.all();
     for index in 0..64 {
         if index != reports[0] {
             done(ring, index);
@@ -102,9 +103,16 @@ fn header_lengths_matter_to_checksums_alone() {
 /// What is sent together need not come home together: runs of two pools, chains and requests in between.
 #[test]
 fn packets_of_several_pools_go_home_to_their_own() {
+    [true, false].into_iter().for_each(several_pools);
+}
+
+fn several_pools(vector: bool) {
     let mut random = Random::new();
     let mut bench = bench();
-    let (mut port, rx, mut queue) = bench.start(1024);
+    let mut port = bench.open().unwrap();
+    let (rx, mut tx) = port.start(PortConfig { vector, ..bench.config(1024) }).unwrap();
+    let mut queue = tx.remove(0);
+    assert_eq!(queue.path().active, if vector { Path::Vector } else { Path::Bulk });
     let mut pools = [bench.pool(512), bench.pool(512)];
     let mut packets = Burst::new(32);
     for round in 0..2_000 {
