@@ -131,8 +131,8 @@ impl<F: RxFormat> RxRing<F> {
         counters: Arc<RxCounters>,
     ) -> Result<RxRing<F>, Error> {
         let headroom = pool.headroom();
-        // With fewer the longest frame would wait for ever for a fragment that it holds itself.
-        let needed = u64::from(descriptors) + u64::from(limits.segments);
+        // With fewer a frame of too many descriptors would wait for ever for a fragment that it holds itself.
+        let needed = u64::from(descriptors) + u64::from(limits.segments) + 1;
         let has = pool.stats().fragments;
         let fragments: Vec<Posted> = (0..descriptors).map_while(|_| pool.alloc()).collect();
         if has < needed || fragments.len() < descriptors as usize {
