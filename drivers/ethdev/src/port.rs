@@ -36,9 +36,10 @@ pub trait TxQueue: Send {
     /// Whoever asks for them (`PacketFlags::TX_*`) says where the headers are ([`Packet::set_header_lens`]), and for TSO how long the
     /// TCP header and a segment's payload are ([`Packet::set_segmentation`]). Layer 2 goes up to the IP header, tags in the packet
     /// included; headers of a tunnel may be counted to it as far as the card can be told (127 bytes on an 82599), whose own checksums
-    /// the card then leaves alone. TSO implies the checksums of IP and TCP.
+    /// the card then leaves alone. TSO implies the checksums of IP and TCP, and wants all headers in the first segment.
     ///
-    /// The driver fills in what the card needs in the checksum fields, 0 or the sum of the pseudo-header, and so changes the packet.
+    /// The driver fills in what the card needs in the checksum fields, 0 or the sum of the pseudo-header, and so changes the packet; and
+    /// cuts off what is behind the end that IP tells, which the card would sum too.
     /// It cannot where the CPU does not reach the packet's memory, where the field is not in the first segment, and for the
     /// pseudo-header's sum where the IP header has options or extensions: there the field must hold, as it does for DPDK's drivers,
     /// 0 for IPv4, the pseudo-header's sum for TCP and UDP, without their length for TSO. In memory that the CPU does not reach,
