@@ -138,10 +138,15 @@ fn all_128_rules_are_followed() {
 fn what_the_card_cannot_follow_is_refused_and_a_stop_forgets() {
     let mut bench = bench();
     let rule = FlowRule::new(FlowAction::Queue(3));
+    let whole_of_ipv4 = FlowRule { source: ip(1), ..rule };
     bench.b.port.set_flows(&[rule]).unwrap();
     for (bad, expected) in [
         (
             FlowRule { source: Some("fd01::1".parse().unwrap()), ..rule },
+            "address fd01::1 is not possible; the port has rules for IPv4",
+        ),
+        (
+            FlowRule { destination: Some("fd01::1".parse().unwrap()), ..whole_of_ipv4 },
             "address fd01::1 is not possible; the port has rules for IPv4",
         ),
         (FlowRule { priority: 7, ..rule }, "priority 7 is not possible; the port has priorities 0 to 6"),
