@@ -12,8 +12,6 @@ use crate::registers::*;
 const MILLIS: u64 = 100;
 /// How long a coalesced packet may wait for another segment.
 const COALESCE_MICROS: u32 = 50;
-/// How long a transmit queue that is being stopped may go on sending.
-const LEFT_MILLIS: u64 = 10;
 /// Unit of SRRCTL's buffer size, and the most of them.
 pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
@@ -133,13 +131,10 @@ pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// 4.6.8.1. What it has not sent by then, the link being down for one, is not sent.
+/// 4.6.8.1, after its first steps: all descriptors have been written back, or will never be, the link being down for one. The bit is
+/// cleared only when all the queue's activity has ended.
 pub(crate) fn stop_transmit(device: &Device, queue: usize) -> Result<(), Error> {
     let registers = &device.registers;
-    let tail = registers.read_at(TDT, queue);
-    if let Err(error) = device.wait_at("sending what is left", TDH, queue, LEFT_MILLIS, |head| head == tail) {
-        log::warn!("{error}; it is not sent");
-    }
     registers.modify_at(TXDCTL, queue, txdctl::ENABLE, 0);
     push(device);
     device.wait_at("stopping a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE == 0)

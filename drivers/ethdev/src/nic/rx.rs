@@ -14,7 +14,7 @@ pub(super) use assembled::{AssembledRing, Source};
 use assembly::Assembly;
 pub(super) use assembly::RxLimits;
 
-use super::device::{Device, Way};
+use super::device::{Device, Left, Way};
 use crate::config::RxOffloads;
 use crate::error::Error;
 use crate::port::RxQueue;
@@ -348,6 +348,8 @@ impl<F: RxFormat> Drop for NicRx<F> {
         self.device.retire(Way::Receive, self.number, (self.ring.take(), self.assembled.take()));
     }
 }
+
+impl<F: RxFormat> Left for (Option<Box<RxRing<F>>>, Option<Box<AssembledRing<F>>>) {}
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use pagewire_pool::{Burst, Drain, Packet};
 use plan::Contexts;
 pub use plan::{Encoded, L4, Request};
 
-use super::device::{Device, Way};
+use super::device::{Device, Left, Way};
 use crate::config::TxOffloads;
 use crate::error::Error;
 use crate::port::TxQueue;
@@ -324,6 +324,15 @@ impl<F: TxFormat> TxQueue for NicTx<F> {
 impl<F: TxFormat> Drop for NicTx<F> {
     fn drop(&mut self) {
         self.device.retire(Way::Transmit, self.number, self.ring.take());
+    }
+}
+
+impl<F: TxFormat> Left for Option<Box<TxRing<F>>> {
+    fn settle(&mut self) -> bool {
+        let Some(ring) = self else { return true };
+        ring.clean_reported(u32::MAX);
+        ring.request_report();
+        ring.descriptors.clean() == ring.descriptors.tail()
     }
 }
 
