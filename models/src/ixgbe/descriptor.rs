@@ -35,6 +35,11 @@ pub(super) fn buffer_size(srrctl: u32) -> usize {
     ((srrctl & 0x1f).max(1) as usize) << 10
 }
 
+/// Whether SRRCTL.DESCTYPE is not legacy.
+pub(super) fn is_advanced(srrctl: u32) -> bool {
+    kind(srrctl) != 0
+}
+
 /// Bytes of a header buffer, from SRRCTL.BSIZEHEADER.
 fn header_size(srrctl: u32) -> usize {
     ((srrctl >> 8 & 0x3f) as usize) << 6
