@@ -6,7 +6,8 @@ use common::bench::{Bench, assert_nothing, bytes, count, frame, receive, send};
 use common::packets::{ETHERNET, Flow, UDP, payload, tcp_header};
 use common::{config, eventually, headers, pool, serve};
 use pagewire_ethdev::{
-    Burst, Error, Packet, PacketFlags, PacketType, Port, PortConfig, RxOffloads, RxQueue, TxOffloads,
+    Burst, Error, Packet, PacketFlags, PacketType, Port, PortConfig, RxOffloads, RxQueue, RxQueueConfig,
+    TxOffloads,
 };
 use pagewire_pci::AddressSpace;
 
@@ -191,6 +192,29 @@ fn packets_wait_while_either_pool_is_empty() {
         drop(held);
         bench.finish();
     }
+}
+
+/// The datasheet advises against it: a port says so at each start, once for all queues.
+#[test]
+fn header_split_warns_once_a_start() {
+    let running = serve(false, |_| ());
+    let (space, mut port) = running.open().unwrap();
+    let said = || {
+        running.logged("header split is on, against which the 82599's datasheet advises in section 7.1.10")
+    };
+    for starts in 1..3 {
+        let mut asked = config(&space);
+        for _ in 0..3 {
+            asked.rx.push(RxQueueConfig::new(pool(&space, 256), 64));
+        }
+        asked.rx_offloads = RxOffloads::HEADER_SPLIT;
+        asked.rx.iter_mut().for_each(|queue| queue.headers = Some(headers(&space, 256, 64)));
+        drop(port.start(asked).unwrap());
+        assert_eq!(said(), starts);
+        port.stop().unwrap();
+    }
+    drop(port.start(config(&space)).unwrap());
+    assert_eq!(said(), 2);
 }
 
 #[test]
