@@ -68,8 +68,8 @@ impl SplitKind {
     }
 }
 
-/// Where a packet is split (7.1.10).
-pub(super) fn split(registers: &Registers, srrctl: u32, packet: &Packet) -> SplitKind {
+/// Where a packet is split (7.1.10), of whose header so many bytes are taken out.
+pub(super) fn split(registers: &Registers, srrctl: u32, packet: &Packet, taken_out: usize) -> SplitKind {
     let kind = kind(srrctl);
     if kind != 2 && kind != 5 {
         return SplitKind::None;
@@ -85,12 +85,12 @@ pub(super) fn split(registers: &Registers, srrctl: u32, packet: &Packet) -> Spli
         _ if has(SPLIT_L2) => packet.l3,
         _ => 0,
     };
-    match length {
+    match length.saturating_sub(taken_out) {
         0 if kind == 5 => SplitKind::Fill(size),
         0 => SplitKind::None,
-        _ if length <= size => SplitKind::Header(length),
+        length if length <= size => SplitKind::Header(length),
         _ if kind == 5 => SplitKind::Fill(size),
-        _ => SplitKind::Overflow(length),
+        length => SplitKind::Overflow(length),
     }
 }
 

@@ -277,10 +277,10 @@ impl Receive {
             }
         }
         let registers = &mut *card.registers;
-        let split = descriptor::split(registers, q.srrctl, &packet);
         let strip = if q.strip { packet.vlan } else { None };
-        let data = frame.len() - if strip.is_some() { 4 } else { 0 }
-            + if registers.has(HLREG0, RXCRCSTRP) { 0 } else { FCS };
+        let tag = if strip.is_some() { 4 } else { 0 };
+        let split = descriptor::split(registers, q.srrctl, &packet, tag);
+        let data = frame.len() - tag + if registers.has(HLREG0, RXCRCSTRP) { 0 } else { FCS };
         let buffer = descriptor::buffer_size(q.srrctl);
         let in_header = split.header_bytes(data);
         let needed = (data - in_header).div_ceil(buffer).max(1) as u32;
