@@ -174,8 +174,9 @@ impl Card {
             let first = read(block + 4) << 32 | read(block);
             Ring { receive, first, bytes: read(block + 8) }
         };
-        let rings = [ring(true, 0x1000), ring(true, 0x1040), ring(false, 0x6000), ring(false, 0x6040)];
-        self.rings = rings.into_iter().filter(|ring| ring.bytes > 0).collect();
+        let blocks = (0..4).flat_map(|queue| [(true, 0x1000 + 0x40 * queue), (false, 0x6000 + 0x40 * queue)]);
+        self.rings =
+            blocks.map(|(receive, block)| ring(receive, block)).filter(|ring| ring.bytes > 0).collect();
     }
 
     fn spoil(&self, offset: u64, value: u32) -> u32 {
