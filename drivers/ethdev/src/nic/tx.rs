@@ -68,7 +68,8 @@ pub struct NicTx<F: TxFormat> {
     number: usize,
 }
 
-/// Everything the card may read, and how far it has come.
+/// Everything the card may read, and how far it has come. Apart from other queues' as [`RxRing`](super::rx::RxRing) is.
+#[repr(align(128))]
 pub(super) struct TxRing<F> {
     pub(super) descriptors: TransmitRing,
     /// Descriptors since the last that reports its status: fewer than `report_every` between packets.

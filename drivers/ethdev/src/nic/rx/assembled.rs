@@ -49,6 +49,7 @@ pub(super) struct Slot {
 const COALESCED: u16 = 32;
 
 /// A receive ring whose descriptors have two buffers each, or whose frames go on in descriptors that are not neighbours.
+#[repr(align(128))]
 pub(crate) struct AssembledRing<F> {
     pub(super) descriptors: DescriptorRing<Slot>,
     pub(super) next: u32,
