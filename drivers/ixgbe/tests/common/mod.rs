@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod features;
 pub(crate) mod flood;
 pub(crate) mod liar;
 pub(crate) mod memory;
