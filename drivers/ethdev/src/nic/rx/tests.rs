@@ -255,7 +255,7 @@ fn a_frame_in_a_row_comes_while_32_are_coalesced() {
     // The first 32 go on, and end, in as many descriptors from the 35th on, behind a frame of three.
     let word = |status: u64| Rx::DONE | status | 100 << 32;
     for index in 0..32u64 {
-        view.write(index as u32, [(35 + index & 63) << 32, word(Rx::COALESCED)]);
+        view.write(index as u32, [((35 + index) & 63) << 32, word(Rx::COALESCED)]);
     }
     (32..34).for_each(|index| view.write(index, [0, word(0)]));
     view.write(34, [0, word(Rx::END)]);
