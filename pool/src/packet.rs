@@ -436,6 +436,24 @@ impl Packet {
         Ok(())
     }
 
+    /// Drop `count` bytes from the end of the last segment.
+    pub fn trim_back(&mut self, count: usize) -> Result<(), Error> {
+        let mut last = self.record();
+        // SAFETY: the segments belong to this packet.
+        while let Some(next) = unsafe { last.as_ref() }.next {
+            last = next;
+        }
+        // SAFETY: and it is ours, and not lent to anybody.
+        let last = unsafe { last.as_mut() };
+        let room = usize::from(last.len());
+        if count > room {
+            return Err(Error::NoRoom { asked: count, room });
+        }
+        last.data -= count as u32;
+        self.fields_mut().packet_len -= count as u32;
+        Ok(())
+    }
+
     /// Append `bytes` to a packet of one segment, which the CPU can read.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if !self.is_readable() {

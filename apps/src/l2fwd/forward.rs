@@ -11,7 +11,7 @@ use pagewire_ethdev::{AnyPort, Link};
 use super::args::{Args, Mode};
 use super::cycles::CyclesPerPacket;
 use super::embedded::Embedded;
-use super::lane::{self, Idle, Lane};
+use super::lane::{self, Idle, Lane, LaneCounters};
 use super::live::View;
 use super::published::Reports;
 use crate::cores;
@@ -39,6 +39,7 @@ pub(super) fn forward(
     let end = Arc::new(AtomicBool::new(false));
     let mut shares: Vec<Vec<Lane>> = cpus.iter().map(|_| Vec::new()).collect();
     let cores = shares.len();
+    let counters: Vec<Arc<LaneCounters>> = lanes.iter().map(|lane| lane.counters.clone()).collect();
     for (number, lane) in lanes.into_iter().enumerate() {
         let queue = if args.queues > 1 { format!("queue {} of ", lane.queue) } else { String::new() };
         note!(
@@ -87,7 +88,9 @@ pub(super) fn forward(
             let ended = || stop.load(Ordering::Relaxed) || end.load(Ordering::Relaxed);
             let watched = watch(args, ports, reports, ended, start);
             if let Some(cards) = cards {
-                cards.drain(|| reports.own.report(ports, start.elapsed(), true).unexplained().is_none());
+                let rests = || counters.iter().map(|lane| lane.rests.load(Ordering::Relaxed)).collect();
+                let accounted = || reports.own.report(ports, start.elapsed(), true).unexplained().is_none();
+                cards.drain(rests, accounted);
             }
             watched
         }

@@ -42,6 +42,8 @@ pub(crate) struct LaneCounters {
     /// Where cycles are recorded: how many, and the packets that took them.
     pub(crate) cycles: AtomicU64,
     pub(crate) recorded: AtomicU64,
+    /// Times that its core found nothing for many rounds.
+    pub(crate) rests: AtomicU64,
 }
 
 /// Destination and source, as they stand at the front of a frame.
@@ -198,6 +200,7 @@ fn forward(
 fn rest(lanes: &mut [Lane], idle_for: Idle) {
     for lane in lanes {
         lane.tx.reclaim();
+        lane.counters.rests.fetch_add(1, Ordering::Relaxed);
     }
     pagewire_pool::flush_thread();
     if idle_for == Idle::Nap {

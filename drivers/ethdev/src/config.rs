@@ -144,12 +144,28 @@ pub struct RssConfig {
     pub key: Option<Vec<u8>>,
     /// The redirection table, of [`RssLimits::table`] queue numbers. By default all queues in turn.
     pub table: Option<Vec<u16>>,
-    /// What is hashed. By default all that the port can.
+    /// What is hashed. By default all that the port can. Empty is nothing: every packet goes to queue 0 but those that flow rules lead
+    /// elsewhere.
     pub types: Option<RssTypes>,
 }
 
 impl RssConfig {
-    fn check(&self, can: &RssLimits, queues: usize) -> Result<(), (&'static str, String, String)> {
+    fn check(
+        &self,
+        can: &RssLimits,
+        queues: usize,
+        hash: bool,
+    ) -> Result<(), (&'static str, String, String)> {
+        if self.types.is_some_and(|types| types.is_empty()) {
+            for (asked, what) in
+                [(hash, "RxOffloads::RSS_HASH"), (self.key.is_some(), "key"), (self.table.is_some(), "table")]
+            {
+                if asked {
+                    let limit = "no hash where RssConfig::types is empty";
+                    return Err(("RSS with a", what.into(), limit.into()));
+                }
+            }
+        }
         if let Some(key) = self.key.as_ref().filter(|key| key.len() != can.key) {
             return Err(("RSS key of", format!("{} bytes", key.len()), format!("keys of {} bytes", can.key)));
         }
@@ -340,6 +356,9 @@ impl PortConfig {
         if !missing.is_empty() {
             return refuse("transmit offload", format!("{missing:?}"), format!("{:?}", can.tx_offloads));
         }
-        self.rss.check(&can.rss, self.rx.len()).or_else(|(what, asked, limit)| refuse(what, asked, limit))
+        let hash = self.rx_offloads.contains(RxOffloads::RSS_HASH);
+        self.rss
+            .check(&can.rss, self.rx.len(), hash)
+            .or_else(|(what, asked, limit)| refuse(what, asked, limit))
     }
 }

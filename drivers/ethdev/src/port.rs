@@ -42,9 +42,10 @@ pub trait TxQueue: Send {
     /// Whoever asks for them (`PacketFlags::TX_*`) says where the headers are ([`Packet::set_header_lens`]), and for TSO how long the
     /// TCP header and a segment's payload are ([`Packet::set_segmentation`]). Layer 2 goes up to the IP header, tags in the packet
     /// included; headers of a tunnel may be counted to it as far as the card can be told (127 bytes on an 82599), whose own checksums
-    /// the card then leaves alone. TSO implies the checksums of IP and TCP.
+    /// the card then leaves alone. TSO implies the checksums of IP and TCP, and wants all headers in the first segment.
     ///
-    /// The driver fills in what the card needs in the checksum fields, 0 or the sum of the pseudo-header, and so changes the packet.
+    /// The driver fills in what the card needs in the checksum fields, 0 or the sum of the pseudo-header, and so changes the packet; and
+    /// cuts off what is behind the end that IP tells, which the card would sum too.
     /// It cannot where the CPU does not reach the packet's memory, where the field is not in the first segment, and for the
     /// pseudo-header's sum where the IP header has options or extensions: there the field must hold, as it does for DPDK's drivers,
     /// 0 for IPv4, the pseudo-header's sum for TCP and UDP, without their length for TSO. In memory that the CPU does not reach,
@@ -108,12 +109,14 @@ pub trait Port: Send {
     fn stop(&mut self) -> Result<(), Error>;
 
     /// Stop one receive queue while others run. The queue must have been dropped; its fragments go home, with the frames that were
-    /// in its ring. RSS sends what would come to it to the queues that run.
+    /// in its ring. RSS sends what would come to it to the queues that run. What has no hash goes to queue 0 whatever runs: it is the
+    /// last to stop and the first to start.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the port cannot; [`Error::State`] if the port or the queue is not started, or the queue has not been
-    /// dropped; [`Error::Timeout`] if the device does not stop it: then it keeps its memory until the port is stopped.
+    /// [`Error::Unsupported`] if the port cannot; [`Error::State`] if the port or the queue is not started, the queue has not been
+    /// dropped, a [flow rule](Port::set_flows) leads to it, or it is queue 0 and others run; [`Error::Timeout`] if the device does not
+    /// stop it: then it keeps its memory until this succeeds or the port is stopped.
     fn stop_rx_queue(&mut self, queue: u16) -> Result<(), Error> {
         Err(self.info().unsupported("stopping", format!("receive queue {queue} alone"), NO_QUEUE_STOP))
     }
@@ -122,8 +125,8 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the port cannot, or more is asked than it can do; [`Error::State`] if the port is not started or the
-    /// queue is; [`Error::Timeout`] if the device does not start it.
+    /// [`Error::State`] if the port is not started, the queue is, or receive queue 0 is not; [`Error::Unsupported`] if the port cannot, or
+    /// more is asked than it can do; [`Error::Timeout`] if the device does not start it. The queue stays stopped then.
     fn start_rx_queue(&mut self, queue: u16, _config: RxQueueConfig) -> Result<Self::Rx, Error> {
         Err(self.info().unsupported("starting", format!("receive queue {queue} alone"), NO_QUEUE_STOP))
     }
@@ -204,7 +207,8 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the port cannot follow one of them, and then none is changed; [`Error::State`] if it is not started.
+    /// [`Error::Unsupported`] if the port cannot follow one of them, [`Error::State`] if it is not started or a queue is stopped that one of
+    /// them leads to; then none is changed.
     fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
         FlowRule::check_all(rules, self.info(), 0)
     }

@@ -67,9 +67,9 @@ pub struct QueueStats {
 
 /// A queue's counters: written by the core that owns it, once a burst; read by anybody, without a lock.
 ///
-/// On a cache line of its own, so that a reader disturbs the writer at most once a burst.
+/// On cache lines of its own, so that a reader disturbs the writer at most once a burst, and other queues not at all.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(align(128))]
 pub struct QueueCounters {
     packets: AtomicU64,
     bytes: AtomicU64,

@@ -39,8 +39,9 @@ impl Card for Card82599 {
     const CAPABILITIES: Capabilities = Capabilities {
         rx_queues: RSS_QUEUES,
         tx_queues: TX_QUEUES,
-        rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-        tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
+        // Lengths are multiples of 128 bytes (8.2.3.8.3, 8.2.3.9.7), and prefetching is by 32.
+        rx_descriptors: DescriptorLimits { min: 32, max: 4096 },
+        tx_descriptors: DescriptorLimits { min: 32, max: 4096 },
         rx_offloads: RxOffloads::all(),
         tx_offloads: TxOffloads::all(),
         max_mtu: MAX_MTU,

@@ -10,10 +10,9 @@ use crate::registers::*;
 
 /// How long a queue may take to be enabled, and the receive path to run dry.
 const MILLIS: u64 = 100;
-/// How long a coalesced packet may wait for another segment.
-const COALESCE_MICROS: u32 = 50;
-/// How long a transmit queue that is being stopped may go on sending.
-const LEFT_MILLIS: u64 = 10;
+/// How long a coalesced packet may wait for another segment, about 50 microseconds: the interval in EITR's unit, and that unit.
+const COALESCE_INTERVAL: u32 = 25;
+const INTERVAL_NANOS: u32 = 2048;
 /// Unit of SRRCTL's buffer size, and the most of them.
 pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
@@ -61,12 +60,6 @@ pub(crate) fn start_receive(
         0 => srrctl::BSIZEHEADER_256 | srrctl::ADVANCED,
         bytes => ((bytes / HEADER_UNIT) as u32) << srrctl::BSIZEHEADER_SHIFT | srrctl::HEADER_SPLIT,
     };
-    if setup.header > 0 {
-        let name = &device.name;
-        log::warn!(
-            "{name}: header split, of which the 82599's datasheet says that it may be unpredictable (7.1.10)"
-        );
-    }
     registers.write_at(SRRCTL, queue, kib | kind | drop);
     coalesce(device, setup);
     let strip = if strip_vlan { rxdctl::VME } else { 0 };
@@ -91,7 +84,7 @@ fn coalesce(device: &Device, setup: RxSetup) {
     };
     registers.write_at(RSCCTL, queue, RSCCTL_RSCEN | most);
     registers.modify_at(IVAR, queue / 2, 0xff << shift, IVAR_VECTOR_0 << shift);
-    registers.write_at(EITR, 0, EITR_CNT_WDIS | ((COALESCE_MICROS / 2) << EITR_INTERVAL_SHIFT));
+    registers.write_at(EITR, 0, EITR_CNT_WDIS | (COALESCE_INTERVAL << EITR_INTERVAL_SHIFT));
 }
 
 /// 4.6.7, last step: let frames in, while none is half way through the security block.
@@ -125,6 +118,12 @@ pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Erro
 /// 4.6.7.1.2, after its first step, which leads frames elsewhere. What still comes is dropped.
 pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
     let registers = &device.registers;
+    if registers.read_at(RSCCTL, queue) & RSCCTL_RSCEN != 0 {
+        // 4.6.7.2: no packet begins to be coalesced, and within two intervals those that have begun end.
+        registers.modify_at(RSCCTL, queue, RSCCTL_RSCEN, 0);
+        push(device);
+        sleep(Duration::from_nanos(u64::from(2 * COALESCE_INTERVAL * INTERVAL_NANOS)));
+    }
     registers.modify_at(RXDCTL, queue, rxdctl::ENABLE, 0);
     push(device);
     device.wait_at("stopping a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE == 0)?;
@@ -133,13 +132,10 @@ pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// 4.6.8.1. What it has not sent by then, the link being down for one, is not sent.
+/// 4.6.8.1, after its first steps: all descriptors have been written back, or will never be, the link being down for one. The bit is
+/// cleared only when all the queue's activity has ended.
 pub(crate) fn stop_transmit(device: &Device, queue: usize) -> Result<(), Error> {
     let registers = &device.registers;
-    let tail = registers.read_at(TDT, queue);
-    if let Err(error) = device.wait_at("sending what is left", TDH, queue, LEFT_MILLIS, |head| head == tail) {
-        log::warn!("{error}; it is not sent");
-    }
     registers.modify_at(TXDCTL, queue, txdctl::ENABLE, 0);
     push(device);
     device.wait_at("stopping a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE == 0)

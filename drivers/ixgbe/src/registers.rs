@@ -209,6 +209,7 @@ pub(crate) mod ftqf {
     pub(crate) const UDP: u32 = 1;
     pub(crate) const SCTP: u32 = 2;
     pub(crate) const PRIORITY_SHIFT: u32 = 2;
+    pub(crate) const PRIORITY: u32 = 7;
     pub(crate) const ANY_SOURCE: u32 = 1 << 25;
     pub(crate) const ANY_DESTINATION: u32 = 1 << 26;
     pub(crate) const ANY_SOURCE_PORT: u32 = 1 << 27;

@@ -148,8 +148,8 @@ pub trait Card: Send + Sized + 'static {
         Err(device.unsupported("stopping receive queue", queue, "no way to stop one"))
     }
 
-    /// Stop a transmit queue while others run: afterwards the card reads none of its memory. Called only if
-    /// [`Capabilities::queue_stop`] says so.
+    /// Stop a transmit queue while others run: afterwards the card reads and writes none of its memory. The card has reported all that
+    /// the queue was given, or had its time to. Called only if [`Capabilities::queue_stop`] says so.
     ///
     /// # Errors
     ///

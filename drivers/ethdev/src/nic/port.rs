@@ -10,7 +10,7 @@ use pagewire_pci::{Address, AddressSpace, Function, Interrupt};
 use super::card::Card;
 use super::device::{Device, Way};
 use super::filters::Filters;
-use super::queues::Started;
+use super::queues::{Started, State};
 use super::rx::{NicRx, RxCounters};
 use super::statistics::Statistics;
 use super::tx::NicTx;
@@ -96,7 +96,7 @@ impl<C: Card> Nic<C> {
     }
 
     pub(super) fn not_started(&self) -> Error {
-        Error::State { port: self.info.name.clone(), what: "the port is not started" }
+        self.state("the port is not started")
     }
 
     fn check_unicast(&self, mac: MacAddr) -> Result<(), Error> {
@@ -123,13 +123,16 @@ impl<C: Card> Nic<C> {
 
     fn try_start(&mut self, mut config: PortConfig) -> Result<NicQueues<C>, Error> {
         self.device.reset()?;
+        // What queues left behind that could not be stopped.
+        self.device.release_all();
         self.filters.promiscuous = config.promiscuous;
         self.filters.flows.clear();
         self.card.configure(&self.device, &self.filters, &config)?;
         self.statistics.clear(&self.device.registers);
         let finds_out = C::finds_out(&config);
         let (rx, tx) = (mem::take(&mut config.rx), mem::take(&mut config.tx));
-        let started = Started { config, finds_out, rx: vec![true; rx.len()], tx: vec![true; tx.len()] };
+        let started =
+            Started { config, finds_out, rx: vec![State::Runs; rx.len()], tx: vec![State::Runs; tx.len()] };
         self.redirect(&started);
         let rx =
             rx.into_iter().enumerate().map(|(number, queue)| self.start_receive(number, queue, &started));
@@ -160,8 +163,7 @@ impl<C: Card> Port for Nic<C> {
 
     fn start(&mut self, config: PortConfig) -> Result<Queues<Self::Rx, Self::Tx>, Error> {
         if self.started.is_some() {
-            let what = "the port is started already; stop it first";
-            return Err(Error::State { port: self.info.name.clone(), what });
+            return Err(self.state("the port is started already; stop it first"));
         }
         config.check(&self.info)?;
         let queues = self.try_start(config);
@@ -175,8 +177,7 @@ impl<C: Card> Port for Nic<C> {
     fn stop(&mut self) -> Result<(), Error> {
         self.check_started()?;
         if Arc::strong_count(&self.device) > 1 {
-            let what = "its queues are still in use; drop them before stopping the port";
-            return Err(Error::State { port: self.info.name.clone(), what });
+            return Err(self.state("its queues are still in use; drop them before stopping the port"));
         }
         self.update_statistics();
         self.started = None;
@@ -192,9 +193,8 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn start_rx_queue(&mut self, queue: u16, config: RxQueueConfig) -> Result<Self::Rx, Error> {
-        let offloads = self.started.as_ref().map(|started| started.config.rx_offloads);
-        config.check(&self.info, offloads.unwrap_or_default())?;
         self.start_queue(Way::Receive, queue, |port, started| {
+            config.check(&port.info, started.config.rx_offloads)?;
             port.start_receive(queue.into(), config, started)
         })
     }
@@ -204,8 +204,8 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn start_tx_queue(&mut self, queue: u16, config: TxQueueConfig) -> Result<Self::Tx, Error> {
-        config.check(&self.info)?;
         self.start_queue(Way::Transmit, queue, |port, started| {
+            config.check(&port.info)?;
             port.start_transmit(queue.into(), config, started)
         })
     }
@@ -295,6 +295,7 @@ impl<C: Card> Port for Nic<C> {
     fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
         let started = self.started.as_ref().ok_or_else(|| self.not_started())?;
         FlowRule::check_all(rules, &self.info, started.rx.len())?;
+        self.check_led_to(rules, started)?;
         self.filters.flows = rules.to_vec();
         if C::CAPABILITIES.flow.rules > 0 {
             self.card.write_flows(&self.device, &self.filters);

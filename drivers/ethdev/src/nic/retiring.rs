@@ -7,10 +7,10 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::device::{Device, Way};
+use super::device::{Device, Left, Way};
 
 /// A ring that is handed to the device when its queue is dropped, which keeps it until the card is done with it.
-pub(super) struct Retiring<R: Send + 'static> {
+pub(super) struct Retiring<R: Left + 'static> {
     /// Moved out by `drop` alone.
     ring: ManuallyDrop<Box<R>>,
     device: Arc<Device>,
@@ -18,13 +18,13 @@ pub(super) struct Retiring<R: Send + 'static> {
     number: usize,
 }
 
-impl<R: Send + 'static> Retiring<R> {
+impl<R: Left + 'static> Retiring<R> {
     pub(super) fn new(ring: R, device: Arc<Device>, way: Way, number: usize) -> Retiring<R> {
         Retiring { ring: ManuallyDrop::new(Box::new(ring)), device, way, number }
     }
 }
 
-impl<R: Send + 'static> Deref for Retiring<R> {
+impl<R: Left + 'static> Deref for Retiring<R> {
     type Target = R;
 
     #[inline(always)]
@@ -33,17 +33,17 @@ impl<R: Send + 'static> Deref for Retiring<R> {
     }
 }
 
-impl<R: Send + 'static> DerefMut for Retiring<R> {
+impl<R: Left + 'static> DerefMut for Retiring<R> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut R {
         &mut self.ring
     }
 }
 
-impl<R: Send + 'static> Drop for Retiring<R> {
+impl<R: Left + 'static> Drop for Retiring<R> {
     fn drop(&mut self) {
         // SAFETY: it is not used again.
         let ring = unsafe { ManuallyDrop::take(&mut self.ring) };
-        self.device.retire(self.way, self.number, ring);
+        self.device.retire(self.way, self.number, *ring);
     }
 }

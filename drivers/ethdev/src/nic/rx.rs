@@ -14,7 +14,7 @@ pub(super) use assembled::{AssembledRing, Source};
 use assembly::Assembly;
 pub(super) use assembly::RxLimits;
 
-use super::device::{Device, Way};
+use super::device::{Device, Left, Way};
 use super::retiring::Retiring;
 use crate::config::RxOffloads;
 use crate::error::Error;
@@ -108,7 +108,9 @@ pub(super) struct RxCounters {
     pub(super) longer_than_mtu: AtomicU64,
 }
 
-/// Everything the card may write, and how far it has come.
+/// Everything the card may write, and how far it has come. Of two queues on two cores no line is shared, nor the pair of lines that a
+/// core fetches together.
+#[repr(align(128))]
 pub(super) struct RxRing<F> {
     pub(super) descriptors: PostedRing,
     /// Where the next descriptor is when the card is to be told of what was refilled.
@@ -140,8 +142,8 @@ impl<F: RxFormat> RxRing<F> {
         doorbell: Doorbell,
         counters: Arc<RxCounters>,
     ) -> Result<RxRing<F>, Error> {
-        // With fewer the longest frame would wait for ever for a fragment that it holds itself.
-        let needed = u64::from(descriptors) + u64::from(limits.segments);
+        // With fewer a frame of too many descriptors would wait for ever for a fragment that it holds itself.
+        let needed = u64::from(descriptors) + u64::from(limits.segments) + 1;
         let has = pool.stats().fragments;
         let fragments: Vec<Posted> = (0..descriptors).map_while(|_| pool.alloc()).collect();
         if has < needed || fragments.len() < descriptors as usize {
@@ -396,6 +398,8 @@ impl<F: RxFormat> RxQueue for NicRx<F> {
         }
     }
 }
+
+impl<F: RxFormat> Left for Ring<F> {}
 
 #[cfg(test)]
 mod tests;

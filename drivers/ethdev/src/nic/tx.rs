@@ -11,7 +11,7 @@ use pagewire_pool::{Burst, Drain, Packet};
 use plan::Contexts;
 pub use plan::{Encoded, L4, Request};
 
-use super::device::{Device, Way};
+use super::device::{Device, Left, Way};
 use super::retiring::Retiring;
 use crate::config::TxOffloads;
 use crate::error::Error;
@@ -116,7 +116,8 @@ impl Reports {
     }
 }
 
-/// Everything the card may read, and how far it has come.
+/// Everything the card may read, and how far it has come. Apart from other queues' as [`RxRing`](super::rx::RxRing) is.
+#[repr(align(128))]
 pub(super) struct TxRing<F> {
     pub(super) descriptors: TransmitRing,
     /// Whether they are written with vector instructions, or why not.
@@ -126,6 +127,9 @@ pub(super) struct TxRing<F> {
     /// Descriptors that report, oldest first.
     pub(super) reports: Reports,
     report_every: u32,
+    /// Packets at the end of a run that the short way of single packets leaves: the last, before a report; all if the doorbell is more than
+    /// a store.
+    spared: u32,
     /// Longest frame the link takes, without the frame check sequence.
     longest: usize,
     offloads: TxOffloads,
@@ -150,6 +154,7 @@ impl<F: TxFormat> TxRing<F> {
             reported: 0,
             reports: Reports::new(descriptors),
             report_every: REPORT_EVERY.min(descriptors / 4),
+            spared: if doorbell.is_mapped() { 1 } else { u32::MAX },
             longest,
             offloads,
             contexts: Contexts::default(),
@@ -193,7 +198,7 @@ impl<F: TxFormat> TxRing<F> {
     /// Send a burst of one packet that is like the last, if the ring need not be seen to.
     #[inline(always)]
     fn send_one(&mut self, packets: &mut Burst) -> bool {
-        let Some(len) = self.write_one(packets, 1) else { return false };
+        let Some(len) = self.write_one(packets, self.spared) else { return false };
         self.doorbell.ring_mapped(self.descriptors.tail_index());
         self.counters.count(1, len.into());
         true
@@ -255,7 +260,7 @@ impl<F: TxFormat> TxRing<F> {
     /// Send a burst of one packet that is like the last, with which a run begins or ends.
     #[inline(never)]
     fn send_single(&mut self, packets: &mut Burst) -> bool {
-        if !self.doorbell.is_mapped() || (self.descriptors.left() == 0 && self.begin_run() == 0) {
+        if self.descriptors.left() == 0 && self.begin_run() == 0 {
             return false;
         }
         let Some(len) = self.write_one(packets, 0) else { return false };
@@ -463,6 +468,14 @@ impl<F: TxFormat> TxQueue for NicTx<F> {
             Ok(()) => PathReport { active: Path::Vector, refused: None },
             Err(why) => PathReport { active: Path::Bulk, refused: Some(why) },
         }
+    }
+}
+
+impl<F: TxFormat> Left for TxRing<F> {
+    fn settle(&mut self) -> bool {
+        self.clean_reported(ALL);
+        self.request_report();
+        self.descriptors.clean() == self.descriptors.tail()
     }
 }
 

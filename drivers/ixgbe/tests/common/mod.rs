@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod features;
 pub(crate) mod flood;
 pub(crate) mod liar;
 pub(crate) mod memory;
@@ -63,6 +64,8 @@ pub(crate) mod fault {
     pub(crate) const GONE_FROM_THE_BUS: u32 = 1 << 15;
     /// RXDCTL of queue 1 does not show that it is disabled.
     pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
+    /// RXDCTL and TXDCTL of queue 1 do not show that they are enabled.
+    pub(crate) const QUEUE_1_NEVER_STARTS: u32 = 1 << 16;
 }
 
 /// Polls between two looks where the rings are.
@@ -172,8 +175,9 @@ impl Card {
             let first = read(block + 4) << 32 | read(block);
             Ring { receive, first, bytes: read(block + 8) }
         };
-        let rings = [ring(true, 0x1000), ring(true, 0x1040), ring(false, 0x6000), ring(false, 0x6040)];
-        self.rings = rings.into_iter().filter(|ring| ring.bytes > 0).collect();
+        let blocks = (0..4).flat_map(|queue| [(true, 0x1000 + 0x40 * queue), (false, 0x6000 + 0x40 * queue)]);
+        self.rings =
+            blocks.map(|(receive, block)| ring(receive, block)).filter(|ring| ring.bytes > 0).collect();
     }
 
     fn spoil(&self, offset: u64, value: u32) -> u32 {
@@ -186,6 +190,7 @@ impl Card {
             0x01008 if has(fault::RESETS_NOTHING) => 128,
             0x01028 | 0x06028 if has(fault::QUEUES_STUCK) => value & !(1 << 25),
             0x01068 if has(fault::QUEUE_1_NEVER_STOPS) => value | 1 << 25,
+            0x01068 | 0x06068 if has(fault::QUEUE_1_NEVER_STARTS) => value & !(1 << 25),
             0x02f00 if has(fault::NO_DMA) => value & !(1 << 3),
             0x042b0 if has(fault::LINK_STUCK) => 0,
             0x042d0 if has(fault::VETO) => 1,

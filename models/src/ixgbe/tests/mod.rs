@@ -4,6 +4,7 @@ mod forwarding;
 mod fuzz;
 mod init;
 mod interrupts;
+mod limits;
 mod mapped;
 mod offloads;
 mod traffic;

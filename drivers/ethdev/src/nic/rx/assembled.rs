@@ -50,6 +50,7 @@ pub(super) struct Slot {
 const COALESCED: u16 = 32;
 
 /// A receive ring whose descriptors have two buffers each, or whose frames go on in descriptors that are not neighbours.
+#[repr(align(128))]
 pub(crate) struct AssembledRing<F> {
     pub(super) descriptors: DescriptorRing<Slot>,
     pub(super) next: u32,
@@ -81,11 +82,12 @@ impl<F: RxFormat> AssembledRing<F> {
         doorbell: Doorbell,
         counters: Arc<RxCounters>,
     ) -> Result<AssembledRing<F>, Error> {
-        let most_open = if offloads.contains(RxOffloads::LRO) { COALESCED } else { 1 };
-        // With fewer the frames under way would wait for ever for fragments that they hold themselves.
-        let needed = u64::from(descriptors) + u64::from(limits.segments) * u64::from(most_open);
+        // Besides those that are coalesced there is one that is not, in descriptors in a row.
+        let most_open = 1 + if offloads.contains(RxOffloads::LRO) { COALESCED } else { 0 };
         // The header is a segment too.
         let limits = RxLimits { segments: limits.segments + u16::from(headers.is_some()), ..limits };
+        // With fewer the frames under way would wait for ever for fragments that they hold themselves: one of too many descriptors too.
+        let needed = u64::from(descriptors) + u64::from(limits.segments) * u64::from(most_open) + 1;
         let mut slots = Vec::new();
         let mut slot = || {
             let header = match &mut headers {

@@ -199,8 +199,86 @@ fn hostile_write_backs_of_headers() {
 
 #[test]
 fn hostile_write_backs_of_coalesced_frames() {
-    let (_, whole, stats) = hostile_assembly(RxOffloads::LRO, 4 * 32);
+    let (_, whole, stats) = hostile_assembly(RxOffloads::LRO, 4 * 33 + 1);
     assert!(whole > 10_000 && stats.rx_errors > 10_000, "{stats:?}");
+}
+
+/// The smallest pool that the queue can be started with, found by trying.
+fn smallest(offloads: RxOffloads, mtu: u16) -> (crate::nic::testing::plain::Bench, NicRx<Rx>, impl Sized) {
+    for fragments in 64.. {
+        let mut bench = bench();
+        let mut port = bench.open().unwrap();
+        let mut config = bench.config(fragments);
+        (config.mtu, config.rx_offloads) = (mtu, config.rx_offloads | offloads);
+        if offloads.contains(RxOffloads::HEADER_SPLIT) {
+            config.rx[0].headers = Some(bench.pool(fragments));
+        }
+        match port.start(config) {
+            Ok((mut rx, tx)) => return (bench, rx.remove(0), (port, tx)),
+            Err(crate::Error::Unsupported { limit, .. }) => assert!(limit.contains("are needed"), "{limit}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!("some pool is large enough")
+}
+
+/// Frames that never end are given up, with no more fragments than a queue can be started with; a good one after them comes.
+#[test]
+fn frames_without_end_do_not_use_up_the_smallest_pool() {
+    for (offloads, mtu) in [
+        (RxOffloads::empty(), 1500),
+        (RxOffloads::empty(), 9000),
+        (RxOffloads::HEADER_SPLIT, 1500),
+        (RxOffloads::HEADER_SPLIT, 9000),
+        (RxOffloads::LRO, 9000),
+    ] {
+        let (_bench, mut queue, _others) = smallest(offloads, mtu);
+        let mut out = Burst::new(32);
+        let mut write = |queue: &mut NicRx<Rx>, end: u64, header: u64, goes_on: Option<u32>| {
+            let goes_on = goes_on.map_or([0, 0], |by| [u64::from(by), Rx::COALESCED]);
+            match &mut *queue.ring {
+                Ring::Assembled(ring) => {
+                    let next = u64::from(ring.next.wrapping_add(goes_on[0] as u32) & 63) << 32;
+                    let words = [next | header << 48, Rx::DONE | end | goes_on[1] | 100 << 32];
+                    ring.descriptors.view().write(ring.next, words);
+                }
+                Ring::Posted(ring) => ring.descriptors.write(0, [0, Rx::DONE | end | 100 << 32]),
+            }
+            queue.rx_burst(&mut out);
+            let lengths: Vec<usize> = out.drain().map(|packet| packet.len()).collect();
+            lengths
+        };
+        for step in 0..1000u32 {
+            // Each of a coalescing card's frames goes on further ahead; among them are some that are of neighbours.
+            let goes_on = (offloads == RxOffloads::LRO && step % 4 != 0).then_some(7 + step % 40);
+            assert!(write(&mut queue, 0, 50, goes_on).is_empty(), "{offloads:?}, MTU {mtu}, step {step}");
+        }
+        (0..64).for_each(|_| drop(write(&mut queue, Rx::END, 0, None)));
+        assert_eq!(write(&mut queue, Rx::END, 0, None), [100], "{offloads:?}, MTU {mtu}");
+    }
+}
+
+/// A frame of several descriptors in a row comes in besides as many packets as a card coalesces at a time.
+#[test]
+fn a_frame_in_a_row_comes_while_32_are_coalesced() {
+    let (_bench, mut queue, _others) = smallest(RxOffloads::LRO, 9000);
+    let mut out = Burst::new(64);
+    let ring = queue.assembled();
+    let mut view = ring.descriptors.view();
+    // The first 32 go on, and end, in as many descriptors from the 35th on, behind a frame of three.
+    let word = |status: u64| Rx::DONE | status | 100 << 32;
+    for index in 0..32u64 {
+        view.write(index as u32, [((35 + index) & 63) << 32, word(Rx::COALESCED)]);
+    }
+    (32..34).for_each(|index| view.write(index, [0, word(0)]));
+    view.write(34, [0, word(Rx::END)]);
+    (35..64).for_each(|index| view.write(index, [0, word(Rx::END | Rx::COALESCED)]));
+    while queue.rx_burst(&mut out) > 0 {}
+    let mut view = queue.assembled().descriptors.view();
+    (0..3).for_each(|index| view.write(index, [0, word(Rx::END | Rx::COALESCED)]));
+    queue.rx_burst(&mut out);
+    let lengths: Vec<usize> = out.iter().map(Packet::len).collect();
+    assert_eq!(lengths, [vec![300], vec![200; 32]].concat());
 }
 
 /// The tail never reaches the descriptor that is looked at next, wherever the ring is.

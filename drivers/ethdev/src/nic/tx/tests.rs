@@ -189,3 +189,28 @@ fn hostile_done_bits() {
     pool.trim();
     assert_eq!(pool.stats().inflight(), 0);
 }
+
+/// What two queues write at every burst is in different pairs of lines: the rings with their pools and positions, and the counters.
+#[test]
+fn queues_share_no_line() {
+    fn lines<T>(of: &T) -> std::ops::Range<usize> {
+        let first = std::ptr::from_ref(of).addr();
+        first / 128..(first + size_of::<T>()).div_ceil(128)
+    }
+    let mut bench = bench();
+    let mut port = bench.open().unwrap();
+    let mut config = bench.config(1024);
+    for _ in 1..4 {
+        config.rx.push(crate::RxQueueConfig::new(bench.pool(1024), 64));
+        config.tx.push(crate::TxQueueConfig { descriptors: 64 });
+    }
+    let (mut rx, mut tx) = port.start(config).unwrap();
+    let mut ranges = Vec::new();
+    ranges.extend(rx.iter_mut().map(|queue| lines(queue.ring())));
+    ranges.extend(tx.iter_mut().map(|queue| lines(queue.ring())));
+    ranges.extend(tx.iter_mut().map(|queue| lines(&*queue.ring().counters)));
+    ranges.extend(port.rx_counters.iter().map(|counters| lines(&**counters)));
+    ranges.sort_by_key(|range| range.start);
+    assert_eq!(ranges.len(), 16);
+    assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
+}
