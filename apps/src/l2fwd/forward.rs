@@ -165,7 +165,7 @@ fn wait_for_link_change(ports: &[AnyPort]) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut interrupts: Vec<_> = ports
         .iter()
-        .filter_map(|port| port.link_interrupt())
+        .filter_map(|port| port.event_interrupt())
         .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
         .collect();
     // An error is a signal's: the caller looks for it.

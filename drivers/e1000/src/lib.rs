@@ -24,6 +24,7 @@
 
 mod card;
 mod descriptor;
+mod interrupts;
 mod registers;
 mod reset;
 mod statistics;

@@ -1,6 +1,7 @@
 //! What ports can do, and what they are asked to.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use pagewire_pool::{Packet, PacketFlags, Pool, RssTypes};
 
@@ -118,6 +119,8 @@ pub struct Capabilities {
     pub vlan_filter: bool,
     /// What [`FlowRule`](crate::FlowRule)s it can follow.
     pub flow: FlowLimits,
+    /// The longest [`PortConfig::rx_interrupts`]; `None` if receive queues have no interrupts.
+    pub rx_interrupts: Option<Duration>,
 }
 
 /// What a port's RSS can be told.
@@ -274,10 +277,14 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// How packets are spread over several receive queues.
     pub rss: RssConfig,
+    /// Give each receive queue an interrupt ([`RxQueue::interrupt`](crate::RxQueue::interrupt)), and this much time at least from one
+    /// to the next: what a packet may wait for its interrupt. With [`RxOffloads::LRO`] also what segments wait for others of their
+    /// flow.
+    pub rx_interrupts: Option<Duration>,
 }
 
 impl Default for PortConfig {
-    /// No queues, MTU 1,500, no offloads, promiscuous.
+    /// No queues, MTU 1,500, no offloads, promiscuous, no receive interrupts.
     fn default() -> PortConfig {
         PortConfig {
             rx: Vec::new(),
@@ -287,6 +294,7 @@ impl Default for PortConfig {
             tx_offloads: TxOffloads::empty(),
             promiscuous: true,
             rss: RssConfig::default(),
+            rx_interrupts: None,
         }
     }
 }
@@ -336,6 +344,14 @@ impl PortConfig {
         let missing = self.tx_offloads - can.tx_offloads;
         if !missing.is_empty() {
             return refuse("transmit offload", format!("{missing:?}"), format!("{:?}", can.tx_offloads));
+        }
+        match (self.rx_interrupts, can.rx_interrupts) {
+            (None, _) => {}
+            (Some(asked), Some(longest)) if asked <= longest => {}
+            (Some(asked), longest) => {
+                let limit = longest.map_or("none".into(), |longest| format!("intervals up to {longest:?}"));
+                return refuse("receive interrupts at intervals of", format!("{asked:?}"), limit);
+            }
         }
         self.rss.check(&can.rss, self.rx.len()).or_else(|(what, asked, limit)| refuse(what, asked, limit))
     }

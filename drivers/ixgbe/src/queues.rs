@@ -6,12 +6,11 @@ use std::time::Duration;
 use pagewire_ethdev::Error;
 use pagewire_ethdev::nic::{Device, RxSetup, TxSetup};
 
+use crate::interrupts;
 use crate::registers::*;
 
 /// How long a queue may take to be enabled, and the receive path to run dry.
 const MILLIS: u64 = 100;
-/// How long a coalesced packet may wait for another segment.
-const COALESCE_MICROS: u32 = 50;
 /// How long a transmit queue that is being stopped may go on sending.
 const LEFT_MILLIS: u64 = 10;
 /// Unit of SRRCTL's buffer size, and the most of them.
@@ -69,6 +68,7 @@ pub(crate) fn start_receive(
     }
     registers.write_at(SRRCTL, queue, kib | kind | drop);
     coalesce(device, setup);
+    interrupts::set_up_queue(device, &setup);
     let strip = if strip_vlan { rxdctl::VME } else { 0 };
     registers.write_at(RXDCTL, queue, rxdctl::ENABLE | strip);
     device.wait_at("enabling a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE != 0)
@@ -80,18 +80,14 @@ pub(crate) fn coalesced(buffer: usize) -> u16 {
     RSCCTL_MAXDESC.map(|(most, _)| most).into_iter().find(fits).unwrap_or(1)
 }
 
-/// 4.6.7.2: coalescing, for each queue. A packet ends with the interval of the queue's vector at the latest, whether that interrupts or
-/// not: nobody has enabled its cause.
+/// 4.6.7.2: coalescing, for each queue.
 fn coalesce(device: &Device, setup: RxSetup) {
     let (registers, queue) = (&device.registers, setup.queue);
-    let shift = queue as u32 % 2 * 16;
     let Some((_, most)) = RSCCTL_MAXDESC.into_iter().find(|(most, _)| *most == setup.coalesced) else {
         registers.write_at(RSCCTL, queue, 0);
         return;
     };
     registers.write_at(RSCCTL, queue, RSCCTL_RSCEN | most);
-    registers.modify_at(IVAR, queue / 2, 0xff << shift, IVAR_VECTOR_0 << shift);
-    registers.write_at(EITR, 0, EITR_CNT_WDIS | ((COALESCE_MICROS / 2) << EITR_INTERVAL_SHIFT));
 }
 
 /// 4.6.7, last step: let frames in, while none is half way through the security block.

@@ -15,8 +15,10 @@ use assembly::Assembly;
 pub(super) use assembly::RxLimits;
 
 use super::device::{Device, Way};
+use super::interrupts::QueueInterrupt;
 use crate::config::RxOffloads;
 use crate::error::Error;
+use crate::interrupt::RxInterrupt;
 use crate::port::RxQueue;
 use crate::posted_ring::PostedRing;
 use crate::stats::QueueCounters;
@@ -62,6 +64,7 @@ pub struct NicRx<F: RxFormat> {
     assembled: Option<Box<AssembledRing<F>>>,
     device: Arc<Device>,
     number: usize,
+    pub(super) interrupt: Option<QueueInterrupt>,
 }
 
 /// How the next descriptors are received. Kept, though the assembly and the offloads say it: to ask both costs the loop a register.
@@ -282,11 +285,11 @@ enum Other {
 
 impl<F: RxFormat> NicRx<F> {
     pub(super) fn new(ring: RxRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
-        NicRx { ring: Some(Box::new(ring)), assembled: None, device, number }
+        NicRx { ring: Some(Box::new(ring)), assembled: None, device, number, interrupt: None }
     }
 
     pub(super) fn new_assembled(ring: AssembledRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
-        NicRx { ring: None, assembled: Some(Box::new(ring)), device, number }
+        NicRx { ring: None, assembled: Some(Box::new(ring)), device, number, interrupt: None }
     }
 
     /// Hand the ring to the card.
@@ -340,6 +343,10 @@ impl<F: RxFormat> RxQueue for NicRx<F> {
             Some(ring) => ring.descriptors.len() as usize + ring.assembly.held(),
             None => self.assembled.as_ref().map_or(0, |ring| ring.posted()),
         }
+    }
+
+    fn interrupt(&self) -> Option<&dyn RxInterrupt> {
+        self.interrupt.as_ref().map(|interrupt| interrupt as &dyn RxInterrupt)
     }
 }
 
