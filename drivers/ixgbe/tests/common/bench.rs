@@ -2,11 +2,12 @@
 
 use pagewire_ethdev::{Burst, Chain, MacAddr, Packet, Pool, Port, PortConfig, RxQueue, TxQueue};
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
+use pagewire_models::ixgbe::{Clock, Config};
 use pagewire_models::wire::pair;
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
 
-use super::{Card, Running, config, eventually, pool, serve_on, space};
+use super::{Card, Running, config, eventually, pool, serve_as, space};
 
 /// A started port.
 pub(crate) struct End {
@@ -35,10 +36,22 @@ impl Bench {
         change: impl Fn(&AddressSpace, &mut PortConfig),
         spoil: impl Fn(&mut Card),
     ) -> Bench {
+        Bench::timed(mapped, Clock::default(), change, spoil)
+    }
+
+    /// With their own time.
+    pub(crate) fn timed(
+        mapped: bool,
+        clock: Clock,
+        change: impl Fn(&AddressSpace, &mut PortConfig),
+        spoil: impl Fn(&mut Card),
+    ) -> Bench {
         let space = space();
         let (one, two) = pair();
         let end = |number, wire| {
-            let running = serve_on(mapped, number, Box::new(wire), &spoil);
+            let clock = clock.clone();
+            let card = Config { mapped, mac: [2, 0, 0, 0, 0, number], clock, ..Config::default() };
+            let running = serve_as(card, Box::new(wire), &spoil);
             let mut port = running.open_in(&space).unwrap();
             let mut config = config(&space);
             change(&space, &mut config);
