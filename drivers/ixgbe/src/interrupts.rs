@@ -78,7 +78,13 @@ pub(crate) fn arm(device: &Device, queue: usize) -> Result<(), Error> {
 
 /// What has happened. EICS is read, for to read EICR clears it, queues' bits among others; written, it clears what has been seen.
 pub(crate) fn take_events(device: &Device) -> PortEvents {
-    let causes = device.registers.read(EICS) & event_causes();
-    device.registers.write(EICR, causes);
+    let causes = match device.registers.read(EICS) {
+        // The card is gone, which is for others to say.
+        u32::MAX => 0,
+        causes => causes & event_causes(),
+    };
+    if causes != 0 {
+        device.registers.write(EICR, causes);
+    }
     EVENTS.iter().filter(|(cause, _)| causes & cause != 0).map(|(_, event)| *event).collect()
 }
