@@ -236,7 +236,7 @@ impl nic::Card for I82574 {
     }
 
     fn arm_receive(device: &Device, _queue: usize) -> Result<(), Error> {
-        interrupts::arm(device)
+        device.arm(ICR, IMS, cause::RXQ0)
     }
 
     fn write_modes(&self, device: &Device, filters: &Filters) {

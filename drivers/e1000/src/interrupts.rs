@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use pagewire_ethdev::Error;
 use pagewire_ethdev::nic::Device;
 
 use crate::registers::*;
@@ -28,15 +27,4 @@ pub(crate) fn enable(device: &Device, queues: usize) {
     registers.write(IAM, by_itself);
     registers.modify(CTRL_EXT, 0, ctrl_ext::EIAME | ctrl_ext::PBA_SUPPORT);
     registers.write(IMS, cause::LINK | cause::OTHER);
-}
-
-/// Forget what the queue has raised, then let it raise its vector. The read brings with it what the card wrote before.
-pub(crate) fn arm(device: &Device) -> Result<(), Error> {
-    let registers = &device.registers;
-    registers.write(ICR, cause::RXQ0);
-    registers.write(IMS, cause::RXQ0);
-    match registers.read(IMS) {
-        u32::MAX => Err(device.gone()),
-        _ => Ok(()),
-    }
 }

@@ -349,7 +349,8 @@ impl PortConfig {
             (None, _) => {}
             (Some(asked), Some(longest)) if asked <= longest => {}
             (Some(asked), longest) => {
-                let limit = longest.map_or("none: poll it".into(), |longest| format!("intervals up to {longest:?}"));
+                let limit =
+                    longest.map_or("none: poll it".into(), |longest| format!("intervals up to {longest:?}"));
                 return refuse("receive interrupts at intervals of", format!("{asked:?}"), limit);
             }
         }

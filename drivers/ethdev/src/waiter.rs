@@ -8,6 +8,7 @@ use pagewire_pci::wait_any;
 
 use crate::error::Error;
 use crate::interrupt::RxInterrupt;
+use crate::stats::add;
 
 /// Wake-ups in a row that no packet came with, after which a waiter takes its interrupts for stuck.
 const MOST_IN_VAIN: u32 = 8;
@@ -68,7 +69,7 @@ impl Waiter {
         packets: usize,
         interrupts: impl IntoIterator<Item = &'a dyn RxInterrupt>,
     ) -> Result<(), Error> {
-        add(&self.counters.polls);
+        add(&self.counters.polls, 1);
         if packets > 0 {
             (self.idle, self.armed, self.in_vain) = (0, false, 0);
             return Ok(());
@@ -96,14 +97,14 @@ impl Waiter {
             return Ok(());
         }
         let descriptors: Vec<_> = interrupts.map(|interrupt| interrupt.as_fd()).collect();
-        add(&self.counters.sleeps);
+        add(&self.counters.sleeps, 1);
         let heard = if stuck { &[][..] } else { &descriptors[..] };
         if wait_any(heard, Some(self.max_wait)).map_err(Error::Wait)? {
-            add(&self.counters.wake_ups);
+            add(&self.counters.wake_ups, 1);
             self.armed = false;
             self.in_vain += 1;
         } else {
-            add(&self.counters.time_outs);
+            add(&self.counters.time_outs, 1);
         }
         Ok(())
     }
@@ -112,12 +113,6 @@ impl Waiter {
     pub fn counters(&self) -> Arc<WaiterCounters> {
         self.counters.clone()
     }
-}
-
-/// One writer: a plain addition in memory.
-#[inline(always)]
-fn add(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
 /// What a [`Waiter`] counts; on a cache line of its own.

@@ -64,16 +64,9 @@ pub(crate) fn enable(device: &Device, queues: usize) {
     registers.write(EIMS, event_causes());
 }
 
-/// 7.3.1: forget what a queue has raised, then let it raise its vector. The read brings with it what the card wrote before.
+/// 7.3.1: let a queue raise its vector.
 pub(crate) fn arm(device: &Device, queue: usize) -> Result<(), Error> {
-    let registers = &device.registers;
-    let bit = 1 << queue.min(QUEUE_CAUSES - 1);
-    registers.write(EICR, bit);
-    registers.write(EIMS, bit);
-    match registers.read(EIMS) {
-        u32::MAX => Err(device.gone()),
-        _ => Ok(()),
-    }
+    device.arm(EICR, EIMS, 1 << queue.min(QUEUE_CAUSES - 1))
 }
 
 /// What has happened. EICS is read, for to read EICR clears it, queues' bits among others; written, it clears what has been seen.

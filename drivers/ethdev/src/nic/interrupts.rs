@@ -8,6 +8,7 @@ use pagewire_pci::Interrupt;
 use super::card::Card;
 use super::device::Device;
 use super::port::Nic;
+use super::registers::Register;
 use crate::error::Error;
 use crate::interrupt::{PortEvents, RxInterrupt};
 
@@ -58,6 +59,23 @@ impl<C: Card> Nic<C> {
             // What happens from here on raises it again.
             let _ = interrupt.try_read();
             self.interrupts.happened |= self.card.take_events(&self.device);
+        }
+    }
+}
+
+impl Device {
+    /// Have a cause raise its vector: forget that it has been there, in the register that clears what is written to it, then unmask it. What the
+    /// card wrote to memory before is there afterwards: the read brings it along.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if the card is.
+    pub fn arm(&self, causes: Register, mask: Register, bit: u32) -> Result<(), Error> {
+        self.registers.write(causes, bit);
+        self.registers.write(mask, bit);
+        match self.registers.read(mask) {
+            u32::MAX => Err(self.gone()),
+            _ => Ok(()),
         }
     }
 }
