@@ -279,7 +279,7 @@ pub struct PortConfig {
     pub rss: RssConfig,
     /// Give each receive queue an interrupt ([`RxQueue::interrupt`](crate::RxQueue::interrupt)), and this much time at least from one
     /// to the next: what a packet may wait for its interrupt. With [`RxOffloads::LRO`] also what segments wait for others of their
-    /// flow.
+    /// flow, 50 microseconds if it is 0.
     pub rx_interrupts: Option<Duration>,
 }
 

@@ -9,11 +9,11 @@ use pagewire_ethdev::{Error, PortEvents};
 use crate::registers::*;
 
 /// Unit of EITR's interval (8.2.3.5.12), and the most of them that its nine bits hold.
-const UNIT_NANOS: u64 = 2048;
-const MOST_UNITS: u64 = 0x1ff;
+const UNIT: Duration = Duration::from_nanos(2048);
+const MOST_UNITS: u32 = 0x1ff;
 /// Longest time from one interrupt of a queue to the next.
-pub(crate) const LONGEST_INTERVAL: Duration = Duration::from_nanos(UNIT_NANOS * MOST_UNITS);
-/// How long a coalesced packet may wait for another segment, unless interrupts are asked for.
+pub(crate) const LONGEST_INTERVAL: Duration = UNIT.saturating_mul(MOST_UNITS);
+/// How long a coalesced packet may wait for another segment, unless interrupts are asked for, at intervals that can be counted.
 const COALESCE: Duration = Duration::from_micros(50);
 
 /// What can happen that is no queue's.
@@ -35,7 +35,7 @@ fn event_causes() -> u32 {
 pub(crate) fn set_up_queue(device: &Device, setup: &RxSetup) {
     let coalesces = setup.coalesced > 0;
     let (vector, interval) = match setup.interrupts {
-        Some(interval) if coalesces && interval.is_zero() => (setup.queue, COALESCE),
+        Some(interval) if coalesces && interval < UNIT => (setup.queue, COALESCE),
         Some(interval) => (setup.queue, interval),
         None if coalesces => (0, COALESCE),
         None => return,
@@ -43,7 +43,7 @@ pub(crate) fn set_up_queue(device: &Device, setup: &RxSetup) {
     let (registers, shift) = (&device.registers, setup.queue as u32 % 2 * 16);
     registers.modify_at(IVAR, setup.queue / 2, 0xff << shift, (IVAR_VALID | vector as u32) << shift);
     // Rounded down: the interval is a promise.
-    let units = (interval.as_nanos() / u128::from(UNIT_NANOS)).min(u128::from(MOST_UNITS)) as u32;
+    let units = (interval.as_nanos() / UNIT.as_nanos()).min(MOST_UNITS.into()) as u32;
     registers.write_at(EITR, vector, EITR_CNT_WDIS | units << EITR_INTERVAL_SHIFT);
 }
 
