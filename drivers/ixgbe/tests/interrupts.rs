@@ -2,20 +2,19 @@
 
 mod common;
 
-use std::fs::read_to_string;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::bench::{Bench, count, receive, send};
 use common::liar::{Liar, Ring};
 use common::packets::{Flow, payload, segments};
+use common::sleeper::Sleeper;
 use common::{Card, config, eventually, pool, serve_as, space};
 use pagewire_ethdev::{
     Burst, Error, FlowAction, FlowRule, Link, Port, PortConfig, PortEvents, RxOffloads, RxQueue,
-    RxQueueConfig, Waiter, WaiterCounters, WaiterStats,
+    RxQueueConfig,
 };
 use pagewire_ixgbe::IxgbeRx;
 use pagewire_models::Host;
@@ -58,59 +57,6 @@ fn readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
 
 fn interrupted(queue: &IxgbeRx, limit: Duration) -> bool {
     readable(queue.interrupt().unwrap().as_fd(), limit)
-}
-
-/// A thread that waits for the packets of a queue.
-struct Sleeper {
-    counters: Arc<WaiterCounters>,
-    received: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<(IxgbeRx, Duration)>,
-}
-
-impl Sleeper {
-    fn start(mut queue: IxgbeRx, idle_polls: u32, max_wait: Duration) -> Sleeper {
-        let mut waiter = Waiter::new(idle_polls, max_wait);
-        let counters = waiter.counters();
-        let (received, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-        let (count, told) = (received.clone(), stop.clone());
-        let thread = std::thread::spawn(move || {
-            let mut burst = Burst::new(32);
-            let before = on_cpu();
-            while !told.load(Relaxed) {
-                let packets = queue.rx_burst(&mut burst);
-                burst.clear();
-                count.fetch_add(packets as u64, Relaxed);
-                waiter.polled(packets, queue.interrupt()).unwrap();
-            }
-            (queue, on_cpu() - before)
-        });
-        Sleeper { counters, received, stop, thread }
-    }
-
-    fn stats(&self) -> WaiterStats {
-        self.counters.stats()
-    }
-
-    fn received(&self) -> u64 {
-        self.received.load(Relaxed)
-    }
-
-    fn fall_asleep(&self) {
-        eventually("sleep", || self.stats().sleeps == self.stats().wake_ups + self.stats().time_outs + 1);
-    }
-
-    /// One that is woken within its limit. Gives the queue and the time that the thread had a processor.
-    fn finish(self) -> (IxgbeRx, Duration) {
-        self.stop.store(true, Relaxed);
-        self.thread.join().unwrap()
-    }
-}
-
-/// Time that this thread had a processor.
-fn on_cpu() -> Duration {
-    let stat = read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
 }
 
 #[test]

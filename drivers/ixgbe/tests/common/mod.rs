@@ -10,6 +10,7 @@ pub(crate) mod memory;
 pub(crate) mod mutator;
 pub(crate) mod neighbour;
 pub(crate) mod packets;
+pub(crate) mod sleeper;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
