@@ -1,6 +1,7 @@
 //! What ports can do, and what they are asked to.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use pagewire_pool::{Packet, PacketFlags, Pool, RssTypes};
 
@@ -118,6 +119,8 @@ pub struct Capabilities {
     pub vlan_filter: bool,
     /// What [`FlowRule`](crate::FlowRule)s it can follow.
     pub flow: FlowLimits,
+    /// The longest [`PortConfig::rx_interrupts`]; `None` if receive queues have no interrupts.
+    pub rx_interrupts: Option<Duration>,
 }
 
 /// What a port's RSS can be told.
@@ -292,10 +295,14 @@ pub struct PortConfig {
     pub rss: RssConfig,
     /// Use vector instructions (AVX2) where the CPU has them and a driver's loops know them; [`RxQueue::path`](crate::RxQueue::path) tells.
     pub vector: bool,
+    /// Give each receive queue an interrupt ([`RxQueue::interrupt`](crate::RxQueue::interrupt)), and this much time at least from one
+    /// to the next: what a packet may wait for its interrupt. With [`RxOffloads::LRO`] also what segments wait for others of their
+    /// flow, 50 microseconds if it is 0.
+    pub rx_interrupts: Option<Duration>,
 }
 
 impl Default for PortConfig {
-    /// No queues, MTU 1,500, no offloads, promiscuous.
+    /// No queues, MTU 1,500, no offloads, promiscuous, no receive interrupts.
     fn default() -> PortConfig {
         PortConfig {
             rx: Vec::new(),
@@ -306,6 +313,7 @@ impl Default for PortConfig {
             promiscuous: true,
             rss: RssConfig::default(),
             vector: true,
+            rx_interrupts: None,
         }
     }
 }
@@ -355,6 +363,15 @@ impl PortConfig {
         let missing = self.tx_offloads - can.tx_offloads;
         if !missing.is_empty() {
             return refuse("transmit offload", format!("{missing:?}"), format!("{:?}", can.tx_offloads));
+        }
+        match (self.rx_interrupts, can.rx_interrupts) {
+            (None, _) => {}
+            (Some(asked), Some(longest)) if asked <= longest => {}
+            (Some(asked), longest) => {
+                let limit =
+                    longest.map_or("none: poll it".into(), |longest| format!("intervals up to {longest:?}"));
+                return refuse("receive interrupts at intervals of", format!("{asked:?}"), limit);
+            }
         }
         let hash = self.rx_offloads.contains(RxOffloads::RSS_HASH);
         self.rss

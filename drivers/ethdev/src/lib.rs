@@ -25,7 +25,8 @@
 //! }
 //! ```
 //!
-//! Applications that pick drivers at run time use [`AnyPort`], which dispatches once a burst.
+//! Applications that pick drivers at run time use [`AnyPort`], which dispatches once a burst. Those that would rather sleep than poll
+//! for nothing start their ports with [`PortConfig::rx_interrupts`] and use a [`Waiter`].
 //!
 //! What a driver author implements: [`Port`], [`RxQueue`] and [`TxQueue`]; what helps: [`nic`] (all of it but the card itself),
 //! [`PostedRing`], [`TransmitRing`] and [`DescriptorRing`] (the only unsafe code that a driver of a descriptor-ring card needs), [`QueueCounters`], [`poll_until`].
@@ -33,6 +34,7 @@
 mod config;
 mod error;
 mod flow;
+mod interrupt;
 mod link;
 mod mac;
 pub mod nic;
@@ -45,6 +47,7 @@ mod stats;
 mod transmit_ring;
 mod vector;
 mod wait;
+mod waiter;
 
 pub use config::{
     Capabilities, DescriptorLimits, PortConfig, PortInfo, RssConfig, RssLimits, RxOffloads, RxQueueConfig,
@@ -52,6 +55,7 @@ pub use config::{
 };
 pub use error::Error;
 pub use flow::{FlowAction, FlowLimits, FlowProtocol, FlowRule};
+pub use interrupt::{PortEvents, RxInterrupt};
 pub use link::Link;
 pub use mac::{MacAddr, ParseMacError};
 pub use pagewire_pool::{
@@ -65,3 +69,4 @@ pub use ring::{DescriptorRing, RingView};
 pub use stats::{QueueCounters, QueueStats, Stats, XStat};
 pub use transmit_ring::TransmitRing;
 pub use wait::poll_until;
+pub use waiter::{Waiter, WaiterCounters, WaiterStats};

@@ -5,6 +5,7 @@ use pagewire_pool::{Burst, Packet, Pool};
 use crate::config::{PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
 use crate::flow::FlowRule;
+use crate::interrupt::{PortEvents, RxInterrupt};
 use crate::link::Link;
 use crate::mac::MacAddr;
 use crate::path::PathReport;
@@ -27,6 +28,12 @@ pub trait RxQueue: Send {
     /// How packets are received at present, and what keeps the queue off a faster path.
     fn path(&self) -> PathReport {
         PathReport::SIMPLE
+    }
+
+    /// The queue's interrupt, to sleep until packets come; `None` unless the port was started with
+    /// [`PortConfig::rx_interrupts`].
+    fn interrupt(&self) -> Option<&dyn RxInterrupt> {
+        None
     }
 }
 
@@ -150,12 +157,18 @@ pub trait Port: Send {
         Err(self.info().unsupported("starting", format!("transmit queue {queue} alone"), NO_QUEUE_STOP))
     }
 
-    /// The link, as the device has it now. Acknowledges a link interrupt.
+    /// The link, as the device has it now. Acknowledges the [event interrupt](Port::event_interrupt).
     fn link(&mut self) -> Link;
 
-    /// Becomes readable when the link changes; `None` if the port has no such interrupt, and [`link`](Port::link) is to be polled.
-    fn link_interrupt(&self) -> Option<BorrowedFd<'_>> {
+    /// Becomes readable when the link changes or the device is in trouble; `None` if the port has no such interrupt, and
+    /// [`link`](Port::link) is to be polled.
+    fn event_interrupt(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    /// What has happened since this was asked last. Acknowledges the [event interrupt](Port::event_interrupt).
+    fn events(&mut self) -> PortEvents {
+        PortEvents::empty()
     }
 
     /// Whether the device is still there. To be asked now and then: a device that is gone receives nothing and says nothing.
@@ -264,6 +277,9 @@ impl<Q: RxQueue + ?Sized> RxQueue for Box<Q> {
     fn path(&self) -> PathReport {
         (**self).path()
     }
+    fn interrupt(&self) -> Option<&dyn RxInterrupt> {
+        (**self).interrupt()
+    }
 }
 
 impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
@@ -325,8 +341,11 @@ where
     fn link(&mut self) -> Link {
         self.0.link()
     }
-    fn link_interrupt(&self) -> Option<BorrowedFd<'_>> {
-        self.0.link_interrupt()
+    fn event_interrupt(&self) -> Option<BorrowedFd<'_>> {
+        self.0.event_interrupt()
+    }
+    fn events(&mut self) -> PortEvents {
+        self.0.events()
     }
     fn check(&self) -> Result<(), Error> {
         self.0.check()

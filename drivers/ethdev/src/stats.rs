@@ -77,9 +77,9 @@ pub struct QueueCounters {
     nombuf: AtomicU64,
 }
 
+/// One writer: a plain addition in memory, without the bus lock of a read-modify-write.
 #[inline(always)]
-fn add(counter: &AtomicU64, n: u64) {
-    // One writer: a plain addition in memory, without the bus lock of a read-modify-write.
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 

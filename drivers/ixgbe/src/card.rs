@@ -2,15 +2,15 @@
 
 use pagewire_ethdev::nic::{Card, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, RxOffloads, TxOffloads,
+    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, PortEvents, RxOffloads, TxOffloads,
 };
 
 use crate::configure::{self, RSS_QUEUES};
 use crate::descriptor::{RxAdvanced, TxAdvanced};
 use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
-use crate::link::{self, Cage};
+use crate::link::Cage;
 use crate::registers::{RDT, TDT};
-use crate::{DEVICES, DRIVER, eeprom, flows, queues, reset, statistics};
+use crate::{DEVICES, DRIVER, eeprom, flows, interrupts, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
 const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
@@ -51,6 +51,7 @@ impl Card for Card82599 {
         queue_stop: true,
         vlan_filter: true,
         flow: flows::FLOWS,
+        rx_interrupts: Some(interrupts::LONGEST_INTERVAL),
     };
     const COUNTERS: &'static [Counter] = statistics::COUNTERS;
     const RX_MISSED: &'static [&'static str] = statistics::RX_MISSED;
@@ -130,12 +131,16 @@ impl Card for Card82599 {
         self.cage.link(device)
     }
 
-    fn enable_link_interrupt(&mut self, device: &Device) {
-        link::enable_interrupt(device);
+    fn enable_interrupts(&mut self, device: &Device, queues: usize) {
+        interrupts::enable(device, queues);
     }
 
-    fn acknowledge_link_interrupt(&mut self, device: &Device) {
-        link::acknowledge_interrupt(device);
+    fn take_events(&mut self, device: &Device) -> PortEvents {
+        interrupts::take_events(device)
+    }
+
+    fn arm_receive(device: &Device, queue: usize) -> Result<(), Error> {
+        interrupts::arm(device, queue)
     }
 
     fn write_modes(&self, device: &Device, filters: &Filters) {

@@ -66,7 +66,7 @@
 //! Rings, refill, reports and everything else that cards have in common is [`pagewire_ethdev::nic`]'s; here is the card.
 //! Where things are: `card.rs` what the shared part calls, `registers.rs` and `statistics.rs` the tables, `reset.rs` and
 //! `configure.rs` the initialisation in the datasheet's order (section 4.6), `queues.rs` and `descriptor.rs` the rings as the card
-//! sees them, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and `semaphore.rs` what is shared with the
+//! sees them, `interrupts.rs` what wakes who sleeps, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and `semaphore.rs` what is shared with the
 //! firmware, `filters.rs` addresses and VLANs, `flows.rs` flow
 //! rules. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
 //!
@@ -80,6 +80,7 @@ mod eeprom;
 mod filters;
 mod flows;
 mod i2c;
+mod interrupts;
 mod link;
 mod queues;
 mod registers;

@@ -6,13 +6,11 @@ use std::time::Duration;
 use pagewire_ethdev::Error;
 use pagewire_ethdev::nic::{Device, RxSetup, TxSetup};
 
+use crate::interrupts;
 use crate::registers::*;
 
 /// How long a queue may take to be enabled, and the receive path to run dry.
 const MILLIS: u64 = 100;
-/// How long a coalesced packet may wait for another segment, about 50 microseconds: the interval in EITR's unit, and that unit.
-const COALESCE_INTERVAL: u32 = 25;
-const INTERVAL_NANOS: u32 = 2048;
 /// Unit of SRRCTL's buffer size, and the most of them.
 pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
@@ -62,6 +60,7 @@ pub(crate) fn start_receive(
     };
     registers.write_at(SRRCTL, queue, kib | kind | drop);
     coalesce(device, setup);
+    interrupts::set_up_queue(device, &setup);
     let strip = if strip_vlan { rxdctl::VME } else { 0 };
     registers.write_at(RXDCTL, queue, rxdctl::ENABLE | strip);
     device.wait_at("enabling a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE != 0)
@@ -73,18 +72,14 @@ pub(crate) fn coalesced(buffer: usize) -> u16 {
     RSCCTL_MAXDESC.map(|(most, _)| most).into_iter().find(fits).unwrap_or(1)
 }
 
-/// 4.6.7.2: coalescing, for each queue. A packet ends with the interval of the queue's vector at the latest, whether that interrupts or
-/// not: nobody has enabled its cause.
+/// 4.6.7.2: coalescing, for each queue.
 fn coalesce(device: &Device, setup: RxSetup) {
     let (registers, queue) = (&device.registers, setup.queue);
-    let shift = queue as u32 % 2 * 16;
     let Some((_, most)) = RSCCTL_MAXDESC.into_iter().find(|(most, _)| *most == setup.coalesced) else {
         registers.write_at(RSCCTL, queue, 0);
         return;
     };
     registers.write_at(RSCCTL, queue, RSCCTL_RSCEN | most);
-    registers.modify_at(IVAR, queue / 2, 0xff << shift, IVAR_VECTOR_0 << shift);
-    registers.write_at(EITR, 0, EITR_CNT_WDIS | (COALESCE_INTERVAL << EITR_INTERVAL_SHIFT));
 }
 
 /// 4.6.7, last step: let frames in, while none is half way through the security block.
@@ -122,7 +117,7 @@ pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
         // 4.6.7.2: no packet begins to be coalesced, and within two intervals those that have begun end.
         registers.modify_at(RSCCTL, queue, RSCCTL_RSCEN, 0);
         push(device);
-        sleep(Duration::from_nanos(u64::from(2 * COALESCE_INTERVAL * INTERVAL_NANOS)));
+        sleep(2 * interrupts::interval(device, queue));
     }
     registers.modify_at(RXDCTL, queue, rxdctl::ENABLE, 0);
     push(device);

@@ -65,6 +65,7 @@ fn waits(bench: &Bench) -> u64 {
 fn start(feature: &Feature, size: &Size, ends: &Ends) -> (Bench, Sent) {
     let (mut bench, sent) = Bench::watched(
         false,
+        Clock::default(),
         |space, config| {
             let most = match feature.rx {
                 rx if rx.contains(RxOffloads::LRO) => 33 * 16,

@@ -49,6 +49,7 @@ fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
             queue_stop: false,
             vlan_filter: false,
             flow: FlowLimits::NONE,
+            rx_interrupts: None,
         },
     }
 }

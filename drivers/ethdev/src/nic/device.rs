@@ -87,6 +87,11 @@ impl Device {
         }
     }
 
+    /// [`Error::Gone`]: registers read as all ones.
+    pub fn gone(&self) -> Error {
+        Error::Gone { port: self.name.clone() }
+    }
+
     /// The port's own address, from the first pair of Intel's receive address registers.
     ///
     /// # Errors

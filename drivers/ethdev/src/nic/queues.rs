@@ -140,9 +140,11 @@ impl<C: Card> Nic<C> {
         let mut rx = NicRx::new(ring, device.clone(), number);
         // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
         self.device.function.set_bus_master(true)?;
-        let setup = RxSetup { queue: number, iova, bytes, buffer, header, coalesced };
+        let interrupts = config.rx_interrupts;
+        let setup = RxSetup { queue: number, iova, bytes, buffer, header, coalesced, interrupts };
         self.card.start_receive(&self.device, &self.filters, setup)?;
         rx.ring_doorbell();
+        rx.interrupt = self.interrupts.of_queue::<C>(&self.device, number);
         Ok(rx)
     }
 

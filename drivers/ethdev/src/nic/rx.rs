@@ -15,9 +15,11 @@ use assembly::Assembly;
 pub(super) use assembly::RxLimits;
 
 use super::device::{Device, Left, Way};
+use super::interrupts::QueueInterrupt;
 use super::retiring::Retiring;
 use crate::config::RxOffloads;
 use crate::error::Error;
+use crate::interrupt::RxInterrupt;
 use crate::path::{self, PathReport, refused};
 use crate::port::RxQueue;
 use crate::posted_ring::{PostedRing, Whole};
@@ -58,6 +60,7 @@ pub trait RxFormat: Send + 'static {
 /// A receive queue of a card with descriptors of format `F`.
 pub struct NicRx<F: RxFormat> {
     ring: Retiring<Ring<F>>,
+    pub(super) interrupt: Option<QueueInterrupt>,
 }
 
 /// A receive queue's ring, of one of two kinds.
@@ -339,7 +342,7 @@ enum Other {
 
 impl<F: RxFormat> NicRx<F> {
     pub(super) fn new(ring: Ring<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
-        NicRx { ring: Retiring::new(ring, device, Way::Receive, number) }
+        NicRx { ring: Retiring::new(ring, device, Way::Receive, number), interrupt: None }
     }
 
     /// Hand the ring to the card.
@@ -396,6 +399,10 @@ impl<F: RxFormat> RxQueue for NicRx<F> {
                 PathReport { active: path::Path::Assembled, refused: Some(refused::ASSEMBLING) }
             }
         }
+    }
+
+    fn interrupt(&self) -> Option<&dyn RxInterrupt> {
+        self.interrupt.as_ref().map(|interrupt| interrupt as &dyn RxInterrupt)
     }
 }
 

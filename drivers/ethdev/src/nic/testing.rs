@@ -132,6 +132,7 @@ pub(super) mod plain {
     use super::*;
     use crate::config::{Capabilities, DescriptorLimits, RssLimits, TxOffloads};
     use crate::flow::FlowLimits;
+    use crate::interrupt::PortEvents;
     use crate::link::Link;
     use crate::mac::MacAddr;
 
@@ -212,6 +213,7 @@ pub(super) mod plain {
             queue_stop: false,
             vlan_filter: false,
             flow: FlowLimits::NONE,
+            rx_interrupts: None,
         };
         const COUNTERS: &'static [Counter] = &[];
         const RX_MISSED: &'static [&'static str] = &[];
@@ -251,8 +253,10 @@ pub(super) mod plain {
         fn link(&mut self, _: &Device) -> Link {
             Link::Down
         }
-        fn enable_link_interrupt(&mut self, _: &Device) {}
-        fn acknowledge_link_interrupt(&mut self, _: &Device) {}
+        fn enable_interrupts(&mut self, _: &Device, _: usize) {}
+        fn take_events(&mut self, _: &Device) -> PortEvents {
+            PortEvents::empty()
+        }
         fn write_modes(&self, _: &Device, _: &Filters) {}
         fn write_addresses(&self, _: &Device, _: &Filters) {}
         fn write_multicast(&self, _: &Device, _: &Filters) {}

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pagewire_ethdev::{Burst, Chain, MacAddr, Packet, Pool, Port, PortConfig, RxQueue, TxQueue};
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
+use pagewire_models::ixgbe::{Clock, Config};
 use pagewire_models::wire::{Arrival, Pair, Wire, pair};
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
 
-use super::{Card, Running, config, eventually, pool, serve_on, space};
+use super::{Card, Running, config, eventually, pool, serve_as, space};
 
 /// A started port.
 pub(crate) struct End {
@@ -76,12 +77,13 @@ impl Bench {
         change: impl Fn(&AddressSpace, &mut PortConfig),
         spoil: impl Fn(&mut Card),
     ) -> Bench {
-        Bench::watched(mapped, change, spoil).0
+        Bench::watched(mapped, Clock::default(), change, spoil).0
     }
 
-    /// And with everything that the first card sends.
+    /// With their own time, and everything that the first card sends.
     pub(crate) fn watched(
         mapped: bool,
+        clock: Clock,
         change: impl Fn(&AddressSpace, &mut PortConfig),
         spoil: impl Fn(&mut Card),
     ) -> (Bench, Sent) {
@@ -89,7 +91,9 @@ impl Bench {
         let (one, two) = pair();
         let sent = Sent::default();
         let end = |number, wire: Box<dyn Wire>| {
-            let running = serve_on(mapped, number, wire, &spoil);
+            let clock = clock.clone();
+            let card = Config { mapped, mac: [2, 0, 0, 0, 0, number], clock, ..Config::default() };
+            let running = serve_as(card, wire, &spoil);
             let mut port = running.open_in(&space).unwrap();
             let mut config = config(&space);
             change(&space, &mut config);

@@ -11,6 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod mutator;
 pub(crate) mod neighbour;
 pub(crate) mod packets;
+pub(crate) mod sleeper;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -231,10 +232,14 @@ pub(crate) fn serve_on(
     wire: Box<dyn Wire>,
     spoil: impl FnOnce(&mut Card),
 ) -> Running {
+    serve_as(Config { mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() }, wire, spoil)
+}
+
+/// Serve a card such as this on a wire.
+pub(crate) fn serve_as(config: Config, wire: Box<dyn Wire>, spoil: impl FnOnce(&mut Card)) -> Running {
     LazyLock::force(&LOG);
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join(format!("card-{number}"));
-    let config = Config { mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() };
+    let (mapped, path) = (config.mapped, folder.path().join(format!("card-{}", config.mac[5])));
     let faults = Arc::<AtomicU32>::default();
     let lying = Arc::<AtomicBool>::default();
     let mut card = Card {
