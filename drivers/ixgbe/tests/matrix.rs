@@ -17,6 +17,7 @@ use pagewire_ethdev::nic::testing::Random;
 use pagewire_ethdev::{
     Burst, Packet, PacketFlags, Port, RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
+use pagewire_models::ixgbe::Clock;
 
 /// Frames of a round: no more than the smallest ring takes whatever was not refilled yet, all in one queue.
 const UNDER_WAY: usize = 16;
