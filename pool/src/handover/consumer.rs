@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pagewire_pci::vfio_user::transport::{Broken, Channel, Wait};
@@ -29,7 +30,7 @@ pub struct Consumer {
     pub(super) channel: Channel,
     quota: u32,
     access: Access,
-    segments: RefCell<Vec<Option<Mapping>>>,
+    segments: RefCell<Vec<Option<Arc<Mapping>>>>,
     pub(super) lanes: RefCell<Vec<Lane>>,
     /// The lane to look at first.
     next: Cell<usize>,
@@ -50,7 +51,8 @@ pub(super) struct Lane {
 impl Lane {
     /// Offers that have not been taken.
     fn waiting(&self) -> u64 {
-        if self.ended { 0 } else { self.rings.position(words::OFFERED).wrapping_sub(self.taken) }
+        let gone = self.ended || self.rings.is_revoked();
+        if gone { 0 } else { self.rings.position(words::OFFERED).wrapping_sub(self.taken) }
     }
 }
 
@@ -131,7 +133,8 @@ impl Consumer {
         }
         let writable = self.may_write();
         let mapping = Mapping::new(File::from(file), info.offset, info.len as usize, writable);
-        segments[index] = Some(mapping.map_err(super::error::failed("mapping the producer's memory"))?);
+        segments[index] =
+            Some(Arc::new(mapping.map_err(super::error::failed("mapping the producer's memory"))?));
         Ok(())
     }
 
@@ -233,11 +236,11 @@ impl Consumer {
         }
         let segments = self.segments.borrow();
         let segment = segments.get(usize::from(piece.segment)).and_then(Option::as_ref);
-        let at = segment.and_then(|segment| segment.at(piece.offset, piece.len));
-        let at = at.ok_or_else(|| {
-            self.malformed()(Malformed::field("offset", piece.offset, "a place in a segment"))
-        })?;
-        Ok(Data { at, len: piece.len as usize })
+        let memory =
+            segment.filter(|segment| segment.contains(piece.offset, piece.len)).ok_or_else(|| {
+                self.malformed()(Malformed::field("offset", piece.offset, "a place in a segment"))
+            })?;
+        Ok(Data { memory: memory.clone(), offset: piece.offset as usize, len: piece.len as usize })
     }
 
     /// Waits until there is a packet to receive: `false` if the time is up first.
@@ -285,6 +288,14 @@ impl Consumer {
         if lane.rings.publish(words::RETURNED, lane.returned, words::PRODUCER_SLEEPS) {
             wake::poke(&lane.wake);
         }
+    }
+
+    pub(super) fn is_revoked(&self, lane: usize) -> bool {
+        self.lanes.borrow()[lane].rings.is_revoked()
+    }
+
+    pub(super) fn revoked(&self) -> Error {
+        Error::Revoked { path: self.path.clone() }
     }
 
     fn broken(&self) -> impl Fn(Broken) -> Error {

@@ -66,6 +66,15 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
+    /// A packet has been taken back: this process was thrown out, or its producer has gone.
+    #[error("the producer at {path} has taken its packets back", path = path.display())]
+    Revoked {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The memory can be read only.
+    #[error("packets are there to be read: attach with `Access::ReadWrite` to change them")]
+    ReadOnly,
     /// The operating system said no.
     #[error("{doing}: {cause}")]
     Io {

@@ -80,6 +80,8 @@ layout! {
 pub(super) mod words {
     /// References offered so far, modulo 2^64. Written by the producer.
     pub(crate) const OFFERED: usize = 0;
+    /// 1: the producer has taken back what the consumer held, and does not look at the lane again. It stays.
+    pub(crate) const REVOKED: usize = 8;
     /// 1: the producer sleeps, and wants a byte on the socket when something is returned. The other end makes it 0.
     pub(crate) const PRODUCER_SLEEPS: usize = 16;
     /// References returned so far, modulo 2^64. Written by the consumer.

@@ -202,6 +202,7 @@ impl Producer {
     /// Has nothing more to do with a consumer. What it holds is taken back by [`sweep`](Producer::sweep).
     fn detach(&mut self, at: usize) {
         let mut consumer = self.consumers.swap_remove(at);
+        consumer.rings.revoke();
         // What it did return is counted as that.
         consumer.collect(&mut self.table);
         self.leaving.push(Leaving { consumer, place: 0 });

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use pagewire_pci::vfio_user::wire::{self, HEADER_LEN, Header};
@@ -76,6 +77,12 @@ impl Setup {
     }
 }
 
+fn bytes(packet: &Received<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet.copy_to(&mut bytes).expect("not taken back");
+    bytes
+}
+
 fn small() -> Options {
     Options { quota: QUOTA, consumers: 2, timeout: Duration::from_millis(300), ..Options::default() }
 }
@@ -99,8 +106,12 @@ fn a_chain_arrives_whole_and_counts_each_fragment_against_the_quota() {
     assert!(consumer.receive().unwrap().is_none(), "nothing is seen before the poll");
     setup.producer.poll();
     let received = consumer.receive().unwrap().unwrap();
-    assert_eq!(received.segments().collect::<Vec<_>>(), [&b"one"[..], b"two", b"three"]);
-    assert_eq!(received.len(), 11);
+    assert_eq!(received.segment_lens().collect::<Vec<_>>(), [3, 3, 5]);
+    assert_eq!(bytes(&received), b"onetwothree");
+    let mut part = [0; 7];
+    assert_eq!(received.read_at(2, &mut part).unwrap(), 7);
+    assert_eq!(&part, b"etwothr");
+    assert_eq!((received.read_at(9, &mut part).unwrap(), received.read_at(12, &mut part).unwrap()), (2, 0));
     assert!(!consumer.wait(Duration::ZERO).unwrap(), "nothing more, with one in hand");
     drop(received);
     setup.producer.poll();
@@ -146,8 +157,10 @@ fn writing_is_granted_to_one_and_refused_by_default() {
     setup.producer.offer(packet).unwrap();
     setup.producer.poll();
     let mut received = consumer.receive().unwrap().unwrap();
-    received.data_mut().unwrap().copy_from_slice(b"after!");
-    assert_eq!(received.data(), b"after!");
+    assert_eq!(received.write_at(0, b"after").unwrap(), 5);
+    assert_eq!(bytes(&received), b"aftere");
+    assert_eq!(received.write_at(5, b"!!").unwrap(), 1, "no further than the packet goes");
+    assert_eq!(bytes(&received), b"after!");
     let full = Consumer::attach(setup.path(), Access::Read).unwrap_err();
     assert!(full.to_string().contains("1 consumers are attached already"), "{full}");
 
@@ -158,7 +171,8 @@ fn writing_is_granted_to_one_and_refused_by_default() {
     let packet = setup.packet(b"before");
     setup.producer.offer(packet).unwrap();
     setup.producer.poll();
-    assert!(consumer.receive().unwrap().unwrap().data_mut().is_none());
+    let refused = consumer.receive().unwrap().unwrap().write_at(0, b"after!").unwrap_err();
+    assert!(matches!(refused, Error::ReadOnly), "{refused}");
 }
 
 #[test]
@@ -193,7 +207,7 @@ fn memory_that_comes_later_is_announced_before_it_is_used() {
     while !consumer.wait(LONG).unwrap() {}
     assert_eq!(consumer.producers(), ["port0", "port1"]);
     let received = consumer.receive().unwrap().unwrap();
-    assert_eq!((received.data(), received.producer()), (&b"late"[..], 1));
+    assert_eq!((&bytes(&received)[..], received.producer()), (&b"late"[..], 1));
     drop(received);
     // The producer goes; the other goes on.
     assert_eq!(producer.drain(LONG), 0);
@@ -202,7 +216,7 @@ fn memory_that_comes_later_is_announced_before_it_is_used() {
     setup.producer.offer(packet).unwrap();
     setup.producer.poll();
     while !consumer.wait(LONG).unwrap() {}
-    assert_eq!(consumer.receive().unwrap().unwrap().data(), b"still here");
+    assert_eq!(bytes(&consumer.receive().unwrap().unwrap()), b"still here");
     drop((consumer, setup));
     later.trim();
     assert_eq!(later.stats().inflight(), 0);
@@ -234,7 +248,7 @@ fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
         setup.producer.offer(packet).unwrap();
         setup.producer.poll();
         while !consumer.wait(LONG).unwrap() {}
-        assert_eq!(consumer.receive().unwrap().unwrap().data(), b"grown", "round {round}");
+        assert_eq!(bytes(&consumer.receive().unwrap().unwrap()), b"grown", "round {round}");
         assert_eq!(setup.producer.drain(LONG), 0);
         let grown = Arc::downgrade(&setup.pool.segments()[1]);
         assert_eq!(setup.pool.shrink(0), 4);
@@ -283,6 +297,55 @@ fn a_consumer_that_closes_its_wake_up_is_thrown_out() {
     setup.until(|producer| producer.consumers.is_empty());
     assert_eq!(setup.producer.counts().reclaimed, 1);
     assert_eq!(setup.inflight(), 0);
+}
+
+/// A consumer reads while its packets are taken back and their memory is used again, in every way in which that happens.
+#[test]
+fn what_was_taken_back_is_never_read_as_a_packet() {
+    for round in 0..300 {
+        let mut setup = Setup::new(small());
+        let consumer = setup.attach(Access::Read);
+        let packet = setup.packet(&[1; 1024]);
+        setup.producer.offer(packet).unwrap();
+        setup.producer.poll();
+        let reads = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (consumer, mut bytes) = (consumer, Vec::new());
+                let packet = consumer.receive().unwrap().unwrap();
+                loop {
+                    match packet.copy_to(&mut bytes) {
+                        Ok(()) => assert_eq!(bytes, [1; 1024]),
+                        Err(Error::Revoked { .. }) => break,
+                        Err(error) => panic!("{error}"),
+                    }
+                    reads.fetch_add(1, Relaxed);
+                }
+                assert!(consumer.receive().unwrap().is_none());
+            });
+            while reads.load(Relaxed) < 100 {}
+            let Setup { mut pool, mut producer, server, folder: _folder } = setup;
+            match round % 3 {
+                0 => drop(producer),
+                1 => {
+                    drop(server);
+                    producer.wait(LONG);
+                }
+                _ => {
+                    // What a consumer does that is thrown out for it.
+                    producer.consumers[0].rings.word(words::RETURNED).store(u64::MAX / 2, Relaxed);
+                    producer.poll();
+                }
+            }
+            // All of the pool's memory, and so the packet's.
+            let again = std::iter::from_fn(|| {
+                let mut packet = pool.alloc_packet()?;
+                packet.extend_from_slice(&[2; 1024]).unwrap();
+                Some(packet)
+            });
+            assert_eq!(again.collect::<Vec<_>>().len(), 256, "it came back");
+        });
+    }
 }
 
 /// Attaches as user 65534 would: on a thread that has become it, which the kernel allows.
@@ -452,7 +515,7 @@ proptest! {
             for expected in number - packets as u64..number {
                 let received = honest.receive().unwrap();
                 let received = received.expect("the honest one gets all");
-                prop_assert_eq!(received.data(), expected.to_le_bytes());
+                prop_assert_eq!(bytes(&received), expected.to_le_bytes());
             }
             setup.producer.poll();
             prop_assert!(setup.producer.outstanding() <= QUOTA as usize, "only the evil one holds any");
@@ -490,7 +553,7 @@ proptest! {
         setup.producer.offer(packet).unwrap();
         setup.producer.poll();
         let received = consumer.receive().unwrap().unwrap();
-        prop_assert_eq!(received.data(), b"well");
+        prop_assert_eq!(bytes(&received), b"well");
     }
 
     /// The table against an oracle: a map from place to generation and the set of holders.
