@@ -116,7 +116,7 @@ const WORD: usize = 8;
 
 /// What keeps a lane's memory mapped.
 enum Owner {
-    Producer(Arc<Segment>),
+    Producer { _memory: Arc<Segment> },
     Consumer { _mapping: Mapping },
 }
 
@@ -124,20 +124,21 @@ enum Owner {
 pub(super) struct Rings {
     words: NonNull<u64>,
     slots: u32,
-    owner: Owner,
+    _owner: Owner,
 }
 
 // SAFETY: all access to the words is atomic, and the memory is mapped as long as the owner lives.
 unsafe impl Send for Rings {}
 
 impl Rings {
-    /// New ones, with at least `slots` slots.
-    pub(super) fn new(slots: u32) -> Result<Rings, pagewire_hugepages::Error> {
+    /// New ones, with at least `slots` slots, and what to hand to the other process.
+    pub(super) fn new(slots: u32) -> Result<(Rings, Arc<Segment>), pagewire_hugepages::Error> {
         let slots = slots.next_power_of_two();
         let options =
             SegmentOptions { page_size: PageSize::Size4K, node: None, name: "pagewire-lane".into() };
         let segment = Segment::allocate(8 * words::count(slots), &options)?;
-        Ok(Rings { words: segment.as_ptr().cast(), slots, owner: Owner::Producer(segment) })
+        let owner = Owner::Producer { _memory: segment.clone() };
+        Ok((Rings { words: segment.as_ptr().cast(), slots, _owner: owner }, segment))
     }
 
     /// Those that another process made.
@@ -147,15 +148,7 @@ impl Rings {
         }
         let mapping = Mapping::new(file, 0, 8 * words::count(slots), true)?;
         let words = NonNull::new(mapping.map.as_mut_ptr()).ok_or(io::ErrorKind::InvalidData)?.cast();
-        Ok(Rings { words, slots, owner: Owner::Consumer { _mapping: mapping } })
-    }
-
-    /// What to hand to the other process.
-    pub(super) fn segment(&self) -> Option<&Segment> {
-        match &self.owner {
-            Owner::Producer(segment) => Some(segment),
-            Owner::Consumer { .. } => None,
-        }
+        Ok(Rings { words, slots, _owner: Owner::Consumer { _mapping: mapping } })
     }
 
     pub(super) fn slots(&self) -> u32 {

@@ -111,7 +111,7 @@ pub struct Options {
     /// Who may attach besides this process's user and root: a user's number. The socket then belongs to that user, which takes
     /// root.
     pub user: Option<u32>,
-    /// How long a consumer may take for its greeting, and to take a message.
+    /// How long a consumer may take for its greeting, and to take a message; nobody waits for it meanwhile.
     pub timeout: Duration,
 }
 

@@ -426,6 +426,46 @@ fn who_says_nothing_does_not_keep_others_out() {
     setup.until(|producer| producer.consumers.is_empty());
 }
 
+/// A consumer that was let in and has not read a word since.
+#[test]
+fn who_does_not_read_holds_up_nobody_and_is_thrown_out() {
+    let timeout = Duration::from_secs(4);
+    for stopped in [false, true] {
+        let mut setup = Setup::new(Options { timeout, ..small() });
+        let mut deaf = UnixStream::connect(setup.path()).unwrap();
+        deaf.write_all(&hello(layout::VERSION, 0)).unwrap();
+        setup.until(|producer| producer.consumers.len() == 1);
+        // Producers come and go until its socket has no room for the news.
+        let is_told = |setup: &Setup| {
+            let pool = pool(2);
+            let mut producer = setup.server.producer("news", &pool).unwrap();
+            let end = std::time::Instant::now() + Duration::from_millis(500);
+            while producer.segments.is_empty() && std::time::Instant::now() < end {
+                producer.wait(Duration::from_millis(100));
+            }
+            !producer.segments.is_empty()
+        };
+        while is_told(&setup) {}
+        let start = std::time::Instant::now();
+        let path = setup.path();
+        let Setup { producer, server, .. } = &mut setup;
+        if !stopped {
+            let consumer = Consumer::attach(path, Access::Read).unwrap();
+            assert!(start.elapsed() < timeout / 2, "{:?}", start.elapsed());
+            assert_eq!(consumer.producers(), ["port0"]);
+            while server.consumers().len() > 1 {
+                assert!(start.elapsed() < 2 * timeout, "it keeps its place");
+                producer.wait(Duration::from_millis(10));
+            }
+            assert!(start.elapsed() > timeout / 2, "it had time to read");
+            assert!(is_told(&setup), "the one that is left reads");
+        }
+        let start = std::time::Instant::now();
+        drop(setup);
+        assert!(start.elapsed() < timeout / 2, "{:?}", start.elapsed());
+    }
+}
+
 impl Consumer {
     fn store(&self, word: usize, value: u64) {
         self.lanes.borrow()[0].rings.word(word).store(value, Relaxed);
