@@ -102,6 +102,7 @@ impl Pool {
         let geometry = config.geometry()?;
         let (name, fragments) = (Arc::<str>::from(config.name.as_str()), geometry.fragments());
         let number = Number::take(&name)?;
+        let monitor = PoolMonitor::new(name.clone(), fragments);
         let mut memory = Memory {
             pool: name.clone(),
             provider,
@@ -109,6 +110,7 @@ impl Pool {
             geometry,
             kind: number.kind(),
             segments: vec![None; geometry.segments],
+            published: monitor.published.clone(),
         };
         let records = Records::new(fragments, geometry.fragment_size).map_err(|cause| Error::Records {
             pool: name.to_string(),
@@ -119,7 +121,7 @@ impl Pool {
             memory.install(place, &records)?;
         }
         let segments = memory.segments[..geometry.first_segments].to_vec();
-        let monitor = PoolMonitor::register(name, fragments);
+        monitor.register();
         let mut pool = Pool {
             cache: [MaybeUninit::uninit(); CACHE],
             next: 0,

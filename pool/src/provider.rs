@@ -34,14 +34,15 @@ pub unsafe trait Provider: Send + Sync {
     /// Asked for when a pool is made and when it grows.
     fn allocate(&self, len: usize) -> Result<Arc<Segment>, ProviderError>;
 
-    /// Takes a segment back that it allocated: no device and no packet reaches it any more. Once for each.
+    /// Takes a segment back that it allocated: no device and no packet reaches it any more. Once for each, but for those that an IOMMU
+    /// does not unmap: they are never released.
     ///
     /// Whoever brings a pool's last fragment home calls this, on any thread.
     fn release(&self, segment: Arc<Segment>) {
         drop(segment);
     }
 
-    /// The pool is gone, and all its segments have been released.
+    /// The pool is gone, and all its segments have been released. Not called, and the provider never dropped, if one of them was not.
     fn uninstall(&self) {}
 }
 

@@ -74,6 +74,8 @@ counters! {
     stale_generation,
     /// Packets that were not handed to another process because it holds as many fragments as it may.
     quota_denied,
+    /// Fragments of segments that an IOMMU did not unmap: their memory is kept, and nobody's.
+    unmap_failed,
     /// Fragments that went back to the page store. Read before `hold`, so that a reader never sees more back than left.
     release,
     /// Fragments that left the page store.
@@ -152,13 +154,16 @@ pub struct PoolMonitor {
 }
 
 impl PoolMonitor {
-    /// The counters of a pool that may come to have so many fragments, to be found by [`pools`].
-    pub(crate) fn register(name: Arc<str>, fragments: usize) -> PoolMonitor {
-        let published = Arc::new(Published::new(fragments));
+    /// The counters of a pool that may come to have so many fragments.
+    pub(crate) fn new(name: Arc<str>, fragments: usize) -> PoolMonitor {
+        PoolMonitor { name, published: Arc::new(Published::new(fragments)) }
+    }
+
+    /// From now on [`pools`] finds it.
+    pub(crate) fn register(&self) {
         let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|(_, published)| published.strong_count() > 0);
-        pools.push((name.clone(), Arc::downgrade(&published)));
-        PoolMonitor { name, published }
+        pools.push((self.name.clone(), Arc::downgrade(&self.published)));
     }
 
     /// Whether it has an owner, fragments, or neither.
