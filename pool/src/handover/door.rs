@@ -14,8 +14,8 @@ use pagewire_pci::vfio_user::wire::{self, Header};
 use super::Access;
 use super::attached::Attached;
 use super::error::Refusal;
-use super::hub::{Hub, Mailbox, News, Shared};
-use super::layout::{self, Hello, LaneInfo, SegmentInfo, Welcome};
+use super::hub::{Hub, Lane, Mailbox, News, Shared};
+use super::layout::{self, Hello, LaneInfo, RetiredInfo, SegmentInfo, Welcome};
 use super::memory::Rings;
 use super::stats::Client;
 use super::wake;
@@ -42,8 +42,10 @@ pub(super) struct Door {
 struct Seat {
     client: Arc<Client>,
     channel: Channel,
-    segments: usize,
-    lanes: usize,
+    /// The change of segments, and of lanes, that it was told of last, and the last there was when it came.
+    segments: u64,
+    lanes: u64,
+    came: u64,
     /// Whether it knows that it has been told of all there was when it came.
     ready: bool,
     writes: bool,
@@ -61,8 +63,8 @@ struct Telling {
 
 /// What a message tells, and what is to be done once it is sent.
 enum Step {
-    Segment,
-    Lane(Arc<Mailbox>, Attached),
+    Segments(u64),
+    Lane(u64, Arc<Mailbox>, Attached),
     Ready,
 }
 
@@ -172,6 +174,7 @@ impl Door {
             channel,
             segments: 0,
             lanes: 0,
+            came: self.hub.state().changes,
             ready: false,
             writes: hello.access == layout::READ_WRITE,
             telling: None,
@@ -230,7 +233,7 @@ impl Door {
         });
         self.seats = seats;
         let told = self.seats.iter().map(|seat| seat.segments).min();
-        self.hub.confirm_segments(told.unwrap_or(usize::MAX));
+        self.hub.confirm_segments(told.unwrap_or(u64::MAX));
     }
 }
 
@@ -255,7 +258,7 @@ fn leave(hub: &Hub, seat: &Seat) {
     seat.channel.shutdown();
     let mut state = hub.state();
     state.clients.retain(|client| client.id != seat.client.id);
-    for lane in state.lanes.iter().flatten() {
+    for lane in state.lanes.iter() {
         lane.mailbox.post(News::Gone(seat.client.id));
     }
 }
@@ -275,9 +278,9 @@ fn tell(hub: &Hub, seat: &mut Seat) -> Result<(), Broken> {
             break;
         }
         match telling.step {
-            Step::Segment => seat.segments += 1,
-            Step::Lane(mailbox, end) => {
-                seat.lanes += 1;
+            Step::Segments(change) => seat.segments = change,
+            Step::Lane(change, mailbox, end) => {
+                seat.lanes = change;
                 mailbox.post(News::Attached(end));
             }
             Step::Ready => seat.ready = true,
@@ -294,38 +297,44 @@ fn next(hub: &Hub, seat: &mut Seat) -> Result<Option<Telling>, Broken> {
         Ok(Some(Telling { message: Outgoing::new(header, body, fds), until, step }))
     };
     let state = hub.state();
-    while let Some(shared) = state.segments.get(seat.segments) {
-        let Some(Shared { segment, .. }) = shared else {
-            seat.segments += 1;
+    while let Some((number, part)) = state.segments.after(seat.segments) {
+        let (index, generation, change) = (number as u32, part.generation.into(), part.change);
+        let Some(Shared { segment, .. }) = &part.what else {
+            if change > seat.came {
+                let info = RetiredInfo { index, generation };
+                return telling(layout::RETIRED, &[&info.encode()], vec![], Step::Segments(change));
+            }
+            // Gone before it came.
+            seat.segments = change;
             continue;
         };
         let segment = segment.clone();
+        // No lock is held over what takes a system call.
         drop(state);
-        let info = SegmentInfo {
-            index: seat.segments as u32,
-            reserved: 0,
-            offset: segment.fd_offset(),
-            len: segment.len() as u64,
-        };
+        let (offset, len) = (segment.fd_offset(), segment.len() as u64);
+        let info = SegmentInfo { index, generation, offset, len };
         let file = match seat.writes {
             true => segment.fd().try_clone_to_owned()?,
             false => segment.read_only_fd().map_err(io::Error::other)?,
         };
-        return telling(layout::SEGMENT, &[&info.encode()], vec![file], Step::Segment);
+        return telling(layout::SEGMENT, &[&info.encode()], vec![file], Step::Segments(change));
     }
-    while let Some(lane) = state.lanes.get(seat.lanes) {
-        let Some(lane) = lane else {
-            seat.lanes += 1;
+    while let Some((_, part)) = state.lanes.after(seat.lanes) {
+        let change = part.change;
+        let Some(Lane { name, mailbox }) = &part.what else {
+            // It hears of that by the lane's socket.
+            seat.lanes = change;
             continue;
         };
-        let (name, mailbox) = (lane.name.clone(), lane.mailbox.clone());
+        let (name, mailbox) = (name.clone(), mailbox.clone());
         drop(state);
         let (rings, memory) = Rings::new(hub.options.quota).map_err(io::Error::other)?;
         let (own, theirs) = UnixStream::pair()?;
         let info = LaneInfo { slots: rings.slots(), reserved: 0 };
         let fds = vec![memory.fd().try_clone_to_owned()?, theirs.into()];
         let end = Attached::new(seat.client.clone(), rings, own);
-        return telling(layout::LANE, &[&info.encode(), name.as_bytes()], fds, Step::Lane(mailbox, end));
+        let step = Step::Lane(change, mailbox, end);
+        return telling(layout::LANE, &[&info.encode(), name.as_bytes()], fds, step);
     }
     if seat.ready { Ok(None) } else { telling(layout::READY, &[], vec![], Step::Ready) }
 }

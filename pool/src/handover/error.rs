@@ -23,12 +23,10 @@ pub enum Error {
     #[error("hand-over: {0}")]
     Listen(#[from] ListenError),
     /// The server has as many producers, or segments of memory, as there can be.
-    #[error("hand-over: {what}: {found} in one server, the most is {most}")]
+    #[error("hand-over: one server has {most} {what}, the most there can be: drop some first")]
     TooMany {
         /// Of what.
         what: &'static str,
-        /// How many there would be.
-        found: usize,
         /// How many there can be.
         most: usize,
     },

@@ -24,6 +24,7 @@ pub(super) struct Data {
 pub struct Received<'a> {
     pub(super) consumer: &'a Consumer,
     pub(super) lane: usize,
+    pub(super) age: u64,
     pub(super) token: Token,
     pub(super) time: Duration,
     pub(super) first: Data,
@@ -68,7 +69,7 @@ impl Received<'_> {
             skip -= from;
         }
         // Asked once it is done: the word is set before anything is used again, and stays.
-        match self.consumer.is_revoked(self.lane) {
+        match self.consumer.is_revoked(self.lane, self.age) {
             true => Err(self.consumer.revoked()),
             false => Ok(done),
         }
@@ -128,7 +129,7 @@ impl Received<'_> {
 
 impl Drop for Received<'_> {
     fn drop(&mut self) {
-        self.consumer.give_back(self.lane, self.token);
+        self.consumer.give_back(self.lane, self.age, self.token);
     }
 }
 

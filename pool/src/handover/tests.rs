@@ -23,9 +23,13 @@ use crate::{Packet, PageSize, Pool, PoolConfig};
 const LONG: Duration = Duration::from_secs(20);
 const QUOTA: u32 = 8;
 
+fn pool_config() -> PoolConfig {
+    PoolConfig { backing: PageSize::Size4K, ..PoolConfig::default() }
+}
+
 fn pool(fragments: usize) -> Pool {
     let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
-    let config = PoolConfig { fragments, backing: PageSize::Size4K, ..PoolConfig::default() };
+    let config = PoolConfig { fragments, ..pool_config() };
     Pool::new(&config, &space).unwrap()
 }
 
@@ -239,7 +243,7 @@ fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
     setup.until(|producer| producer.segments.len() == 1);
     // What there is at first is used up.
     let early: Vec<Packet> = (0..4).map(|_| setup.packet(b"early")).collect();
-    for round in 0..3 {
+    for round in 0..300 {
         setup.pool.grow().unwrap();
         let packet = setup.packet(b"grown");
         let packet = setup.producer.offer(packet).expect_err("nobody has been told");
@@ -256,8 +260,88 @@ fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
         setup.producer.share(&setup.pool).unwrap();
         assert!(grown.upgrade().is_none(), "nothing of it is left here");
     }
+    let end = std::time::Instant::now() + LONG;
+    while consumer.mapped() > 1 {
+        assert!(std::time::Instant::now() < end, "{} segments are mapped for 4 fragments", consumer.mapped());
+        consumer.receive().unwrap();
+    }
     drop(early);
     assert_eq!(setup.inflight(), 0);
+}
+
+#[test]
+fn memory_that_goes_before_its_producer_heard_that_consumers_know_it_is_not_kept() {
+    let mut setup = Setup::new(small());
+    let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
+    let config = PoolConfig { fragments: 4, max_fragments: 8, segment_size: 8192, ..pool_config() };
+    setup.pool = Pool::new(&config, &space).unwrap();
+    setup.producer = setup.server.producer("grows", &setup.pool).unwrap();
+    setup.until(|producer| producer.segments.len() == 1);
+    let _held: Vec<Packet> = (0..4).map(|_| setup.packet(b"held")).collect();
+    setup.pool.grow().unwrap();
+    setup.producer.share(&setup.pool).unwrap();
+    let grown = Arc::downgrade(&setup.pool.segments()[1]);
+    // The pool, the space, the server's list, the news.
+    let end = std::time::Instant::now() + LONG;
+    while grown.strong_count() < 4 {
+        assert!(std::time::Instant::now() < end, "{}", grown.strong_count());
+    }
+    setup.pool.shrink(0);
+    setup.producer.share(&setup.pool).unwrap();
+    setup.producer.poll();
+    assert!(grown.upgrade().is_none(), "{} keep it", grown.strong_count());
+    assert_eq!(setup.producer.segments.len(), 1);
+}
+
+#[test]
+fn numbers_of_segments_and_producers_are_used_again() {
+    let mut setup = Setup::new(small());
+    let pools = [pool(2), pool(2)];
+    let [one, other] = pools.each_ref().map(Pool::segments);
+    let hub = setup.server.hub();
+    let mailbox = Arc::new(super::hub::Mailbox::new().unwrap());
+    for round in 0..2 * layout::MAX_PARTS {
+        let lane = hub.add_lane("comes", mailbox.clone()).unwrap();
+        assert_eq!(lane, 1, "round {round}");
+        hub.set_segments(lane, &one).unwrap();
+        hub.set_segments(lane, &other).unwrap();
+        hub.remove_lane(lane);
+        drop(mailbox.take());
+    }
+    let consumer = setup.attach(Access::Read);
+    let packet = setup.packet(b"still here");
+    setup.producer.offer(packet).unwrap();
+    setup.producer.poll();
+    assert_eq!(bytes(&consumer.receive().unwrap().unwrap()), b"still here");
+}
+
+/// A packet is kept while its producer goes, and another comes that has the numbers of the first.
+#[test]
+fn a_packet_of_a_producer_that_has_gone_is_not_returned_to_the_next() {
+    let mut setup = Setup::new(small());
+    let consumer = setup.attach(Access::Read);
+    let packet = setup.packet(b"first");
+    setup.producer.offer(packet).unwrap();
+    setup.producer.poll();
+    let first = consumer.receive().unwrap().unwrap();
+    let second = setup.server.producer("second", &setup.pool).unwrap();
+    drop(std::mem::replace(&mut setup.producer, second));
+    setup.producer = setup.server.producer("third", &setup.pool).unwrap();
+    setup.until(|producer| producer.consumers.len() == 1 && producer.segments.len() == 1);
+    let packet = setup.packet(b"third");
+    setup.producer.offer(packet).unwrap();
+    setup.producer.poll();
+    while !consumer.wait(LONG).unwrap() {}
+    let third = consumer.receive().unwrap().unwrap();
+    assert_eq!((bytes(&third), third.producer()), (b"third".to_vec(), first.producer()));
+    assert_eq!(consumer.producers(), ["third"]);
+    assert!(matches!(first.read_at(0, &mut [0; 5]), Err(Error::Revoked { .. })));
+    drop(first);
+    setup.producer.poll();
+    let counts = setup.producer.counts();
+    assert_eq!((counts.held(), counts.bad_returns()), (1, 0));
+    drop(third);
+    assert_eq!(setup.producer.drain(LONG), 0);
 }
 
 #[test]
@@ -467,6 +551,11 @@ fn who_does_not_read_holds_up_nobody_and_is_thrown_out() {
 }
 
 impl Consumer {
+    /// Segments of memory that it has mapped.
+    fn mapped(&self) -> usize {
+        self.segments.borrow().iter().flatten().count()
+    }
+
     fn store(&self, word: usize, value: u64) {
         self.lanes.borrow()[0].rings.word(word).store(value, Relaxed);
     }
@@ -499,23 +588,23 @@ fn bad_returns_are_counted_by_kind_and_end_the_connection_when_they_do_not() {
     setup.producer.poll();
     let (held, theirs) = (one.receive().unwrap().unwrap(), other.receive().unwrap().unwrap());
     let token = held.token;
-    one.give_back(0, Token { index: u32::MAX, generation: 0 });
-    one.give_back(0, Token { generation: token.generation.wrapping_sub(1), ..token });
+    one.give_back(0, 1, Token { index: u32::MAX, generation: 0 });
+    one.give_back(0, 1, Token { generation: token.generation.wrapping_sub(1), ..token });
     drop(held);
-    one.give_back(0, token);
+    one.give_back(0, 1, token);
     setup.producer.poll();
     let counts = setup.producer.counts();
     assert_eq!((counts.bad_index, counts.stale_generation, counts.not_holder, counts.returned), (1, 1, 1, 1));
     drop(theirs);
     setup.producer.poll();
     // Now nobody has it.
-    one.give_back(0, token);
+    one.give_back(0, 1, token);
     setup.producer.poll();
     assert_eq!(setup.producer.counts().stale_generation, 2);
     assert_eq!(setup.pool.stats().stale_generation, 4);
     assert_eq!(setup.inflight(), 0);
     for _ in 0..1024 {
-        one.give_back(0, token);
+        one.give_back(0, 1, token);
     }
     setup.until(|producer| producer.consumers.len() == 1);
     assert_eq!(setup.producer.consumers[0].id(), 2);
@@ -540,7 +629,7 @@ proptest! {
                 match kind {
                     0 => evil.store(word % count, value),
                     // A place that may exist, a generation that may be right.
-                    1 => evil.give_back(0, Token { index: value as u32 % 20, generation: (value >> 32) as u32 % 8 }),
+                    1 => evil.give_back(0, 1, Token { index: value as u32 % 20, generation: (value >> 32) as u32 % 8 }),
                     2 => evil.store(words::RETURNED, near.wrapping_add(value % 9)),
                     _ => evil.store(words::CONSUMER_SLEEPS, 1),
                 }
