@@ -43,8 +43,9 @@ pub struct Pool {
     /// them, its descriptors and its packets.
     pub(crate) next: usize,
     pub(crate) end: usize,
-    /// Fragments taken from the return ring so far.
+    /// Taken from the return ring so far: records, and the fragments by which those that stood for several were more.
     pub(crate) head: u64,
+    pub(crate) beyond: u64,
     pub(crate) kind: u32,
     headroom: u16,
     pub(crate) fragment_size: u32,
@@ -127,6 +128,7 @@ impl Pool {
             next: 0,
             end: 0,
             head: 0,
+            beyond: 0,
             kind: number.kind(),
             headroom: config.headroom,
             fragment_size: geometry.fragment_size as u32,
@@ -141,7 +143,7 @@ impl Pool {
             growth_rests: 0,
             shared: Shared::publish(
                 number,
-                ReturnRing::new(fragments),
+                ReturnRing::new(fragments, monitor.published.gate.clone()),
                 monitor.published.clone(),
                 records,
                 memory,
@@ -291,11 +293,10 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.trim();
         let shared = self.shared.as_ptr();
-        // As many as will come back: one for several that are joined.
-        let outstanding = self.store.fragments() - self.store.home() - self.joined;
+        let all = self.head + self.beyond + (self.store.fragments() - self.store.home()) as u64;
         self.monitor.published.enter(Life::Orphan);
         // SAFETY: the pool is alive until its owner has left, which happens here, once.
-        let outcome = unsafe { ReturnRing::close(&raw const (*shared).ring, self.head, outstanding as u64) };
+        let outcome = unsafe { ReturnRing::close(&raw const (*shared).ring, all) };
         if outcome == Outcome::Last {
             drop(Doomed(shared));
         }

@@ -97,7 +97,7 @@ impl Pool {
         if is_foreign {
             add(&self.monitor.published.alloc_waive, 1);
         }
-        Some((self.put(record), is_foreign))
+        Some((self.put_returned(record), is_foreign))
     }
 
     /// Take fragments out of the page store, until the cache has `want`.
@@ -151,7 +151,7 @@ impl Pool {
         }
         let mut returned = 0;
         while let Some(record) = self.pop_returned() {
-            returned += self.put(record);
+            returned += self.put_returned(record);
         }
         let published = &*self.monitor.published;
         published.recycle_cached.store(self.recycled, Ordering::Relaxed);
@@ -162,6 +162,13 @@ impl Pool {
     /// Allocations from the cache so far.
     pub(crate) fn allocated(&self) -> u64 {
         self.filled.wrapping_add(self.recycled).wrapping_sub(self.cached() as u64)
+    }
+
+    /// [`put`](Pool::put) what was taken from the return ring.
+    fn put_returned(&mut self, record: NonNull<Record>) -> usize {
+        let count = self.put(record);
+        self.beyond += count as u64 - 1;
+        count
     }
 
     /// Put a free fragment into the page store, or those that it stands for. Returns how many.

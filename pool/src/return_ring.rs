@@ -3,15 +3,17 @@
 //! It has a slot for every fragment of the pool, and a fragment is in it at most once, so a producer needs neither to
 //! look at the consumer's position nor to retry: one addition reserves as many slots as it brings.
 //!
-//! A second addition, on the same cache line and a producer's last access, counts what it brought. That count ends the
+//! A second addition, on the same cache line and a producer's last access, counts the fragments it brought. That count ends the
 //! pool's life: the owner, on leaving, moves it to where it reaches [`END`] with the last fragment, and whoever brings it
-//! there knows that nothing is missing and nobody else is here any more. No party ever waits for another.
+//! there knows that nothing is missing and nobody else is here any more. No party ever waits for another. What an orphan still
+//! misses is told by that count too, which outlives the ring.
 
 // A ring may be freed as soon as a producer has made its last access, while that call has yet to return: what ends so
 // takes a pointer, since a reference would promise that the ring outlives the call.
 #![allow(unsafe_code)]
 
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use crate::record::Record;
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
@@ -23,10 +25,30 @@ const CLOSED: u64 = 1 << 62;
 
 pub(crate) struct ReturnRing {
     slots: Box<[AtomicPtr<Record>]>,
+    gate: Arc<Gate>,
+}
+
+/// What producers count, alone on a pair of cache lines.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Gate {
     /// Positions reserved so far.
     tail: AtomicU64,
     /// Fragments brought so far; once the owner has left, `END` less those still to come.
     home: AtomicU64,
+}
+
+impl Gate {
+    /// Whether the owner has left.
+    fn is_closed(&self) -> bool {
+        self.home.load(Ordering::Acquire) >= CLOSED
+    }
+
+    /// Fragments still to come, once the owner has left.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        let home = self.home.load(Ordering::Acquire);
+        (home >= CLOSED).then(|| END - home)
+    }
 }
 
 /// What a producer or the closing owner has to do next.
@@ -41,28 +63,31 @@ pub(crate) enum Outcome {
 }
 
 impl ReturnRing {
-    pub(crate) fn new(fragments: usize) -> ReturnRing {
+    pub(crate) fn new(fragments: usize, gate: Arc<Gate>) -> ReturnRing {
         let slots = (0..fragments.next_power_of_two()).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
-        ReturnRing { slots, tail: AtomicU64::new(0), home: AtomicU64::new(0) }
+        ReturnRing { slots, gate }
     }
 
     fn slot(&self, position: u64) -> &AtomicPtr<Record> {
         &self.slots[position as usize & (self.slots.len() - 1)]
     }
 
-    /// Give fragments back. Unless the outcome is `Last`, the caller must not touch the pool again.
+    /// Give records back, which stand for so many fragments. Unless the outcome is `Last`, the caller must not touch the pool again.
     ///
     /// # Safety
     ///
     /// `ring` is that of the fragments' pool, and each of them was taken from it and has not been given back since.
-    pub(crate) unsafe fn push(ring: *const ReturnRing, records: &[NonNull<Record>]) -> Outcome {
-        let count = records.len() as u64;
+    pub(crate) unsafe fn push(
+        ring: *const ReturnRing,
+        records: &[NonNull<Record>],
+        fragments: u64,
+    ) -> Outcome {
         let home = {
             // SAFETY: the ring lives until `home` has counted these fragments.
             let ring = unsafe { &*ring };
             // Both orders: the slots reserved here were emptied before some fragment was given out that has come back at an
             // earlier position, be it another producer's.
-            let position = ring.tail.fetch_add(count, Ordering::AcqRel);
+            let position = ring.gate.tail.fetch_add(records.len() as u64, Ordering::AcqRel);
             for (i, record) in records.iter().enumerate() {
                 let slot = ring.slot(position + i as u64);
                 #[cfg(loom)]
@@ -70,13 +95,13 @@ impl ReturnRing {
                 assert!(unsafe { slot.unsync_load() }.is_null(), "a slot is used before it was emptied");
                 slot.store(record.as_ptr(), Ordering::Release);
             }
-            &raw const ring.home
+            &raw const ring.gate.home
         };
         // Release: all that was done here is over before the ring is freed. Acquire: so it is for the one that frees it.
         // SAFETY: as above; this counts them.
-        match unsafe { (*home).fetch_add(count, Ordering::AcqRel) } {
+        match unsafe { (*home).fetch_add(fragments, Ordering::AcqRel) } {
             ..CLOSED => Outcome::Open,
-            before if before + count == END => Outcome::Last,
+            before if before + fragments == END => Outcome::Last,
             _ => Outcome::Closed,
         }
     }
@@ -91,19 +116,20 @@ impl ReturnRing {
 
     /// Whether the owner has left.
     pub(crate) fn is_closed(&self) -> bool {
-        self.home.load(Ordering::Acquire) >= CLOSED
+        self.gate.is_closed()
     }
 
-    /// The consumer, having taken `head` fragments in all, leaves while `outstanding` are still to come. Unless the
-    /// outcome is `Last`, it must not touch the ring again.
+    /// The consumer leaves: `all` fragments are those that it has taken in all, and those that are out. Unless the outcome is `Last`, it
+    /// must not touch the ring again.
     ///
     /// # Safety
     ///
     /// `ring` is alive, and this is called once.
-    pub(crate) unsafe fn close(ring: *const ReturnRing, head: u64, outstanding: u64) -> Outcome {
-        let all = head + outstanding;
-        // SAFETY: the ring lives until this addition.
-        match unsafe { (*ring).home.fetch_add(END - all, Ordering::AcqRel) } {
+    pub(crate) unsafe fn close(ring: *const ReturnRing, all: u64) -> Outcome {
+        // SAFETY: the ring lives until the addition.
+        let home = unsafe { &raw const (&*ring).gate.home };
+        // SAFETY: as above.
+        match unsafe { (*home).fetch_add(END - all, Ordering::AcqRel) } {
             home if home == all => Outcome::Last,
             _ => Outcome::Closed,
         }
@@ -115,8 +141,8 @@ impl ReturnRing {
 impl Drop for ReturnRing {
     fn drop(&mut self) {
         self.slots.iter_mut().for_each(|slot| slot.with_mut(|_| ()));
-        self.tail.with_mut(|_| ());
-        self.home.with_mut(|_| ());
+        // The gate lives on with the counters; nobody is on the way through it any more.
+        assert_eq!(self.gate.missing(), Some(0));
     }
 }
 
@@ -131,17 +157,21 @@ mod tests {
 
     fn push(ring: &ReturnRing, records: &[NonNull<Record>]) -> Outcome {
         // SAFETY: the ring outlives the call, and the tests bring each fragment once.
-        unsafe { ReturnRing::push(ring, records) }
+        unsafe { ReturnRing::push(ring, records, records.len() as u64) }
     }
 
-    fn close(ring: &ReturnRing, head: u64, outstanding: u64) -> Outcome {
+    fn new(fragments: usize) -> ReturnRing {
+        ReturnRing::new(fragments, Arc::default())
+    }
+
+    fn close(ring: &ReturnRing, all: u64) -> Outcome {
         // SAFETY: the ring outlives the call, and the tests close it once.
-        unsafe { ReturnRing::close(ring, head, outstanding) }
+        unsafe { ReturnRing::close(ring, all) }
     }
 
     #[test]
     fn it_wraps_and_keeps_order() {
-        let (ring, records) = (ReturnRing::new(5), records(5));
+        let (ring, records) = (new(5), records(5));
         let mut head = 0;
         for _ in 0..100 {
             assert_eq!(push(&ring, &records[..3]), Outcome::Open);
@@ -158,16 +188,16 @@ mod tests {
     fn exactly_one_party_is_the_last() {
         let records = records(6);
         // Nothing is out: the owner itself.
-        assert_eq!(close(&ReturnRing::new(6), 0, 0), Outcome::Last);
+        assert_eq!(close(&new(6), 0), Outcome::Last);
         // Some came back before the owner left but after it last looked; some after.
-        let ring = ReturnRing::new(6);
+        let ring = new(6);
         assert_eq!(push(&ring, &records[..2]), Outcome::Open);
-        assert_eq!(close(&ring, 0, 6), Outcome::Closed);
+        assert_eq!(close(&ring, 6), Outcome::Closed);
         assert_eq!(push(&ring, &records[2..5]), Outcome::Closed);
         assert_eq!(push(&ring, &records[5..]), Outcome::Last);
         // All came back in that gap.
-        let ring = ReturnRing::new(6);
+        let ring = new(6);
         assert_eq!(push(&ring, &records), Outcome::Open);
-        assert_eq!(close(&ring, 0, 6), Outcome::Last);
+        assert_eq!(close(&ring, 6), Outcome::Last);
     }
 }

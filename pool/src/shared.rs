@@ -11,7 +11,7 @@ use pagewire_pci::AddressSpace;
 use crate::error::Error;
 use crate::fault;
 use crate::memory::Memory;
-use crate::record::{Record, Records, kind_of, pool_of};
+use crate::record::{LARGE, Record, Records, kind_of, pool_of};
 use crate::return_ring::{Outcome, ReturnRing};
 use crate::stats::{Life, Published};
 use crate::sync::{AtomicPtr, Mutex, Ordering};
@@ -70,19 +70,22 @@ impl Shared {
         // Counted before the push, after which the pool may be gone.
         shared.published.remote_batch.fetch_add(1, Ordering::Relaxed);
         if shared.ring.is_closed() {
-            shared.count_late(records);
+            shared.stamp_late(records);
         }
+        let fragments = match kind & LARGE {
+            0 => records.len(),
+            _ => records.iter().map(|record| shared.records.fragments(*record).len()).sum(),
+        };
         // SAFETY: `kind` names the pool of the fragments, which are the caller's to give.
-        let outcome = unsafe { ReturnRing::push(&raw const shared.ring, records) };
+        let outcome = unsafe { ReturnRing::push(&raw const shared.ring, records, fragments as u64) };
         (outcome == Outcome::Last).then(|| Doomed(pool))
     }
 }
 
 impl Shared {
-    /// Fragments come back to a pool without an owner, who would count them.
-    fn count_late(&self, records: &[NonNull<Record>]) {
+    /// Fragments come back to a pool without an owner, who would stamp them.
+    fn stamp_late(&self, records: &[NonNull<Record>]) {
         for fragments in records.iter().map(|record| self.records.fragments(*record)) {
-            self.published.release.fetch_add(fragments.len() as u64, Ordering::Release);
             fragments.for_each(|fragment| self.published.stamps.home(fragment));
         }
     }

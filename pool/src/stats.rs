@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::ages::{Ages, Stamps};
+use crate::return_ring::Gate;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -16,6 +17,7 @@ macro_rules! counters {
         pub(crate) struct Published {
             $(pub(crate) $name: AtomicU64,)*
             pub(crate) stamps: Stamps,
+            pub(crate) gate: Arc<Gate>,
             life: AtomicU8,
         }
 
@@ -24,6 +26,7 @@ macro_rules! counters {
                 Published {
                     $($name: AtomicU64::new(0),)*
                     stamps: Stamps::new(fragments),
+                    gate: Arc::default(),
                     life: AtomicU8::new(Life::Open as u8),
                 }
             }
@@ -124,9 +127,11 @@ impl Published {
         // Before the counters: a pool found alive now may be taken down meanwhile.
         let life = self.life();
         let mut stats = self.counters();
-        if life == Life::Orphan {
-            // The last of an orphan's fragments counts as back when its memory is.
-            stats.release = stats.release.min(stats.hold.saturating_sub(1));
+        if life == Life::Orphan
+            && let Some(missing) = self.gate.missing()
+        {
+            // Nobody but the gate counts what comes back now. The last fragment counts as back when the memory is.
+            stats.release = stats.hold.saturating_sub(missing.max(1));
         }
         stats
     }
