@@ -227,14 +227,17 @@ impl Pool {
             self.refill(count);
         }
         let count = count.min(self.end - self.next);
-        // SAFETY: `next + count` is no more than `end`, which is within the cache.
+        let pool = NonNull::from(self);
+        // SAFETY: the pool is lent to the batch, which reaches it by this pointer alone, so that none of the others is made invalid by
+        // a reference. `next + count` is no more than `end`, which is within the cache.
         let (next, end) = unsafe {
-            let next = self.cache.as_ptr().add(self.next);
+            let pool = pool.as_ptr();
+            let next = (&raw const (*pool).cache).cast::<MaybeUninit<_>>().add((*pool).next);
+            // Should the batch be leaked, its fragments are too: they are never given out twice.
+            (*pool).next += count;
             (next, next.add(count))
         };
-        // Should the batch be leaked, its fragments are too: they are never given out twice.
-        self.next += count;
-        Batch { next, end, pool: self }
+        Batch { next, end, pool, _pool: PhantomData }
     }
 
     /// Fill the cache, from this thread's magazine first. Returns whether there is anything in it.
@@ -314,7 +317,8 @@ pub struct Batch<'a> {
     /// Entries of the pool's cache from `next` to before `end` are on offer.
     next: *const MaybeUninit<NonNull<Record>>,
     end: *const MaybeUninit<NonNull<Record>>,
-    pool: &'a mut Pool,
+    pool: NonNull<Pool>,
+    _pool: PhantomData<&'a mut Pool>,
 }
 
 impl Batch<'_> {
@@ -365,7 +369,8 @@ impl Drop for Batch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let left = self.len();
-        self.pool.next -= left;
+        // SAFETY: the pool is lent to this batch.
+        unsafe { (*self.pool.as_ptr()).next -= left };
     }
 }
 
