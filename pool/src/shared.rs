@@ -83,6 +83,14 @@ impl Shared {
 }
 
 impl Shared {
+    /// So many fragments of pool `kind`, which the caller has, are about to be given back for want of room elsewhere.
+    pub(crate) fn count_full(kind: u32, fragments: usize) {
+        let pool = POOLS[pool_of(kind) & MAX_POOLS].load(Ordering::Acquire);
+        // SAFETY: a pool lives as long as a fragment of it is out.
+        let published = unsafe { &(*pool).published };
+        published.recycle_cache_full.fetch_add(fragments as u64, Ordering::Relaxed);
+    }
+
     /// Fragments come back to a pool without an owner, who would stamp them.
     fn stamp_late(&self, records: &[NonNull<Record>]) {
         for fragments in records.iter().map(|record| self.records.fragments(*record)) {

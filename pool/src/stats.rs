@@ -62,13 +62,14 @@ counters! {
     alloc_waive,
     /// Fragments that came back to the cache from a magazine of the owner's own thread.
     recycle_cached,
-    /// Fragments that found the cache full on their way back. They wait in their magazine instead: this stays 0.
+    /// Fragments that went through the return ring because the magazine of the thread that allocates from the pool, where its cache would
+    /// have found them, was full.
     recycle_cache_full,
     /// Fragments that came back through the return ring.
     recycle_ring,
-    /// Fragments that found the return ring full. It cannot be: this stays 0.
+    /// Nothing counts here: the return ring has a slot for every fragment. There for those who know the name from Linux.
     recycle_ring_full,
-    /// Fragments let go because somebody else held their page. Nobody else can: this stays 0.
+    /// Nothing counts here: nobody but the pool can hold a page. There for those who know the name from Linux.
     recycle_released_ref,
     /// Batches that other threads, or this thread's idle loop, sent through the return ring.
     remote_batch,
