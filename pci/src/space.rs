@@ -307,8 +307,10 @@ impl State {
         }
         let Some(at) = find(&self.segments) else { return Ok(()) };
         // From every device that will let go of it, whatever another says.
-        let unmapped = self.domains.iter().map(|domain| domain.unmap(self.first(segment), segment.len()));
-        let unmapped = unmapped.fold(Ok(()), |all, one| all.and(one));
+        let mut unmapped = Ok(());
+        for domain in &self.domains {
+            unmapped = unmapped.and(domain.unmap(self.first(segment), segment.len()));
+        }
         let segment = self.segments.swap_remove(at);
         if unmapped.is_err() {
             self.lost.push(segment);

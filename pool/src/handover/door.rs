@@ -64,7 +64,7 @@ struct Telling {
 /// What a message tells, and what is to be done once it is sent.
 enum Step {
     Segments(u64),
-    Lane(u64, Arc<Mailbox>, Attached),
+    Lane(u64, Arc<Mailbox>, Box<Attached>),
     Ready,
 }
 
@@ -281,7 +281,7 @@ fn tell(hub: &Hub, seat: &mut Seat) -> Result<(), Broken> {
             Step::Segments(change) => seat.segments = change,
             Step::Lane(change, mailbox, end) => {
                 seat.lanes = change;
-                mailbox.post(News::Attached(end));
+                mailbox.post(News::Attached(*end));
             }
             Step::Ready => seat.ready = true,
         }
@@ -333,7 +333,7 @@ fn next(hub: &Hub, seat: &mut Seat) -> Result<Option<Telling>, Broken> {
         let info = LaneInfo { slots: rings.slots(), reserved: 0 };
         let fds = vec![memory.fd().try_clone_to_owned()?, theirs.into()];
         let end = Attached::new(seat.client.clone(), rings, own);
-        let step = Step::Lane(change, mailbox, end);
+        let step = Step::Lane(change, mailbox, Box::new(end));
         return telling(layout::LANE, &[&info.encode(), name.as_bytes()], fds, step);
     }
     if seat.ready { Ok(None) } else { telling(layout::READY, &[], vec![], Step::Ready) }
