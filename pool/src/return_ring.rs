@@ -1,7 +1,8 @@
 //! The way home for fragments dropped on other threads: a bounded multi-producer, single-consumer ring that cannot be full.
 //!
 //! It has a slot for every fragment of the pool, and a fragment is in it at most once, so a producer needs neither to
-//! look at the consumer's position nor to retry: one addition reserves as many slots as it brings.
+//! look at the consumer's position nor to retry: one addition reserves as many slots as it brings. A slot says by one bit of what is in
+//! it whether that is of this lap or of the one before, so the consumer has nothing to write: lines of slots cross between cores once.
 //!
 //! A second addition, on the same cache line and a producer's last access, counts the fragments it brought. That count ends the
 //! pool's life: the owner, on leaving, moves it to where it reaches [`END`] with the last fragment, and whoever brings it
@@ -12,6 +13,7 @@
 // takes a pointer, since a reference would promise that the ring outlives the call.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -36,9 +38,15 @@ pub(crate) struct Gate {
     tail: AtomicU64,
     /// Fragments brought so far; once the owner has left, `END` less those still to come.
     home: AtomicU64,
+    /// Batches brought so far: beside what each of them changes anyway.
+    batches: std::sync::atomic::AtomicU64,
 }
 
 impl Gate {
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
+    }
+
     /// Whether the owner has left.
     fn is_closed(&self) -> bool {
         self.home.load(Ordering::Acquire) >= CLOSED
@@ -68,8 +76,15 @@ impl ReturnRing {
         ReturnRing { slots, gate }
     }
 
-    fn slot(&self, position: u64) -> &AtomicPtr<Record> {
-        &self.slots[position as usize & (self.slots.len() - 1)]
+    /// The slots of so many positions in a row, no more than there are slots, before the end of the array and after it. With each part the
+    /// bit of what is put in there now: in turns from lap to lap, and not that of an empty slot on the first.
+    #[inline(always)]
+    fn parts(&self, position: u64, count: usize) -> [(&[AtomicPtr<Record>], usize); 2] {
+        let len = self.slots.len();
+        let lap = usize::from(position & len as u64 == 0);
+        let (behind, before) = self.slots.split_at(position as usize & (len - 1));
+        let first = count.min(before.len());
+        [(&before[..first], lap), (&behind[..count - first], 1 - lap)]
     }
 
     /// Give records back, which stand for so many fragments. Unless the outcome is `Last`, the caller must not touch the pool again.
@@ -85,17 +100,27 @@ impl ReturnRing {
         let home = {
             // SAFETY: the ring lives until `home` has counted these fragments.
             let ring = unsafe { &*ring };
-            // Both orders: the slots reserved here were emptied before some fragment was given out that has come back at an
+            // Both orders: the slots reserved here were read before some fragment was given out that has come back at an
             // earlier position, be it another producer's.
-            let position = ring.gate.tail.fetch_add(records.len() as u64, Ordering::AcqRel);
-            for (i, record) in records.iter().enumerate() {
-                let slot = ring.slot(position + i as u64);
-                #[cfg(loom)]
-                // SAFETY: the model checker stops at any store to the slot that does not happen before.
-                assert!(unsafe { slot.unsync_load() }.is_null(), "a slot is used before it was emptied");
-                slot.store(record.as_ptr(), Ordering::Release);
+            let gate = &*ring.gate;
+            gate.batches.fetch_add(1, Ordering::Relaxed);
+            let first = gate.tail.fetch_add(records.len() as u64, Ordering::AcqRel);
+            let mut rest = records;
+            for (slots, lap) in ring.parts(first, records.len()) {
+                let (now, later) = rest.split_at(slots.len());
+                for (slot, record) in slots.iter().zip(now) {
+                    #[cfg(loom)]
+                    // SAFETY: the model checker stops at any store to the slot that does not happen before.
+                    assert_ne!(
+                        unsafe { slot.unsync_load() }.addr() & 1,
+                        lap,
+                        "a slot is used before it was read"
+                    );
+                    slot.store(record.as_ptr().map_addr(|addr| addr | lap), Ordering::Release);
+                }
+                rest = later;
             }
-            &raw const ring.gate.home
+            &raw const gate.home
         };
         // Release: all that was done here is over before the ring is freed. Acquire: so it is for the one that frees it.
         // SAFETY: as above; this counts them.
@@ -106,12 +131,23 @@ impl ReturnRing {
         }
     }
 
-    /// Take the fragment at `head`, which only the consumer advances. `None`: nothing there, or not yet.
-    pub(crate) fn pop(&self, head: u64) -> Option<NonNull<Record>> {
-        let slot = self.slot(head);
-        let record = NonNull::new(slot.load(Ordering::Acquire))?;
-        slot.store(ptr::null_mut(), Ordering::Relaxed);
-        Some(record)
+    /// Take what there is from `head` on, which only the consumer advances, as far as `out` has room. Returns how many.
+    #[inline(always)]
+    pub(crate) fn pop(&self, head: u64, out: &mut [MaybeUninit<NonNull<Record>>]) -> usize {
+        let room = out.len().min(self.slots.len());
+        let (mut out, mut taken) = (out.iter_mut(), 0);
+        for (slots, lap) in self.parts(head, room) {
+            for (slot, out) in slots.iter().zip(&mut out) {
+                let record = slot.load(Ordering::Acquire);
+                if record.addr() & 1 != lap {
+                    return taken;
+                }
+                // SAFETY: a slot with the bit of this lap has what a producer put in.
+                out.write(unsafe { NonNull::new_unchecked(record.map_addr(|addr| addr & !1)) });
+                taken += 1;
+            }
+        }
+        taken
     }
 
     /// Whether the owner has left.
@@ -176,11 +212,19 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(push(&ring, &records[..3]), Outcome::Open);
             assert_eq!(push(&ring, &records[3..]), Outcome::Open);
-            for record in &records {
-                assert_eq!(ring.pop(head), Some(*record));
-                head += 1;
+            // One by one, and all that there is.
+            for room in [1, 8] {
+                let mut out = [MaybeUninit::uninit(); 8];
+                let taken = ring.pop(head, &mut out[..room]);
+                assert_eq!(taken, [1, 4][usize::from(room == 8)]);
+                // SAFETY: so many have been written.
+                let taken: Vec<_> =
+                    out[..taken].iter().map(|record| unsafe { record.assume_init() }).collect();
+                let from = head as usize % 5;
+                assert_eq!(taken, records[from..from + taken.len()]);
+                head += taken.len() as u64;
             }
-            assert_eq!(ring.pop(head), None);
+            assert_eq!(ring.pop(head, &mut [MaybeUninit::uninit()]), 0);
         }
     }
 

@@ -67,8 +67,6 @@ impl Shared {
         let pool = POOLS[pool_of(kind) & MAX_POOLS].load(Ordering::Acquire);
         // SAFETY: a pool lives as long as a fragment of it is out, and `records` are, until `push` has counted them.
         let shared = unsafe { &*pool };
-        // Counted before the push, after which the pool may be gone.
-        shared.published.remote_batch.fetch_add(1, Ordering::Relaxed);
         if shared.ring.is_closed() {
             shared.stamp_late(records);
         }

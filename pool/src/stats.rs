@@ -128,6 +128,7 @@ impl Published {
         // Before the counters: a pool found alive now may be taken down meanwhile.
         let life = self.life();
         let mut stats = self.counters();
+        stats.remote_batch = self.gate.batches();
         if life == Life::Orphan
             && let Some(missing) = self.gate.missing()
         {
