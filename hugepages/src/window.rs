@@ -3,6 +3,8 @@
 //! One window gives every segment an offset that is the same whoever asks, so that a device address is
 //! `base + offset` and one IOMMU mapping covers a segment. Reserved addresses cost nothing but
 //! themselves: no memory is behind them, and touching one is a fault, not a stray write.
+//!
+//! Miri, which runs the pool's tests, has neither memfds nor maps at addresses of one's choice: for it the window is memory of the heap.
 
 // Reserving, mapping and unmapping addresses is what this module is for; nothing else in the crate calls mmap.
 #![allow(unsafe_code)]
@@ -50,6 +52,12 @@ fn window() -> Result<&'static Window, Error> {
 }
 
 fn reserve() -> io::Result<Window> {
+    if cfg!(miri) {
+        let memory = vec![0u64; 8 << 20 >> 3].leak().as_mut_ptr_range();
+        let base = NonNull::new(memory.start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let len = memory.end.addr() - memory.start.addr();
+        return Ok(Window { base, len, free: Mutex::new(Ranges::new(len)) });
+    }
     // Half of a limit on address space stays for the rest of the process: its heap, its stacks.
     let most =
         limits::address_space().map_or(LARGEST as u64, |limit| (limit / 2).min(LARGEST as u64)) as usize;
@@ -142,6 +150,11 @@ impl Slot {
 
     /// Maps the whole slot to `file` from `offset` on.
     pub(crate) fn map(&self, file: BorrowedFd<'_>, offset: u64, presence: Presence) -> io::Result<()> {
+        if cfg!(miri) {
+            // SAFETY: the range is inside the window and this slot's own.
+            unsafe { self.as_ptr().write_bytes(0, self.len) };
+            return Ok(());
+        }
         let offset =
             libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
         // MAP_NORESERVE: the pages are there already, nothing is to be set aside for later.
@@ -171,7 +184,7 @@ impl Slot {
     /// Locks the slot's pages in memory.
     pub(crate) fn lock(&self) -> io::Result<()> {
         // SAFETY: the range is this slot's own; locking changes none of its bytes.
-        if unsafe { libc::mlock(self.as_ptr().as_ptr().cast(), self.len) } != 0 {
+        if !cfg!(miri) && unsafe { libc::mlock(self.as_ptr().as_ptr().cast(), self.len) } != 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(())
@@ -202,8 +215,12 @@ impl Drop for Slot {
     fn drop(&mut self) {
         // One call replaces the memory by the reservation, so that there is never a hole in the window for an unrelated
         // mmap of another thread to land in and for the next segment to map over.
-        // SAFETY: the range is this slot's own, and a slot outlives every pointer into it by its owner's contract.
-        match unsafe { mmap_nothing(self.as_ptr().as_ptr(), self.len, libc::MAP_FIXED) } {
+        let unmapped = match cfg!(miri) {
+            true => Ok(self.as_ptr()),
+            // SAFETY: the range is this slot's own, and a slot outlives every pointer into it by its owner's contract.
+            false => unsafe { mmap_nothing(self.as_ptr().as_ptr(), self.len, libc::MAP_FIXED) },
+        };
+        match unmapped {
             Ok(_) => {
                 let mut free = self.window.free.lock().unwrap_or_else(PoisonError::into_inner);
                 free.give(self.offset, self.len);

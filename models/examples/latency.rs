@@ -86,7 +86,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let segment = Segment::allocate(4 << 20, &options)?;
     measure("map 4 MiB, and unmap", 200, || {
         space.map(segment.clone()).unwrap();
-        space.unmap(&segment);
+        space.unmap(&segment).unwrap();
     });
     measure("read a register by message", 1000, || assert_eq!(bar.read32(0), 0));
     measure("write a register by message", 1000, || bar.write32(0, 0));

@@ -135,7 +135,7 @@ fn what_is_not_mapped_or_without_bus_mastering_is_refused() {
     }
     echo(&bar, iova, 2048);
     assert_eq!(bar.read32(DONE), 1);
-    space.unmap(&segment);
+    space.unmap(&segment).unwrap();
     echo(&bar, iova, 16);
     assert_eq!((bar.read32(DONE), bar.read32(REFUSED)), (1, 9));
     space.map(segment).unwrap();

@@ -77,7 +77,7 @@ fn probe() -> Result<(), Box<dyn Error>> {
         }
     }
     drop(functions);
-    space.unmap(&segment);
+    space.unmap(&segment)?;
     println!("closed");
     Ok(())
 }

@@ -158,6 +158,14 @@ pub enum Error {
         /// The offset asked for.
         offset: usize,
     },
+    /// The segment could not be unmapped before, and so stays mapped.
+    #[error(
+        "a segment of {len} bytes could not be unmapped before, and stays mapped until its address space is gone"
+    )]
+    StaysMapped {
+        /// Bytes.
+        len: usize,
+    },
     /// A DMA buffer that cannot be contiguous for the device.
     #[error("a DMA buffer of {len} bytes aligned to {align}: {why}")]
     BadDmaBuffer {

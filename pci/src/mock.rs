@@ -188,6 +188,7 @@ pub struct Iommu {
     map_calls: AtomicUsize,
     unmap_calls: AtomicUsize,
     refuses: AtomicBool,
+    keeps: AtomicBool,
     /// IOVA → length.
     mapped: Mutex<BTreeMap<u64, usize>>,
 }
@@ -211,6 +212,11 @@ impl Iommu {
     /// Refuses every map from now on, or takes them again.
     pub fn refuse(&self, refuses: bool) {
         self.refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    /// Refuses to unmap anything from now on, or does it again.
+    pub fn refuse_unmap(&self, refuses: bool) {
+        self.keeps.store(refuses, Ordering::Relaxed);
     }
 
     fn maps(&self) -> MutexGuard<'_, BTreeMap<u64, usize>> {
@@ -238,6 +244,10 @@ impl Domain for Everywhere {
 
     fn unmap(&self, iova: u64, len: usize) -> Result<(), Error> {
         self.0.unmap_calls.fetch_add(1, Ordering::Relaxed);
+        if self.0.keeps.load(Ordering::Relaxed) {
+            let doing = format!("unmapping {len} bytes at IOVA {iova:#x}");
+            return Err(Error::io(doing)(io::ErrorKind::ResourceBusy.into()));
+        }
         assert_eq!(self.0.maps().remove(&iova), Some(len), "unmapped as it was mapped");
         Ok(())
     }

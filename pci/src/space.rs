@@ -95,6 +95,8 @@ struct State {
     host: Host,
     arena: Arena,
     segments: Vec<Arc<Segment>>,
+    /// Segments that could not be unmapped: what a device may reach is not freed before its domain is.
+    lost: Vec<Arc<Segment>>,
     /// The functions that are open. VFIO would open one twice, and two drivers would each undo what the other does.
     open: Vec<Address>,
 }
@@ -191,8 +193,13 @@ impl AddressSpace {
 
     /// Takes a segment back from every device. A device that still has an address in it faults in the IOMMU from now on,
     /// or, without one, overwrites whoever gets the memory next: stop its queues first.
-    pub fn unmap(&self, segment: &Segment) {
-        self.inner.lock().unmap(segment);
+    ///
+    /// # Errors
+    ///
+    /// What an IOMMU said. The segment has no address any more, but the space keeps it as long as it lives: a device may reach it still,
+    /// so neither its memory nor its address is to be used again.
+    pub fn unmap(&self, segment: &Segment) -> Result<(), Error> {
+        self.inner.lock().unmap(segment)
     }
 
     /// The address at which the devices see the byte at `offset` of a mapped segment.
@@ -225,7 +232,14 @@ impl AddressSpace {
                 let options = SegmentOptions { page_size, node, name: "pagewire-dma".into() };
                 let segment = Segment::allocate(len, &options)?;
                 state.map(segment.clone())?;
-                let iova = state.iova(&segment, 0).inspect_err(|_| state.unmap(&segment))?;
+                let iova = state.iova(&segment, 0).inspect_err(|_| {
+                    if let Err(error) = state.unmap(&segment) {
+                        log::error!(
+                            "{} bytes of memory for rings stay mapped, and in use: {error}",
+                            segment.len()
+                        );
+                    }
+                })?;
                 state.arena.add(segment, iova);
                 state.arena.take(len, align).expect("a fresh segment has room for what it was made for")
             }
@@ -276,9 +290,9 @@ impl State {
         if self.translates {
             self.base.get_or_insert(iova::PREFERRED);
         }
-        for (done, domain) in self.domains.iter().enumerate() {
-            if let Err(error) = self.map_in(domain, &segment) {
-                self.undo(&self.domains[..done], &segment);
+        for done in 0..self.domains.len() {
+            if let Err(error) = self.map_in(&self.domains[done], &segment) {
+                self.undo(done, &segment);
                 return Err(error);
             }
         }
@@ -286,18 +300,22 @@ impl State {
         Ok(())
     }
 
-    fn unmap(&mut self, segment: &Segment) {
-        let Some(at) = self.segments.iter().position(|mapped| std::ptr::eq(mapped.as_ref(), segment)) else {
-            return;
-        };
-        for domain in &self.domains {
-            if let Err(error) = domain.unmap(self.first(segment), segment.len()) {
-                // Kept then: memory that a device can reach must not be freed.
-                log::error!("a segment stays mapped, and its memory in use: {error}");
-                return;
-            }
+    fn unmap(&mut self, segment: &Segment) -> Result<(), Error> {
+        let find = |list: &[Arc<Segment>]| list.iter().position(|kept| std::ptr::eq(kept.as_ref(), segment));
+        if find(&self.lost).is_some() {
+            return Err(Error::StaysMapped { len: segment.len() });
         }
-        self.segments.swap_remove(at);
+        let Some(at) = find(&self.segments) else { return Ok(()) };
+        // From every device that will let go of it, whatever another says.
+        let mut unmapped = Ok(());
+        for domain in &self.domains {
+            unmapped = unmapped.and(domain.unmap(self.first(segment), segment.len()));
+        }
+        let segment = self.segments.swap_remove(at);
+        if unmapped.is_err() {
+            self.lost.push(segment);
+        }
+        unmapped
     }
 
     fn map_in(&self, domain: &Arc<dyn Domain>, segment: &Segment) -> Result<(), Error> {
@@ -313,11 +331,12 @@ impl State {
         domain.map(segment, first)
     }
 
-    fn undo(&self, domains: &[Arc<dyn Domain>], segment: &Arc<Segment>) {
-        for domain in domains {
-            if let Err(error) = domain.unmap(self.first(segment), segment.len()) {
-                log::error!("a segment stays mapped, and its memory in use: {error}");
-                std::mem::forget(segment.clone());
+    /// Takes a segment back from the first few domains, which have it mapped.
+    fn undo(&mut self, domains: usize, segment: &Arc<Segment>) {
+        for domain in 0..domains {
+            if let Err(error) = self.domains[domain].unmap(self.first(segment), segment.len()) {
+                log::error!("{} bytes of memory stay mapped, and in use: {error}", segment.len());
+                self.lost.push(segment.clone());
             }
         }
     }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput};
 use operations::{
-    BULKS, Cut, alloc_bare, alloc_bulk, alloc_fragment, alloc_packet, free_bare, free_bulk, free_packet,
+    BULKS, Cut, GROWTH, SIZES, add_segment, alloc_bare, alloc_bulk, alloc_fragment, alloc_len, alloc_packet,
+    free_bare, free_bulk, free_packet, growing,
 };
 use pagewire_pool::{Bulk, Burst, PageSize};
 
@@ -97,8 +98,27 @@ fn returns(criterion: &mut Criterion) {
     });
 }
 
-/// What a pool costs to make: its memory, its records, its maps.
+/// Requests of mixed sizes of one pool.
+fn sizes(criterion: &mut Criterion) {
+    let mut pool = Cut::Half.pools(PageSize::Size4K).remove(0);
+    let mut turn = 0;
+    criterion.bench_function("mixed sizes of one pool", |bencher| {
+        bencher.iter(|| {
+            turn = (turn + 1) % SIZES.len();
+            drop(black_box(alloc_len(&mut pool, SIZES[turn])))
+        })
+    });
+}
+
+/// What a pool costs to make, and to grow: its memory, its records, its maps.
 fn creation(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("growth");
+    group.throughput(Throughput::Elements(GROWTH as u64));
+    group.bench_function("2 MiB", |bencher| {
+        let pool = || growing(1, PageSize::Size4K);
+        bencher.iter_batched_ref(pool, add_segment, BatchSize::PerIteration)
+    });
+    group.finish();
     criterion.bench_function("creation", |bencher| {
         bencher.iter_batched(|| (), |()| Cut::Half.pools(PageSize::Size4K), BatchSize::PerIteration)
     });
@@ -108,6 +128,7 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     operations(&mut criterion);
     returns(&mut criterion);
+    sizes(&mut criterion);
     creation(&mut criterion);
     criterion.final_summary();
 }

@@ -91,5 +91,5 @@ pub use magazine::{flush_thread, release_alike, release_bulk};
 pub use packet::{Chain, Packet, PacketFlags, Plain, Posted, Segments};
 pub use pagewire_hugepages::PageSize;
 pub use pool::{Batch, Fresh, Pool};
-pub use provider::{DeviceMemory, Pages, Provider, ProviderError, Region};
+pub use provider::{DeviceMemory, Pages, Provider, ProviderError, Region, RegionError};
 pub use stats::{Life, PoolMonitor, PoolStats, pools};

@@ -162,6 +162,7 @@ impl Magazine {
             }
         } else if self.len >= self.limit && usize::from(self.limit) == CAPACITY {
             // The pool has taken from here since the last flush, and will again: it needs fewer than there are, not none.
+            Shared::count_full(kind, CAPACITY / 2);
             doomed = self.flush_oldest(CAPACITY / 2);
             self.limit = CAPACITY as u16 - 1;
         } else if self.len >= self.limit {

@@ -13,8 +13,13 @@ use crate::error::Error;
 use crate::fault;
 use crate::provider::Provider;
 use crate::record::{Record, Records};
+use crate::stats::{Published, add};
+use crate::sync::Ordering;
 
 /// A pool's segments. Dropped, each is unmapped and released, and then the provider uninstalled.
+///
+/// A segment that cannot be unmapped is neither released nor used again, since a device may still write it: the space keeps it, and its
+/// provider never gets it back.
 pub(crate) struct Memory {
     pub(crate) pool: Arc<str>,
     pub(crate) provider: Arc<dyn Provider>,
@@ -22,6 +27,7 @@ pub(crate) struct Memory {
     pub(crate) geometry: Geometry,
     pub(crate) kind: u32,
     pub(crate) segments: Vec<Option<Arc<Segment>>>,
+    pub(crate) published: Arc<Published>,
 }
 
 impl Memory {
@@ -113,14 +119,29 @@ impl Memory {
     }
 
     fn let_go(&self, segment: Arc<Segment>) {
-        self.space.unmap(&segment);
-        self.provider.release(segment);
+        match self.space.unmap(&segment) {
+            Ok(()) => self.provider.release(segment),
+            Err(error) => {
+                log::error!(
+                    "pool {:?}: {} bytes from {} stay mapped for devices, and are lost to it: {error}",
+                    self.pool,
+                    segment.len(),
+                    self.provider.describe()
+                );
+                add(&self.published.unmap_failed, self.geometry.per_segment() as u64);
+            }
+        }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         (0..self.segments.len()).for_each(|at| self.remove(at));
-        self.provider.uninstall();
+        if self.published.unmap_failed.load(Ordering::Relaxed) == 0 {
+            self.provider.uninstall();
+        } else {
+            // What it is made of has to outlive the mapping.
+            std::mem::forget(self.provider.clone());
+        }
     }
 }

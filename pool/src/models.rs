@@ -185,6 +185,25 @@ fn a_slot_is_used_again_by_another_producer() {
     });
 }
 
+/// What an orphan misses is what is out, whatever came back while its owner left.
+#[test]
+fn an_orphan_counts_what_is_out() {
+    check(|| {
+        let mut fixture = Fixture::new(4);
+        let large = fixture.pool.alloc_len(2 * Fixture::FRAGMENT).expect("a page is whole");
+        let large = large.complete(0, 0, PacketFlags::empty()).expect("nothing fits");
+        let (batch, held) = (fixture.take(1), fixture.take(1));
+        let Fixture { pool, monitor, touch } = fixture;
+        let threads = [touch.drop_elsewhere(batch), touch.drop_elsewhere(vec![large])];
+        drop(pool);
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert_eq!(monitor.stats().inflight(), 1);
+        drop(held);
+        flush_thread();
+        gone(&monitor);
+    });
+}
+
 /// A pool's number goes to the next one while a thread takes the first down.
 #[test]
 fn a_number_is_used_again() {

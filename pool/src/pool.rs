@@ -43,8 +43,9 @@ pub struct Pool {
     /// them, its descriptors and its packets.
     pub(crate) next: usize,
     pub(crate) end: usize,
-    /// Fragments taken from the return ring so far.
+    /// Taken from the return ring so far: records, and the fragments by which those that stood for several were more.
     pub(crate) head: u64,
+    pub(crate) beyond: u64,
     pub(crate) kind: u32,
     headroom: u16,
     pub(crate) fragment_size: u32,
@@ -102,6 +103,7 @@ impl Pool {
         let geometry = config.geometry()?;
         let (name, fragments) = (Arc::<str>::from(config.name.as_str()), geometry.fragments());
         let number = Number::take(&name)?;
+        let monitor = PoolMonitor::new(name.clone(), fragments);
         let mut memory = Memory {
             pool: name.clone(),
             provider,
@@ -109,6 +111,7 @@ impl Pool {
             geometry,
             kind: number.kind(),
             segments: vec![None; geometry.segments],
+            published: monitor.published.clone(),
         };
         let records = Records::new(fragments, geometry.fragment_size).map_err(|cause| Error::Records {
             pool: name.to_string(),
@@ -119,12 +122,13 @@ impl Pool {
             memory.install(place, &records)?;
         }
         let segments = memory.segments[..geometry.first_segments].to_vec();
-        let monitor = PoolMonitor::register(name, fragments);
+        monitor.register();
         let mut pool = Pool {
             cache: [MaybeUninit::uninit(); CACHE],
             next: 0,
             end: 0,
             head: 0,
+            beyond: 0,
             kind: number.kind(),
             headroom: config.headroom,
             fragment_size: geometry.fragment_size as u32,
@@ -139,7 +143,7 @@ impl Pool {
             growth_rests: 0,
             shared: Shared::publish(
                 number,
-                ReturnRing::new(fragments),
+                ReturnRing::new(fragments, monitor.published.gate.clone()),
                 monitor.published.clone(),
                 records,
                 memory,
@@ -264,14 +268,17 @@ impl Pool {
     #[inline(always)]
     pub fn batch(&mut self, count: usize) -> Batch<'_> {
         let count = self.have_at_hand(count);
-        // SAFETY: `next + count` is no more than `end`, which is within the cache.
+        let pool = NonNull::from(self);
+        // SAFETY: the pool is lent to the batch, which reaches it by this pointer alone, so that none of the others is made invalid by
+        // a reference. `next + count` is no more than `end`, which is within the cache.
         let (next, end) = unsafe {
-            let next = self.cache.as_ptr().add(self.next);
+            let pool = pool.as_ptr();
+            let next = (&raw const (*pool).cache).cast::<MaybeUninit<_>>().add((*pool).next);
+            // Should the batch be leaked, its fragments are too: they are never given out twice.
+            (*pool).next += count;
             (next, next.add(count))
         };
-        // Should the batch be leaked, its fragments are too: they are never given out twice.
-        self.next += count;
-        Batch { next, end, pool: self }
+        Batch { next, end, pool, _pool: PhantomData }
     }
 
     /// Fill the cache, from this thread's magazine first. Returns whether there is anything in it.
@@ -325,11 +332,10 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.trim();
         let shared = self.shared.as_ptr();
-        // As many as will come back: one for several that are joined.
-        let outstanding = self.store.fragments() - self.store.home() - self.joined;
+        let all = self.head + self.beyond + (self.store.fragments() - self.store.home()) as u64;
         self.monitor.published.enter(Life::Orphan);
         // SAFETY: the pool is alive until its owner has left, which happens here, once.
-        let outcome = unsafe { ReturnRing::close(&raw const (*shared).ring, self.head, outstanding as u64) };
+        let outcome = unsafe { ReturnRing::close(&raw const (*shared).ring, all) };
         if outcome == Outcome::Last {
             drop(Doomed(shared));
         }
@@ -347,7 +353,8 @@ pub struct Batch<'a> {
     /// Entries of the pool's cache from `next` to before `end` are on offer.
     next: *const MaybeUninit<NonNull<Record>>,
     end: *const MaybeUninit<NonNull<Record>>,
-    pool: &'a mut Pool,
+    pool: NonNull<Pool>,
+    _pool: PhantomData<&'a mut Pool>,
 }
 
 impl Batch<'_> {
@@ -398,7 +405,8 @@ impl Drop for Batch<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let left = self.len();
-        self.pool.next -= left;
+        // SAFETY: the pool is lent to this batch.
+        unsafe { (*self.pool.as_ptr()).next -= left };
     }
 }
 

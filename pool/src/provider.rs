@@ -3,11 +3,13 @@
 // Providers vouch for the memory that packets are made of.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pagewire_hugepages::{Segment, SegmentOptions};
@@ -34,14 +36,15 @@ pub unsafe trait Provider: Send + Sync {
     /// Asked for when a pool is made and when it grows.
     fn allocate(&self, len: usize) -> Result<Arc<Segment>, ProviderError>;
 
-    /// Takes a segment back that it allocated: no device and no packet reaches it any more. Once for each.
+    /// Takes a segment back that it allocated: no device and no packet reaches it any more. Once for each, but for those that an IOMMU
+    /// does not unmap: they are never released.
     ///
     /// Whoever brings a pool's last fragment home calls this, on any thread.
     fn release(&self, segment: Arc<Segment>) {
         drop(segment);
     }
 
-    /// The pool is gone, and all its segments have been released.
+    /// The pool is gone, and all its segments have been released. Not called, and the provider never dropped, if one of them was not.
     fn uninstall(&self) {}
 }
 
@@ -121,6 +124,47 @@ impl Parts {
 pub struct Region {
     file: OwnedFd,
     parts: Parts,
+    _alone: Alone,
+}
+
+/// Why a file cannot be made a region.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// The kernel does not tell how long it is.
+    #[error("how long the file is cannot be asked: {0}")]
+    Length(io::Error),
+    /// It is one already: pools of two regions would hand out the same memory.
+    #[error(
+        "the file (inode {inode} of device {device:#x}) is a region already: share that one, which several pools can have parts of, or drop it first"
+    )]
+    Taken {
+        /// The device that it is on.
+        device: u64,
+        /// Its number there.
+        inode: u64,
+    },
+}
+
+/// A file's being a region, as long as it is one, by device and inode.
+struct Alone(u64, u64);
+
+static REGIONS: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+impl Alone {
+    fn new(device: u64, inode: u64) -> Result<Alone, RegionError> {
+        let mut regions = REGIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        match regions.insert((device, inode)) {
+            true => Ok(Alone(device, inode)),
+            false => Err(RegionError::Taken { device, inode }),
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        REGIONS.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.0, self.1));
+    }
 }
 
 impl Region {
@@ -128,16 +172,17 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// What the kernel says when asked for its length.
+    /// [`RegionError`]: among others, where this process has a region of the same file, by whatever descriptor.
     ///
     /// # Safety
     ///
-    /// Nobody writes to a part of it that a pool has, punches holes into it, or makes a second region of it: packets are read as
+    /// Nobody writes to a part of it that a pool has, punches holes into it, or makes a region of it in another process: packets are read as
     /// memory that does not change by itself.
-    pub unsafe fn new(file: OwnedFd) -> io::Result<Region> {
+    pub unsafe fn new(file: OwnedFd) -> Result<Region, RegionError> {
         let file = File::from(file);
-        let parts = Parts::of(0..file.metadata()?.len());
-        Ok(Region { file: file.into(), parts })
+        let about = file.metadata().map_err(RegionError::Length)?;
+        let alone = Alone::new(about.dev(), about.ino())?;
+        Ok(Region { file: file.into(), parts: Parts::of(0..about.len()), _alone: alone })
     }
 }
 

@@ -8,7 +8,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 
 use crate::shared::MAX_POOLS;
 use crate::{check, fault};
@@ -111,7 +111,8 @@ const _: () = assert!(kind_of(MAX_POOLS) & LARGE == 0);
 
 /// The records of one pool, an array in ordinary memory that no device can reach.
 pub(crate) struct Records {
-    memory: MmapMut,
+    /// Never a slice: whoever has a fragment writes its record through a pointer that comes from here.
+    memory: MmapRaw,
     count: usize,
     /// Bytes in a fragment.
     fragment_size: u32,
@@ -128,8 +129,10 @@ impl Records {
         }
         let memory = MmapMut::map_anon(Records::bytes(count))?;
         // Records of a large pool span many small pages; fewer TLB misses are worth asking for, not failing for.
-        let _ = memory.advise(memmap2::Advice::HugePage);
-        Ok(Records { memory, count, fragment_size: fragment_size as u32 })
+        if !cfg!(miri) {
+            let _ = memory.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Records { memory: memory.into(), count, fragment_size: fragment_size as u32 })
     }
 
     /// Begin anew with these fragments, none of which is out: they are of another segment now, or of none.
@@ -141,7 +144,7 @@ impl Records {
     pub(crate) fn get(&self, index: usize) -> NonNull<Record> {
         assert!(index < self.count);
         // SAFETY: the index is within the mapping, which is page aligned, zeroed (a valid Record) and not null.
-        unsafe { NonNull::new_unchecked(self.memory.as_ptr().cast::<Record>().cast_mut().add(index)) }
+        unsafe { NonNull::new_unchecked(self.memory.as_mut_ptr().cast::<Record>().add(index)) }
     }
 
     pub(crate) fn index_of(&self, record: NonNull<Record>) -> usize {

@@ -54,26 +54,30 @@ impl Pool {
     fn fill_from_ring(&mut self, want: usize, choosy: bool) -> usize {
         let before = self.end;
         let turned_away = match self.joined == 0 && self.store.takes_all() {
-            true => self.take_returned(want, |_, _| None),
-            false => self.take_returned(want, |pool, record| pool.turn_away(record, choosy)),
+            true => self.take_all_returned(want),
+            false => self.take_returned(want, choosy),
         };
         let kept = self.end - before;
         self.filled += kept as u64;
         turned_away + kept
     }
 
-    /// The loop of [`fill_from_ring`](Pool::fill_from_ring): `turn_away` says how many fragments went into the page store instead of
-    /// the cache, and whether that ends it. Returns how many did.
-    #[inline(always)]
-    fn take_returned(
-        &mut self,
-        want: usize,
-        mut turn_away: impl FnMut(&mut Pool, NonNull<Record>) -> Option<(usize, bool)>,
-    ) -> usize {
+    /// Take what has come back as it is, none of which goes into the page store.
+    fn take_all_returned(&mut self, want: usize) -> usize {
+        // SAFETY: as in `shared`; not through `self`, whose cache is filled meanwhile.
+        let ring = unsafe { &self.shared.as_ref().ring };
+        let count = ring.pop(self.head, &mut self.cache[self.end..want.max(self.end)]);
+        self.head += count as u64;
+        self.end += count;
+        0
+    }
+
+    /// The same, but for what is [turned away](Pool::turn_away). Returns how many fragments were.
+    fn take_returned(&mut self, want: usize, choosy: bool) -> usize {
         let mut turned_away = 0;
         while self.end < want {
             let Some(record) = self.pop_returned() else { break };
-            if let Some((fragments, ends)) = turn_away(self, record) {
+            if let Some((fragments, ends)) = self.turn_away(record, choosy) {
                 turned_away += fragments;
                 if ends {
                     break;
@@ -97,7 +101,7 @@ impl Pool {
         if is_foreign {
             add(&self.monitor.published.alloc_waive, 1);
         }
-        Some((self.put(record), is_foreign))
+        Some((self.put_returned(record), is_foreign))
     }
 
     /// Take fragments out of the page store, until the cache has `want`.
@@ -124,9 +128,11 @@ impl Pool {
     }
 
     fn pop_returned(&mut self) -> Option<NonNull<Record>> {
-        let record = self.shared().ring.pop(self.head)?;
-        self.head += 1;
-        Some(record)
+        let mut record = [MaybeUninit::uninit()];
+        let count = self.shared().ring.pop(self.head, &mut record);
+        self.head += count as u64;
+        // SAFETY: so many have been written.
+        (count > 0).then(|| unsafe { record[0].assume_init() })
     }
 
     /// Put everything that is free back into the page store, where pages become whole again.
@@ -151,7 +157,7 @@ impl Pool {
         }
         let mut returned = 0;
         while let Some(record) = self.pop_returned() {
-            returned += self.put(record);
+            returned += self.put_returned(record);
         }
         let published = &*self.monitor.published;
         published.recycle_cached.store(self.recycled, Ordering::Relaxed);
@@ -162,6 +168,13 @@ impl Pool {
     /// Allocations from the cache so far.
     pub(crate) fn allocated(&self) -> u64 {
         self.filled.wrapping_add(self.recycled).wrapping_sub(self.at_hand() as u64)
+    }
+
+    /// [`put`](Pool::put) what was taken from the return ring.
+    fn put_returned(&mut self, record: NonNull<Record>) -> usize {
+        let count = self.put(record);
+        self.beyond += count as u64 - 1;
+        count
     }
 
     /// Put a free fragment into the page store, or those that it stands for. Returns how many.

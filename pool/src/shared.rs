@@ -11,7 +11,7 @@ use pagewire_pci::AddressSpace;
 use crate::error::Error;
 use crate::fault;
 use crate::memory::Memory;
-use crate::record::{Record, Records, kind_of, pool_of};
+use crate::record::{LARGE, Record, Records, kind_of, pool_of};
 use crate::return_ring::{Outcome, ReturnRing};
 use crate::stats::{Life, Published};
 use crate::sync::{AtomicPtr, Mutex, Ordering};
@@ -67,22 +67,31 @@ impl Shared {
         let pool = POOLS[pool_of(kind) & MAX_POOLS].load(Ordering::Acquire);
         // SAFETY: a pool lives as long as a fragment of it is out, and `records` are, until `push` has counted them.
         let shared = unsafe { &*pool };
-        // Counted before the push, after which the pool may be gone.
-        shared.published.remote_batch.fetch_add(1, Ordering::Relaxed);
         if shared.ring.is_closed() {
-            shared.count_late(records);
+            shared.stamp_late(records);
         }
+        let fragments = match kind & LARGE {
+            0 => records.len(),
+            _ => records.iter().map(|record| shared.records.fragments(*record).len()).sum(),
+        };
         // SAFETY: `kind` names the pool of the fragments, which are the caller's to give.
-        let outcome = unsafe { ReturnRing::push(&raw const shared.ring, records) };
+        let outcome = unsafe { ReturnRing::push(&raw const shared.ring, records, fragments as u64) };
         (outcome == Outcome::Last).then(|| Doomed(pool))
     }
 }
 
 impl Shared {
-    /// Fragments come back to a pool without an owner, who would count them.
-    fn count_late(&self, records: &[NonNull<Record>]) {
+    /// So many fragments of pool `kind`, which the caller has, are about to be given back for want of room elsewhere.
+    pub(crate) fn count_full(kind: u32, fragments: usize) {
+        let pool = POOLS[pool_of(kind) & MAX_POOLS].load(Ordering::Acquire);
+        // SAFETY: a pool lives as long as a fragment of it is out.
+        let published = unsafe { &(*pool).published };
+        published.recycle_cache_full.fetch_add(fragments as u64, Ordering::Relaxed);
+    }
+
+    /// Fragments come back to a pool without an owner, who would stamp them.
+    fn stamp_late(&self, records: &[NonNull<Record>]) {
         for fragments in records.iter().map(|record| self.records.fragments(*record)) {
-            self.published.release.fetch_add(fragments.len() as u64, Ordering::Release);
             fragments.for_each(|fragment| self.published.stamps.home(fragment));
         }
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::ages::{Ages, Stamps};
+use crate::return_ring::Gate;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -16,6 +17,7 @@ macro_rules! counters {
         pub(crate) struct Published {
             $(pub(crate) $name: AtomicU64,)*
             pub(crate) stamps: Stamps,
+            pub(crate) gate: Arc<Gate>,
             life: AtomicU8,
         }
 
@@ -24,6 +26,7 @@ macro_rules! counters {
                 Published {
                     $($name: AtomicU64::new(0),)*
                     stamps: Stamps::new(fragments),
+                    gate: Arc::default(),
                     life: AtomicU8::new(Life::Open as u8),
                 }
             }
@@ -59,13 +62,14 @@ counters! {
     alloc_waive,
     /// Fragments that came back to the cache from a magazine of the owner's own thread.
     recycle_cached,
-    /// Fragments that found the cache full on their way back. They wait in their magazine instead: this stays 0.
+    /// Fragments that went through the return ring because the magazine of the thread that allocates from the pool, where its cache would
+    /// have found them, was full.
     recycle_cache_full,
     /// Fragments that came back through the return ring.
     recycle_ring,
-    /// Fragments that found the return ring full. It cannot be: this stays 0.
+    /// Nothing counts here: the return ring has a slot for every fragment. There for those who know the name from Linux.
     recycle_ring_full,
-    /// Fragments let go because somebody else held their page. Nobody else can: this stays 0.
+    /// Nothing counts here: nobody but the pool can hold a page. There for those who know the name from Linux.
     recycle_released_ref,
     /// Batches that other threads, or this thread's idle loop, sent through the return ring.
     remote_batch,
@@ -74,6 +78,8 @@ counters! {
     stale_generation,
     /// Packets that were not handed to another process because it holds as many fragments as it may.
     quota_denied,
+    /// Fragments of segments that an IOMMU did not unmap: their memory is kept, and nobody's.
+    unmap_failed,
     /// Fragments that went back to the page store. Read before `hold`, so that a reader never sees more back than left.
     release,
     /// Fragments that left the page store.
@@ -122,9 +128,12 @@ impl Published {
         // Before the counters: a pool found alive now may be taken down meanwhile.
         let life = self.life();
         let mut stats = self.counters();
-        if life == Life::Orphan {
-            // The last of an orphan's fragments counts as back when its memory is.
-            stats.release = stats.release.min(stats.hold.saturating_sub(1));
+        stats.remote_batch = self.gate.batches();
+        if life == Life::Orphan
+            && let Some(missing) = self.gate.missing()
+        {
+            // Nobody but the gate counts what comes back now. The last fragment counts as back when the memory is.
+            stats.release = stats.hold.saturating_sub(missing.max(1));
         }
         stats
     }
@@ -152,13 +161,16 @@ pub struct PoolMonitor {
 }
 
 impl PoolMonitor {
-    /// The counters of a pool that may come to have so many fragments, to be found by [`pools`].
-    pub(crate) fn register(name: Arc<str>, fragments: usize) -> PoolMonitor {
-        let published = Arc::new(Published::new(fragments));
+    /// The counters of a pool that may come to have so many fragments.
+    pub(crate) fn new(name: Arc<str>, fragments: usize) -> PoolMonitor {
+        PoolMonitor { name, published: Arc::new(Published::new(fragments)) }
+    }
+
+    /// From now on [`pools`] finds it.
+    pub(crate) fn register(&self) {
         let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|(_, published)| published.strong_count() > 0);
-        pools.push((name.clone(), Arc::downgrade(&published)));
-        PoolMonitor { name, published }
+        pools.push((self.name.clone(), Arc::downgrade(&self.published)));
     }
 
     /// Whether it has an owner, fragments, or neither.

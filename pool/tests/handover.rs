@@ -190,11 +190,11 @@ fn receive_all(consumer: &Consumer) -> u64 {
         // Some are held side by side, and returned in another order.
         let mut held = Vec::new();
         while let Some(packet) = consumer.receive().unwrap() {
-            packet.copy_to(&mut bytes);
+            packet.copy_to(&mut bytes).unwrap();
             let number = u64::from_le_bytes(*bytes.last_chunk().unwrap());
             assert_eq!(bytes, content(number));
             assert!(last.is_none_or(|last| last < number), "{number} after {last:?}");
-            assert_eq!(packet.segments().count(), if number.is_multiple_of(7) { 3 } else { 1 });
+            assert_eq!(packet.segment_lens().count(), if number.is_multiple_of(7) { 3 } else { 1 });
             assert!(packet.time().elapsed().unwrap() < LONG);
             last = Some(number);
             count += 1;

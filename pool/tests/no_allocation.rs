@@ -63,3 +63,52 @@ fn no_heap_allocation_after_a_pool_is_made() {
     burst.clear();
     assert_eq!(ALLOCATIONS.get() - before, 0);
 }
+
+/// What growth allocates is growth's; before and after it, and in a pool that is empty and polled, there is nothing.
+#[test]
+fn growth_allocates_and_exhaustion_does_not() {
+    let space = AddressSpace::new(AddressSpaceOptions::default()).expect("no device, no trouble");
+    let config = PoolConfig {
+        fragments: 64,
+        max_fragments: 256,
+        segment_size: 64 * 2048,
+        grow_when_empty: true,
+        backing: PageSize::Size4K,
+        ..PoolConfig::default()
+    };
+    let mut pool = Pool::new(&config, &space).expect("a small pool");
+    let (mut held, mut bulk) = (Vec::with_capacity(256), Bulk::new(64));
+    for round in 0..3 {
+        let mut growths = 0;
+        while held.len() < 256 {
+            let (fragments, before) = (pool.stats().fragments, ALLOCATIONS.get());
+            held.push(pool.alloc_packet().expect("it grows"));
+            let allocated = ALLOCATIONS.get() - before;
+            if pool.stats().fragments == fragments {
+                assert_eq!(allocated, 0, "round {round}, with {} held", held.len());
+            } else {
+                growths += 1;
+                assert!((1..100).contains(&allocated), "a growth allocates {allocated} times");
+            }
+        }
+        assert_eq!((growths, pool.stats().fragments), (3, 256));
+        let before = ALLOCATIONS.get();
+        for _ in 0..10_000 {
+            assert!(
+                pool.alloc().is_none() && pool.alloc_packet().is_none() && pool.alloc_len(4096).is_none()
+            );
+            assert_eq!(pool.batch(32).len(), 0);
+            assert_eq!(pool.alloc_bulk(&mut bulk, 32), 0);
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "an empty pool is polled");
+        held.drain(..200).for_each(drop);
+        for _ in 0..10_000 {
+            let packets = [pool.alloc_packet(), pool.alloc_packet()];
+            assert!(packets.iter().all(Option::is_some));
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "a grown pool goes on");
+        held.clear();
+        flush_thread();
+        assert_eq!(pool.shrink(64), 192);
+    }
+}

@@ -14,7 +14,7 @@ use pagewire_hugepages::{Segment, SegmentOptions};
 use pagewire_pci::mock;
 use pagewire_pool::{
     Burst, Chain, DeviceMemory, Error, Life, Packet, PacketFlags, PageSize, Pages, Pool, PoolConfig,
-    PoolMonitor, Posted, Provider, ProviderError, Region, flush_thread, release_bulk,
+    PoolMonitor, Posted, Provider, ProviderError, Region, RegionError, flush_thread, release_bulk,
 };
 
 fn payload(posted: Posted, len: u16) -> Packet {
@@ -257,6 +257,26 @@ fn a_region_says_when_it_is_used_up_and_serves_again_what_came_back() {
     drop((second, third));
     let mut whole = Pool::with_provider(&config(128), &bench.space, region.clone()).expect("all of it");
     assert_eq!(all(&mut whole).len(), 128);
+}
+
+#[test]
+fn a_file_is_one_region_at_a_time_whatever_the_descriptor() {
+    let (bench, file, other) = (Bench::new(), memfd(256 << 10), memfd(256 << 10));
+    let again = || file.try_clone().expect("a descriptor");
+    // SAFETY: nobody writes them.
+    let region = |file| unsafe { Region::new(file) };
+    let first = region(again()).expect("a file");
+    let error = region(again()).map(drop).expect_err("a second region of it");
+    assert!(
+        matches!(error, RegionError::Taken { .. }) && error.to_string().contains("is a region already"),
+        "{error}"
+    );
+    let _other = region(other).expect("another file");
+    // Until its last pool has gone.
+    let pool = Pool::with_provider(&config(64), &bench.space, Arc::new(first)).expect("a region");
+    assert!(region(again()).is_err());
+    drop(pool);
+    region(again()).expect("nobody has the first any more");
 }
 
 #[test]

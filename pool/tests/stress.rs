@@ -205,7 +205,6 @@ fn every_fragment_is_accounted_for_after_random_operations_on_two_threads() {
         assert_eq!(stats.alloc_fast, party.allocated, "{stats:?}");
         assert_eq!(stats.recycle_cached + stats.recycle_ring, dropped, "{stats:?}");
         assert!(stats.recycle_ring > 0, "nothing was dropped on the other thread");
-        assert_eq!((stats.recycle_ring_full, stats.recycle_released_ref), (0, 0));
         monitors.push(party.pool.monitor());
     }
     // The pools are gone; what reports of them says the same.

@@ -23,7 +23,7 @@ pub(super) fn write(args: &Args, socket: &Path, stop: &AtomicBool) -> Result<()>
         file: CaptureFile::create(&args.out, report.clone())?,
         snaplen: args.snaplen as usize,
         left: args.count.unwrap_or(u64::MAX),
-        whole: Vec::new(),
+        data: Vec::new(),
         written: Written::default(),
     };
     let start = Instant::now();
@@ -73,8 +73,8 @@ struct Sink {
     snaplen: usize,
     /// Packets still wanted.
     left: u64,
-    /// A packet of several segments.
-    whole: Vec<u8>,
+    /// What is written of a packet.
+    data: Vec<u8>,
     written: Written,
 }
 
@@ -86,21 +86,24 @@ impl Sink {
                 break;
             }
             let Some(packet) = consumer.receive()? else { break };
-            self.write(&packet);
+            self.write(&packet)?;
         }
         Ok(())
     }
 
-    fn write(&mut self, packet: &Received<'_>) {
+    fn write(&mut self, packet: &Received<'_>) -> Result<()> {
         let length = packet.len();
-        let mut data = packet.data();
-        if data.len() < length {
-            packet.copy_to(&mut self.whole);
-            data = &self.whole;
+        self.data.resize(length.min(self.snaplen), 0);
+        match packet.read_at(0, &mut self.data) {
+            Ok(_) => {}
+            // What is there now is not the packet. Whether its process has gone is seen at the next wait.
+            Err(handover::Error::Revoked { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
-        self.file.write_at(packet.since_epoch(), length, &data[..data.len().min(self.snaplen)]);
+        self.file.write_at(packet.since_epoch(), length, &self.data);
         self.left -= 1;
         self.written.packets += 1;
         self.written.bytes += length as u64;
+        Ok(())
     }
 }

@@ -198,7 +198,6 @@ fn payload_is_in_the_devices_memory_and_goes_out_from_there() {
         split.settle();
         let stats = split.bench.b.rx[0].pool().stats();
         assert_eq!(stats.inflight(), 64, "those in the ring");
-        assert_eq!((stats.recycle_ring_full, stats.recycle_released_ref, stats.stale_generation), (0, 0, 0));
         split.finish();
     }
 }

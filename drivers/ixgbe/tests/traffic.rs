@@ -4,7 +4,8 @@ mod common;
 
 use common::bench::{Bench, assert_nothing, bytes, count, frame, receive, send};
 use common::{config, eventually, pool};
-use pagewire_ethdev::{MacAddr, Port, RxOffloads, RxQueueConfig, TxOffloads, TxQueue};
+use pagewire_ethdev::{MacAddr, Pool, Port, RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue};
+use pagewire_pool::{PageSize, PoolConfig};
 
 #[test]
 fn packets_arrive_as_they_were_sent() {
@@ -54,6 +55,49 @@ fn an_idle_ring_gives_everything_back() {
         assert_nothing(&mut bench.b.rx[0]);
         bench.finish();
     }
+}
+
+/// A segment comes while frames are under way and the ring is full of the others' memory; all but what is needed goes again.
+#[test]
+fn a_queues_pool_grows_while_frames_flow_and_shrinks_later() {
+    let mut bench = Bench::new(true, |space, config| {
+        let growing = PoolConfig {
+            fragments: 128,
+            max_fragments: 512,
+            segment_size: 128 * 2048,
+            backing: PageSize::Size4K,
+            ..PoolConfig::default()
+        };
+        config.rx[0].pool = Pool::new(&growing, space).unwrap();
+    });
+    let to = bench.b.port.info().mac;
+    let (mut sent, mut held, mut grown) = (Vec::new(), Vec::new(), 0);
+    for round in 0..12 {
+        let frames: Vec<Vec<u8>> = (0..32).map(|n| frame(to, 60 + (round * 32 + n) * 3)).collect();
+        let packets = bench.packets(&frames);
+        send(&mut bench.a.tx[0], packets);
+        let pool = bench.b.rx[0].pool();
+        if pool.available() < 64 {
+            grown += pool.grow().unwrap();
+        }
+        held.extend(receive(&mut bench.b.rx, 32).into_iter().flatten());
+        sent.extend(frames);
+    }
+    let pool = bench.b.rx[0].pool();
+    assert_eq!((grown, pool.stats().fragments), (3 * 128, 512), "384 are held, and 64 in the ring");
+    assert_eq!(pool.shrink(128), 0, "nothing of it is idle");
+    assert!(held.iter().map(bytes).eq(sent));
+    drop(held);
+    // What is in the ring is of any segment, until frames have come.
+    eventually("three segments of four to go", || {
+        bench.pass_all(2);
+        bench.b.rx[0].pool().shrink(128);
+        bench.b.rx[0].pool().stats().fragments == 128
+    });
+    bench.pass_all(5);
+    let stats = bench.b.port.stats();
+    assert_eq!((stats.rx_missed, stats.rx_errors), (0, 0));
+    bench.finish();
 }
 
 #[test]

@@ -41,8 +41,8 @@ fn every_device_sees_every_segment_at_one_address() {
     assert_eq!(late.mapped(), expected, "a device that comes later sees what was mapped before");
     assert_eq!(space.iova(&two, 8191).unwrap(), at(64 * G, &two).0 + 8191);
 
-    space.unmap(&one);
-    space.unmap(&one);
+    space.unmap(&one).unwrap();
+    space.unmap(&one).unwrap();
     assert_eq!((early.mapped(), late.mapped()), (vec![at(64 * G, &two)], vec![at(64 * G, &two)]));
 }
 
@@ -53,7 +53,7 @@ fn only_mapped_memory_has_an_address() {
     space.map(one.clone()).unwrap();
     assert!(space.iova(&one, 4095).is_ok());
     assert!(matches!(space.iova(&one, 4096), Err(Error::NotMapped { offset: 4096, .. })));
-    space.unmap(&one);
+    space.unmap(&one).unwrap();
     assert!(matches!(space.iova(&one, 0), Err(Error::NotMapped { .. })));
 }
 
@@ -63,7 +63,7 @@ fn the_space_keeps_memory_while_it_is_mapped() {
     let weak = Arc::downgrade(&one);
     space.map(one).unwrap();
     let one = weak.upgrade().expect("mapped memory is kept");
-    space.unmap(&one);
+    space.unmap(&one).unwrap();
     drop(one);
     assert!(weak.upgrade().is_none(), "and let go of when it is unmapped");
 }

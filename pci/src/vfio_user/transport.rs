@@ -97,6 +97,29 @@ pub fn peer(socket: &UnixStream) -> io::Result<Peer> {
     }
 }
 
+/// A message that is being sent as there is room for it.
+#[derive(Debug)]
+pub struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+    fds: Vec<OwnedFd>,
+}
+
+impl Outgoing {
+    /// The header's size is filled in. Descriptors go with the first byte.
+    pub fn new(header: Header, body: &[&[u8]], fds: Vec<OwnedFd>) -> Outgoing {
+        Outgoing { bytes: encode(header, body), sent: 0, fds }
+    }
+}
+
+fn encode(header: Header, body: &[&[u8]]) -> Vec<u8> {
+    let size = HEADER_LEN + body.iter().map(|part| part.len()).sum::<usize>();
+    let mut bytes = Vec::with_capacity(size);
+    bytes.extend(Header { size: size as u32, ..header }.encode());
+    body.iter().for_each(|part| bytes.extend(*part));
+    bytes
+}
+
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Channel {
@@ -126,33 +149,42 @@ impl Channel {
 
     /// Sends a message. The header's size is filled in. Descriptors go with its first byte.
     pub fn send(&self, header: Header, body: &[&[u8]], fds: &[BorrowedFd<'_>]) -> Result<(), Broken> {
-        let size = HEADER_LEN + body.iter().map(|part| part.len()).sum::<usize>();
-        let mut bytes = Vec::with_capacity(size);
-        bytes.extend(Header { size: size as u32, ..header }.encode());
-        body.iter().for_each(|part| bytes.extend(*part));
+        let bytes = encode(header, body);
         // For all of it: a peer that takes a little now and then is waited for no longer.
         let mut deadline = None;
         let mut sent = 0;
-        while sent < bytes.len() {
-            let first = if sent == 0 { fds } else { &[] };
-            match send_some(&self.socket, &bytes[sent..], first) {
+        while !self.push(&bytes, &mut sent, fds)? {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !ready(&self.socket, libc::POLLOUT, left)? {
+                return Err(Broken::TimedOut(self.timeout));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends as much of a message as there is room for, and waits for nothing. Says whether that was the last of it.
+    pub fn send_part(&self, message: &mut Outgoing) -> Result<bool, Broken> {
+        let fds: Vec<_> = message.fds.iter().map(OwnedFd::as_fd).collect();
+        self.push(&message.bytes, &mut message.sent, &fds)
+    }
+
+    /// Sends what there is room for of a message of which so much is `sent`.
+    fn push(&self, bytes: &[u8], sent: &mut usize, fds: &[BorrowedFd<'_>]) -> Result<bool, Broken> {
+        while *sent < bytes.len() {
+            let first = if *sent == 0 { fds } else { &[] };
+            match send_some(&self.socket, &bytes[*sent..], first) {
                 Ok(0) => return Err(Broken::Closed),
-                Ok(some) => sent += some,
+                Ok(some) => *sent += some,
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => {
-                        let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
-                        let left = deadline.saturating_duration_since(Instant::now());
-                        if left.is_zero() || !ready(&self.socket, libc::POLLOUT, left)? {
-                            return Err(Broken::TimedOut(self.timeout));
-                        }
-                    }
+                    io::ErrorKind::WouldBlock => return Ok(false),
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => return Err(Broken::Closed),
                     _ => return Err(Broken::Io(error)),
                 },
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Receives a message: its body into `body`, whose old content goes. `None` if there is none and that is not waited for.

@@ -42,6 +42,22 @@ impl Cut {
     }
 }
 
+/// A pool of half pages that can grow by so many segments of [`GROWTH`] fragments.
+pub(crate) fn growing(segments: usize, backing: PageSize) -> Pool {
+    let space = AddressSpace::new(AddressSpaceOptions::default()).expect("no device, no trouble");
+    let config = PoolConfig {
+        fragments: GROWTH,
+        max_fragments: (1 + segments) * GROWTH,
+        segment_size: 2 << 20,
+        backing,
+        ..PoolConfig::default()
+    };
+    Pool::new(&config, &space).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Half pages in a segment of 2 MiB.
+pub(crate) const GROWTH: usize = 1024;
+
 /// Bulks that are measured.
 pub(crate) const BULKS: [usize; 3] = [8, 32, 64];
 
@@ -62,6 +78,19 @@ pub(crate) fn alloc_packet(pool: &mut Pool) -> Option<Packet> {
 #[inline(never)]
 pub(crate) fn free_packet(packet: Packet) {
     drop(packet)
+}
+
+/// Requests of both sizes in turns, of one pool of half pages: the larger takes a whole page.
+pub(crate) const SIZES: [usize; 2] = [1500, 4000];
+
+#[inline(never)]
+pub(crate) fn alloc_len(pool: &mut Pool, len: usize) -> Option<Posted> {
+    pool.alloc_len(len)
+}
+
+#[inline(never)]
+pub(crate) fn add_segment(pool: &mut Pool) -> usize {
+    pool.grow().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Fill an empty burst with empty packets, in turns from all pools.

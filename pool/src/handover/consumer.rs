@@ -7,12 +7,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pagewire_pci::vfio_user::transport::{Broken, Channel, Wait};
 use pagewire_pci::vfio_user::wire::{self, Header, Malformed};
 
-use super::layout::{self, Hello, LaneInfo, Piece, SegmentInfo, Token, Welcome, words};
+use super::layout::{
+    self, Hello, LaneInfo, Piece, RetiredInfo, SegmentId, SegmentInfo, Token, Welcome, words,
+};
 use super::memory::{Mapping, Rings};
 use super::received::{Data, Received};
 use super::{Access, Error, wake};
@@ -29,15 +32,30 @@ pub struct Consumer {
     pub(super) channel: Channel,
     quota: u32,
     access: Access,
-    segments: RefCell<Vec<Option<Mapping>>>,
+    pub(super) segments: RefCell<Vec<Option<Known>>>,
     pub(super) lanes: RefCell<Vec<Lane>>,
     /// The lane to look at first.
     next: Cell<usize>,
+    /// Looks for packets, each so many of which is one for messages too.
+    looks: Cell<u32>,
+    /// Lanes so far.
+    age: Cell<u64>,
 }
+
+/// Memory that packets are in.
+pub(super) struct Known {
+    generation: u16,
+    memory: Arc<Mapping>,
+}
+
+/// Looks for packets between two for messages, when there is never a reason to wait.
+const LOOKS: u32 = 256;
 
 /// The end of a lane to one producer.
 pub(super) struct Lane {
     name: String,
+    /// No other lane has had this one. Its place among the lanes may come to be another's.
+    age: u64,
     pub(super) rings: Rings,
     pub(super) wake: UnixStream,
     /// Positions in the rings.
@@ -48,9 +66,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// The producer has gone, or looks at it no more.
+    fn has_gone(&self) -> bool {
+        self.ended || self.rings.is_revoked()
+    }
+
     /// Offers that have not been taken.
     fn waiting(&self) -> u64 {
-        if self.ended { 0 } else { self.rings.position(words::OFFERED).wrapping_sub(self.taken) }
+        if self.has_gone() { 0 } else { self.rings.position(words::OFFERED).wrapping_sub(self.taken) }
     }
 }
 
@@ -72,6 +95,8 @@ impl Consumer {
             segments: RefCell::default(),
             lanes: RefCell::default(),
             next: Cell::new(0),
+            looks: Cell::new(0),
+            age: Cell::new(0),
         };
         consumer.greet()?;
         Ok(consumer)
@@ -110,9 +135,10 @@ impl Consumer {
         let Some((header, fds)) = message else { return Ok(false) };
         match header.command {
             layout::SEGMENT => self.add_segment(&body, fds)?,
+            layout::RETIRED => self.retire_segment(&body)?,
             layout::LANE => self.add_lane(&body, fds)?,
             layout::READY => return Ok(true),
-            other => return Err(self.malformed()(Malformed::field("message", other, "2, 3 or 4"))),
+            other => return Err(self.malformed()(Malformed::field("message", other, "2 to 5"))),
         }
         Ok(false)
     }
@@ -122,16 +148,29 @@ impl Consumer {
         let [file] = self.descriptors(fds)?;
         let index = info.index as usize;
         let mut segments = self.segments.borrow_mut();
-        if index >= layout::MAX_PARTS || segments.get(index).is_some_and(Option::is_some) {
-            let expected = format!("a number below {} that is new", layout::MAX_PARTS);
+        if index >= layout::MAX_PARTS || info.generation >= layout::GENERATIONS {
+            let expected = format!("a number below {}", layout::MAX_PARTS);
             return Err(self.malformed()(Malformed::field("segment", info.index, expected)));
         }
+        let generation = info.generation as u16;
         if segments.len() <= index {
             segments.resize_with(index + 1, || None);
         }
         let writable = self.may_write();
         let mapping = Mapping::new(File::from(file), info.offset, info.len as usize, writable);
-        segments[index] = Some(mapping.map_err(super::error::failed("mapping the producer's memory"))?);
+        let memory = mapping.map_err(super::error::failed("mapping the producer's memory"))?;
+        // Packets of a segment that had the number keep its memory as long as they are here.
+        segments[index] = Some(Known { generation, memory: Arc::new(memory) });
+        Ok(())
+    }
+
+    fn retire_segment(&self, body: &[u8]) -> Result<(), Error> {
+        let (info, _) = RetiredInfo::decode(body).map_err(self.malformed())?;
+        if let Some(place) = self.segments.borrow_mut().get_mut(info.index as usize)
+            && place.as_ref().is_some_and(|known| u32::from(known.generation) == info.generation)
+        {
+            *place = None;
+        }
         Ok(())
     }
 
@@ -139,18 +178,24 @@ impl Consumer {
         let (info, name) = LaneInfo::decode(body).map_err(self.malformed())?;
         let [rings, wake] = self.descriptors(fds)?;
         let mut lanes = self.lanes.borrow_mut();
-        if name.len() > layout::MAX_TEXT || lanes.len() >= layout::MAX_PARTS {
+        if name.len() > layout::MAX_TEXT || lanes.len() > layout::MAX_PARTS {
             return Err(self.malformed()(Malformed::field("lane", name.len() as u64, "a shorter name")));
         }
         let rings = Rings::map(File::from(rings), info.slots);
-        lanes.push(Lane {
+        self.age.set(self.age.get() + 1);
+        let lane = Lane {
+            age: self.age.get(),
             name: String::from_utf8_lossy(name).into_owned(),
             rings: rings.map_err(super::error::failed("mapping the rings"))?,
             wake: UnixStream::from(wake),
             taken: 0,
             returned: 0,
             ended: false,
-        });
+        };
+        match lanes.iter_mut().find(|lane| lane.has_gone()) {
+            Some(gone) => *gone = lane,
+            None => lanes.push(lane),
+        }
         Ok(())
     }
 
@@ -168,7 +213,7 @@ impl Consumer {
         self.quota
     }
 
-    /// The producers' names.
+    /// The producers' names. The number of one that has gone may become another's.
     pub fn producers(&self) -> Vec<String> {
         self.lanes.borrow().iter().map(|lane| lane.name.clone()).collect()
     }
@@ -179,6 +224,10 @@ impl Consumer {
     ///
     /// When the producer's process does not keep to the protocol.
     pub fn receive(&self) -> Result<Option<Received<'_>>, Error> {
+        self.looks.set(self.looks.get().wrapping_add(1));
+        if self.looks.get().is_multiple_of(LOOKS) {
+            self.hear_all()?;
+        }
         let count = self.lanes.borrow().len();
         for turn in 0..count {
             let lane = (self.next.get() + turn) % count;
@@ -191,14 +240,27 @@ impl Consumer {
         Ok(None)
     }
 
+    /// Takes the messages that are there, for a consumer that never waits: the server does not keep one that does not read.
+    fn hear_all(&self) -> Result<(), Error> {
+        while wake::wait(&[self.channel.as_fd()], Some(Instant::now())).is_ok_and(|ready| ready[0]) {
+            match self.hear(Wait::Rest(TIMEOUT)) {
+                Ok(_) => {}
+                // What is in the rings can still be received; waiting says that there is no more.
+                Err(Error::Closed { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn take(&self, number: usize, waiting: u64) -> Result<Received<'_>, Error> {
         let mut packet: Option<Received<'_>> = None;
         for _ in 0..waiting.min(Chain::MAX_SEGMENTS.into()) {
-            let offer = {
+            let (offer, age) = {
                 let lane = &mut self.lanes.borrow_mut()[number];
                 let offer = lane.rings.read_offer(lane.taken);
                 lane.taken = lane.taken.wrapping_add(1);
-                offer
+                (offer, lane.age)
             };
             let data = self.find(offer.piece)?;
             match &mut packet {
@@ -208,6 +270,7 @@ impl Consumer {
                     packet = Some(Received {
                         consumer: self,
                         lane: number,
+                        age,
                         token,
                         time,
                         first: data,
@@ -223,21 +286,23 @@ impl Consumer {
     }
 
     fn find(&self, piece: Piece) -> Result<Data, Error> {
-        let known =
-            |segment: u16| self.segments.borrow().get(usize::from(segment)).is_some_and(Option::is_some);
-        while !known(piece.segment)
+        while self.memory(piece.segment).is_none()
             && wake::wait(&[self.channel.as_fd()], Some(Instant::now())).is_ok_and(|ready| ready[0])
         {
             // The server tells of a segment before any producer refers to it.
             self.hear(Wait::Rest(TIMEOUT))?;
         }
-        let segments = self.segments.borrow();
-        let segment = segments.get(usize::from(piece.segment)).and_then(Option::as_ref);
-        let at = segment.and_then(|segment| segment.at(piece.offset, piece.len));
-        let at = at.ok_or_else(|| {
+        let memory = self.memory(piece.segment).filter(|memory| memory.contains(piece.offset, piece.len));
+        let memory = memory.ok_or_else(|| {
             self.malformed()(Malformed::field("offset", piece.offset, "a place in a segment"))
         })?;
-        Ok(Data { at, len: piece.len as usize })
+        Ok(Data { memory, offset: piece.offset as usize, len: piece.len as usize })
+    }
+
+    fn memory(&self, id: SegmentId) -> Option<Arc<Mapping>> {
+        let segments = self.segments.borrow();
+        let known = segments.get(usize::from(id.index))?.as_ref()?;
+        (known.generation == id.generation).then(|| known.memory.clone())
     }
 
     /// Waits until there is a packet to receive: `false` if the time is up first.
@@ -278,13 +343,24 @@ impl Consumer {
         wake::wait(&fds, Some(until))
     }
 
-    pub(super) fn give_back(&self, lane: usize, token: Token) {
-        let lane = &mut self.lanes.borrow_mut()[lane];
+    pub(super) fn give_back(&self, lane: usize, age: u64, token: Token) {
+        let mut lanes = self.lanes.borrow_mut();
+        // A producer that has gone took its packets back itself.
+        let Some(lane) = lanes.get_mut(lane).filter(|lane| lane.age == age) else { return };
         lane.rings.write_return(lane.returned, token);
         lane.returned = lane.returned.wrapping_add(1);
         if lane.rings.publish(words::RETURNED, lane.returned, words::PRODUCER_SLEEPS) {
             wake::poke(&lane.wake);
         }
+    }
+
+    pub(super) fn is_revoked(&self, lane: usize, age: u64) -> bool {
+        let lane = &self.lanes.borrow()[lane];
+        lane.age != age || lane.rings.is_revoked()
+    }
+
+    pub(super) fn revoked(&self) -> Error {
+        Error::Revoked { path: self.path.clone() }
     }
 
     fn broken(&self) -> impl Fn(Broken) -> Error {

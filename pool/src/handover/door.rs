@@ -1,21 +1,21 @@
 //! The server's thread: it lets consumers in, tells them of memory and lanes, and notices when they go. It touches no packet.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pagewire_pci::vfio_user::Listener;
-use pagewire_pci::vfio_user::transport::{Broken, Channel, Peer, Wait};
+use pagewire_pci::vfio_user::transport::{Broken, Channel, Outgoing, Peer, Wait};
 use pagewire_pci::vfio_user::wire::{self, Header};
 
 use super::Access;
 use super::attached::Attached;
 use super::error::Refusal;
-use super::hub::{Hub, News};
-use super::layout::{self, Hello, LaneInfo, SegmentInfo, Welcome};
+use super::hub::{Hub, Lane, Mailbox, News, Shared};
+use super::layout::{self, Hello, LaneInfo, RetiredInfo, SegmentInfo, Welcome};
 use super::memory::Rings;
 use super::stats::Client;
 use super::wake;
@@ -42,11 +42,30 @@ pub(super) struct Door {
 struct Seat {
     client: Arc<Client>,
     channel: Channel,
-    segments: usize,
-    lanes: usize,
+    /// The change of segments, and of lanes, that it was told of last, and the last there was when it came.
+    segments: u64,
+    lanes: u64,
+    came: u64,
     /// Whether it knows that it has been told of all there was when it came.
     ready: bool,
     writes: bool,
+    /// The message that it is being told, if its socket has no room for all of it. It stays what there is to tell until then: a consumer
+    /// that does not read costs one message, and holds up nobody.
+    telling: Option<Telling>,
+}
+
+/// A message on its way to a consumer, and until when it has to be gone.
+struct Telling {
+    message: Outgoing,
+    until: Instant,
+    step: Step,
+}
+
+/// What a message tells, and what is to be done once it is sent.
+enum Step {
+    Segments(u64),
+    Lane(u64, Arc<Mailbox>, Box<Attached>),
+    Ready,
 }
 
 impl Door {
@@ -59,14 +78,19 @@ impl Door {
             let now = Instant::now();
             self.closed_until = self.closed_until.filter(|until| *until > now);
             let listens = self.closed_until.is_none() && self.greeting.len() < MAX_GREETING;
-            let until = self.greeting.iter().map(|(_, until, _)| *until).chain(self.closed_until).min();
+            let told =
+                self.seats.iter().filter_map(|seat| seat.telling.as_ref()).map(|telling| telling.until);
+            let greeted = self.greeting.iter().map(|(_, until, _)| *until);
+            let until = greeted.chain(told).chain(self.closed_until).min();
             let mut fds: Vec<BorrowedFd<'_>> = vec![self.hub.event.as_fd()];
             fds.extend(self.greeting.iter().map(|(channel, ..)| channel.as_fd()));
             fds.extend(self.seats.iter().map(|seat| seat.channel.as_fd()));
             if listens {
                 fds.push(self.listener.as_fd());
             }
-            let ready = wake::wait(&fds, until).unwrap_or_else(|error| {
+            let full = self.seats.iter().filter(|seat| seat.telling.is_some());
+            let full: Vec<_> = full.map(|seat| seat.channel.as_fd()).collect();
+            let ready = wake::wait_for(&fds, &full, until).unwrap_or_else(|error| {
                 log::warn!("waiting for consumers: {error}");
                 std::thread::sleep(PAUSE);
                 Vec::new()
@@ -150,8 +174,10 @@ impl Door {
             channel,
             segments: 0,
             lanes: 0,
+            came: self.hub.state().changes,
             ready: false,
             writes: hello.access == layout::READ_WRITE,
+            telling: None,
         };
         self.next += 1;
         let quota = self.hub.options.quota;
@@ -207,7 +233,7 @@ impl Door {
         });
         self.seats = seats;
         let told = self.seats.iter().map(|seat| seat.segments).min();
-        self.hub.confirm_segments(told.unwrap_or(usize::MAX));
+        self.hub.confirm_segments(told.unwrap_or(u64::MAX));
     }
 }
 
@@ -232,61 +258,83 @@ fn leave(hub: &Hub, seat: &Seat) {
     seat.channel.shutdown();
     let mut state = hub.state();
     state.clients.retain(|client| client.id != seat.client.id);
-    for lane in state.lanes.iter().flatten() {
+    for lane in state.lanes.iter() {
         lane.mailbox.post(News::Gone(seat.client.id));
     }
 }
 
-/// Sends a consumer what it has not been told of: memory before the lanes that may refer to it.
+/// Sends a consumer what it has not been told of, as far as its socket has room.
 fn tell(hub: &Hub, seat: &mut Seat) -> Result<(), Broken> {
-    let message = |command| Header { command, flags: wire::NO_REPLY, ..Header::default() };
-    loop {
-        // No lock is held while sending.
-        let segment = {
-            let state = hub.state();
-            let Some(shared) = state.segments.get(seat.segments) else { break };
-            shared.as_ref().map(|shared| shared.segment.clone())
+    while !hub.stop.load(Ordering::Relaxed) {
+        let Some(mut telling) = seat.telling.take().map_or_else(|| next(hub, seat), |left| Ok(Some(left)))?
+        else {
+            break;
         };
-        if let Some(segment) = segment {
-            let info = SegmentInfo {
-                index: seat.segments as u32,
-                reserved: 0,
-                offset: segment.fd_offset(),
-                len: segment.len() as u64,
-            };
-            let read_only: OwnedFd;
-            let fd = match seat.writes {
-                true => segment.fd(),
-                false => {
-                    read_only = segment.read_only_fd().map_err(io::Error::other)?;
-                    read_only.as_fd()
-                }
-            };
-            seat.channel.send(message(layout::SEGMENT), &[&info.encode()], &[fd])?;
-        }
-        seat.segments += 1;
-    }
-    loop {
-        let lane = {
-            let state = hub.state();
-            let Some(lane) = state.lanes.get(seat.lanes) else { break };
-            lane.as_ref().map(|lane| (lane.name.clone(), lane.mailbox.clone()))
-        };
-        if let Some((name, mailbox)) = lane {
-            let rings = Rings::new(hub.options.quota).map_err(io::Error::other)?;
-            let (own, theirs) = UnixStream::pair()?;
-            let info = LaneInfo { slots: rings.slots(), reserved: 0 };
-            if let Some(segment) = rings.segment() {
-                let fds = [segment.fd(), theirs.as_fd()];
-                seat.channel.send(message(layout::LANE), &[&info.encode(), name.as_bytes()], &fds)?;
+        if !seat.channel.send_part(&mut telling.message)? {
+            if telling.until <= Instant::now() {
+                return Err(Broken::TimedOut(hub.options.timeout));
             }
-            mailbox.post(News::Attached(Attached::new(seat.client.clone(), rings, own)));
+            seat.telling = Some(telling);
+            break;
         }
-        seat.lanes += 1;
-    }
-    if !seat.ready {
-        seat.channel.send(message(layout::READY), &[], &[])?;
-        seat.ready = true;
+        match telling.step {
+            Step::Segments(change) => seat.segments = change,
+            Step::Lane(change, mailbox, end) => {
+                seat.lanes = change;
+                mailbox.post(News::Attached(*end));
+            }
+            Step::Ready => seat.ready = true,
+        }
     }
     Ok(())
+}
+
+/// What a consumer is to be told next: of memory before the lanes that may refer to it.
+fn next(hub: &Hub, seat: &mut Seat) -> Result<Option<Telling>, Broken> {
+    let telling = |command, body: &[&[u8]], fds, step| {
+        let header = Header { command, flags: wire::NO_REPLY, ..Header::default() };
+        let until = Instant::now() + hub.options.timeout;
+        Ok(Some(Telling { message: Outgoing::new(header, body, fds), until, step }))
+    };
+    let state = hub.state();
+    while let Some((number, part)) = state.segments.after(seat.segments) {
+        let (index, generation, change) = (number as u32, part.generation.into(), part.change);
+        let Some(Shared { segment, .. }) = &part.what else {
+            if change > seat.came {
+                let info = RetiredInfo { index, generation };
+                return telling(layout::RETIRED, &[&info.encode()], vec![], Step::Segments(change));
+            }
+            // Gone before it came.
+            seat.segments = change;
+            continue;
+        };
+        let segment = segment.clone();
+        // No lock is held over what takes a system call.
+        drop(state);
+        let (offset, len) = (segment.fd_offset(), segment.len() as u64);
+        let info = SegmentInfo { index, generation, offset, len };
+        let file = match seat.writes {
+            true => segment.fd().try_clone_to_owned()?,
+            false => segment.read_only_fd().map_err(io::Error::other)?,
+        };
+        return telling(layout::SEGMENT, &[&info.encode()], vec![file], Step::Segments(change));
+    }
+    while let Some((_, part)) = state.lanes.after(seat.lanes) {
+        let change = part.change;
+        let Some(Lane { name, mailbox }) = &part.what else {
+            // It hears of that by the lane's socket.
+            seat.lanes = change;
+            continue;
+        };
+        let (name, mailbox) = (name.clone(), mailbox.clone());
+        drop(state);
+        let (rings, memory) = Rings::new(hub.options.quota).map_err(io::Error::other)?;
+        let (own, theirs) = UnixStream::pair()?;
+        let info = LaneInfo { slots: rings.slots(), reserved: 0 };
+        let fds = vec![memory.fd().try_clone_to_owned()?, theirs.into()];
+        let end = Attached::new(seat.client.clone(), rings, own);
+        let step = Step::Lane(change, mailbox, Box::new(end));
+        return telling(layout::LANE, &[&info.encode(), name.as_bytes()], fds, step);
+    }
+    if seat.ready { Ok(None) } else { telling(layout::READY, &[], vec![], Step::Ready) }
 }

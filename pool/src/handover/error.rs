@@ -23,12 +23,10 @@ pub enum Error {
     #[error("hand-over: {0}")]
     Listen(#[from] ListenError),
     /// The server has as many producers, or segments of memory, as there can be.
-    #[error("hand-over: {what}: {found} in one server, the most is {most}")]
+    #[error("hand-over: one server has {most} {what}, the most there can be: drop some first")]
     TooMany {
         /// Of what.
         what: &'static str,
-        /// How many there would be.
-        found: usize,
         /// How many there can be.
         most: usize,
     },
@@ -66,6 +64,15 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
+    /// A packet has been taken back: this process was thrown out, or its producer has gone.
+    #[error("the producer at {path} has taken its packets back", path = path.display())]
+    Revoked {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The memory can be read only.
+    #[error("packets are there to be read: attach with `Access::ReadWrite` to change them")]
+    ReadOnly,
     /// The operating system said no.
     #[error("{doing}: {cause}")]
     Io {

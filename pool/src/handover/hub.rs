@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use pagewire_hugepages::Segment;
 
 use super::attached::Attached;
+use super::layout::{GENERATIONS, MAX_PARTS, SegmentId};
 use super::stats::Client;
 use super::wake::Event;
 use super::{Error, Options};
@@ -16,8 +17,8 @@ pub(super) enum News {
     Attached(Attached),
     /// The consumer of that number has gone.
     Gone(u64),
-    /// Consumers have been told of a segment of the producer's memory, by that number.
-    Segment(u16, Arc<Segment>),
+    /// Consumers have been told of a segment of the producer's memory, by that name.
+    Segment(SegmentId, Arc<Segment>),
 }
 
 /// Where a producer's news wait for its next poll.
@@ -51,6 +52,15 @@ impl Mailbox {
         self.any.load(Ordering::Relaxed)
     }
 
+    /// Only these segments are the producer's.
+    pub(super) fn keep(&self, segments: &[Arc<Segment>]) {
+        let mut list = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|news| match news {
+            News::Segment(_, told) => segments.iter().any(|segment| Arc::ptr_eq(segment, told)),
+            News::Attached(_) | News::Gone(_) => true,
+        });
+    }
+
     /// All of it; nothing while somebody is writing.
     pub(super) fn take(&self) -> Vec<News> {
         let mut list = match self.news.try_lock() {
@@ -78,11 +88,72 @@ pub(super) struct Shared {
     pub(super) confirmed: bool,
 }
 
-/// Entries keep their place; those of producers that have gone are `None`.
+/// What consumers are told of, by number. A number is used again when its part has gone, in another generation.
+pub(super) struct Parts<T> {
+    parts: Vec<Part<T>>,
+}
+
+pub(super) struct Part<T> {
+    /// The number of the change that made it what it is. Who has been told of that, and of those before, knows it.
+    pub(super) change: u64,
+    pub(super) generation: u16,
+    /// `None`: it has gone.
+    pub(super) what: Option<T>,
+}
+
+impl<T> Parts<T> {
+    fn add(&mut self, change: u64, what: T) -> Option<usize> {
+        let number = match self.parts.iter().position(|part| part.what.is_none()) {
+            Some(vacant) => vacant,
+            None if self.parts.len() < MAX_PARTS => {
+                self.parts.push(Part { change: 0, generation: u16::MAX, what: None });
+                self.parts.len() - 1
+            }
+            None => return None,
+        };
+        let part = &mut self.parts[number];
+        let generation = part.generation.wrapping_add(1) & (GENERATIONS - 1) as u16;
+        *part = Part { change, generation, what: Some(what) };
+        Some(number)
+    }
+
+    fn remove(&mut self, changes: &mut u64, goes: impl Fn(usize, &T) -> bool) {
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            if part.what.as_ref().is_some_and(|what| goes(number, what)) {
+                *changes += 1;
+                (part.change, part.what) = (*changes, None);
+            }
+        }
+    }
+
+    /// The first part that changed after that, and its number.
+    pub(super) fn after(&self, change: u64) -> Option<(usize, &Part<T>)> {
+        let later = self.parts.iter().enumerate().filter(|(_, part)| part.change > change);
+        later.min_by_key(|(_, part)| part.change)
+    }
+
+    /// Those that there are.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.parts.iter().filter_map(|part| part.what.as_ref())
+    }
+
+    fn get(&self, number: usize) -> Option<&T> {
+        self.parts.get(number)?.what.as_ref()
+    }
+}
+
+impl<T> Default for Parts<T> {
+    fn default() -> Parts<T> {
+        Parts { parts: Vec::new() }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) segments: Vec<Option<Shared>>,
-    pub(super) lanes: Vec<Option<Lane>>,
+    /// Changes so far.
+    pub(super) changes: u64,
+    pub(super) segments: Parts<Shared>,
+    pub(super) lanes: Parts<Lane>,
     pub(super) clients: Vec<Arc<Client>>,
 }
 
@@ -122,54 +193,45 @@ impl Hub {
     /// Adds a producer; gives its number.
     pub(super) fn add_lane(&self, name: &str, mailbox: Arc<Mailbox>) -> Result<usize, Error> {
         let mut state = self.state();
-        let found = state.lanes.len() + 1;
-        let most = super::layout::MAX_PARTS / 2;
-        if found > most {
-            return Err(Error::TooMany { what: "producers", found, most });
-        }
-        state.lanes.push(Some(Lane { name: name.into(), mailbox }));
-        Ok(found - 1)
+        state.changes += 1;
+        let change = state.changes;
+        let lane = Lane { name: name.into(), mailbox };
+        state.lanes.add(change, lane).ok_or(Error::TooMany { what: "producers", most: MAX_PARTS })
     }
 
     /// These are a lane's segments now. Those that are new the server's thread tells of; those that have gone are not held any
     /// more.
     pub(super) fn set_segments(&self, lane: usize, segments: &[Arc<Segment>]) -> Result<(), Error> {
         let mut state = self.state();
-        for shared in &mut state.segments {
-            let has_gone = |shared: &Shared| {
-                shared.lane == lane && !segments.iter().any(|segment| Arc::ptr_eq(segment, &shared.segment))
-            };
-            if shared.as_ref().is_some_and(has_gone) {
-                *shared = None;
-            }
-        }
+        let State { segments: shared, changes, .. } = &mut *state;
+        let is_there = |segment: &Arc<Segment>| segments.iter().any(|one| Arc::ptr_eq(one, segment));
+        shared.remove(changes, |_, shared| shared.lane == lane && !is_there(&shared.segment));
         for segment in segments {
-            let known = |shared: &Shared| shared.lane == lane && Arc::ptr_eq(&shared.segment, segment);
-            if state.segments.iter().flatten().any(known) {
+            if shared.iter().any(|shared| shared.lane == lane && Arc::ptr_eq(&shared.segment, segment)) {
                 continue;
             }
-            let found = state.segments.len() + 1;
-            let most = super::layout::MAX_PARTS / 2;
-            if found > most {
-                return Err(Error::TooMany { what: "segments of memory", found, most });
-            }
-            state.segments.push(Some(Shared { segment: segment.clone(), lane, confirmed: false }));
+            *changes += 1;
+            let entry = Shared { segment: segment.clone(), lane, confirmed: false };
+            let many = Error::TooMany { what: "segments of memory", most: MAX_PARTS };
+            shared.add(*changes, entry).ok_or(many)?;
         }
         drop(state);
         self.event.set();
         Ok(())
     }
 
-    /// Every consumer has been told of the first `told` segments: producers may use them.
-    pub(super) fn confirm_segments(&self, told: usize) {
+    /// Every consumer has been told of the segments up to that change: producers may use them.
+    pub(super) fn confirm_segments(&self, told: u64) {
         let mut state = self.state();
         let State { segments, lanes, .. } = &mut *state;
-        for (number, shared) in segments.iter_mut().take(told).enumerate() {
-            if let Some(shared) = shared.as_mut().filter(|shared| !shared.confirmed)
-                && let Some(lane) = &lanes[shared.lane]
+        let told = segments.parts.iter_mut().enumerate().filter(|(_, part)| part.change <= told);
+        for (number, part) in told {
+            if let Some(shared) = part.what.as_mut().filter(|shared| !shared.confirmed)
+                && let Some(lane) = lanes.get(shared.lane)
             {
                 shared.confirmed = true;
-                lane.mailbox.post(News::Segment(number as u16, shared.segment.clone()));
+                let id = SegmentId { index: number as u16, generation: part.generation };
+                lane.mailbox.post(News::Segment(id, shared.segment.clone()));
             }
         }
     }
@@ -177,11 +239,10 @@ impl Hub {
     /// A producer has gone: it is offered to consumers no more, and its memory not held for them.
     pub(super) fn remove_lane(&self, lane: usize) {
         let mut state = self.state();
-        state.lanes[lane] = None;
-        for shared in &mut state.segments {
-            if shared.as_ref().is_some_and(|shared| shared.lane == lane) {
-                *shared = None;
-            }
-        }
+        let State { segments, lanes, changes, .. } = &mut *state;
+        lanes.remove(changes, |number, _| number == lane);
+        segments.remove(changes, |_, shared| shared.lane == lane);
+        drop(state);
+        self.event.set();
     }
 }

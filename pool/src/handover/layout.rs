@@ -14,11 +14,14 @@ pub(super) const HELLO: u16 = 1;
 pub(super) const SEGMENT: u16 = 2;
 pub(super) const LANE: u16 = 3;
 pub(super) const READY: u16 = 4;
+pub(super) const RETIRED: u16 = 5;
 
 /// Longest text in a message: a lane's name, the reason of a refusal.
 pub(super) const MAX_TEXT: usize = 256;
-/// Most segments, and most lanes, that a consumer believes.
-pub(super) const MAX_PARTS: usize = 1 << 16;
+/// Most segments, and most lanes, that there can be at one time.
+pub(super) const MAX_PARTS: usize = 1 << 15;
+/// A number's generations. It comes round only after as many messages, each of which a consumer has to take before the next is used.
+pub(super) const GENERATIONS: u32 = 1 << 15;
 
 layout! {
     /// `HELLO`, the consumer's only message.
@@ -55,14 +58,24 @@ layout! {
 layout! {
     /// `SEGMENT`: memory that packets are in; its file comes along.
     SegmentInfo {
-        /// What references call it.
+        /// What references call it, with the generation: below [`MAX_PARTS`]. A number that had a segment before has this one from now on.
         index: u32,
-        /// 0.
-        reserved: u32,
+        /// Below [`GENERATIONS`].
+        generation: u32,
         /// Where in the file it begins, in bytes: a multiple of 4,096.
         offset: u64,
         /// Bytes.
         len: u64,
+    }
+}
+
+layout! {
+    /// `RETIRED`: no reference to that memory will come any more.
+    RetiredInfo {
+        /// As in [`SegmentInfo`].
+        index: u32,
+        /// As in [`SegmentInfo`].
+        generation: u32,
     }
 }
 
@@ -80,6 +93,8 @@ layout! {
 pub(super) mod words {
     /// References offered so far, modulo 2^64. Written by the producer.
     pub(crate) const OFFERED: usize = 0;
+    /// 1: the producer has taken back what the consumer held, and does not look at the lane again. It stays.
+    pub(crate) const REVOKED: usize = 8;
     /// 1: the producer sleeps, and wants a byte on the socket when something is returned. The other end makes it 0.
     pub(crate) const PRODUCER_SLEEPS: usize = 16;
     /// References returned so far, modulo 2^64. Written by the consumer.
@@ -119,11 +134,18 @@ impl Token {
     }
 }
 
+/// A memory segment's number, and how often it was another's before, modulo [`GENERATIONS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentId {
+    pub(super) index: u16,
+    pub(super) generation: u16,
+}
+
 /// A fragment's data, by segment. The segments of a packet follow one another in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Number of the memory segment.
-    pub(super) segment: u16,
+    /// Number of the memory segment, and which of those that had it.
+    pub(super) segment: SegmentId,
     /// Another piece of the same packet follows.
     pub(super) more: bool,
     /// Bytes.
@@ -142,16 +164,22 @@ pub(super) struct Offer {
 }
 
 const MORE: u64 = 1 << 16;
+/// The lowest bit of the generation.
+const GENERATION: u32 = 17;
 
 impl Offer {
     pub(super) fn words(self) -> [u64; words::OFFER] {
         let Piece { segment, more, len, offset } = self.piece;
-        let what = u64::from(segment) | if more { MORE } else { 0 } | u64::from(len) << 32;
+        let SegmentId { index, generation } = segment;
+        let more = if more { MORE } else { 0 };
+        let what = u64::from(index) | more | u64::from(generation) << GENERATION | u64::from(len) << 32;
         [self.time, self.token.word(), what, offset]
     }
 
     pub(super) fn from_words([time, token, what, offset]: [u64; words::OFFER]) -> Offer {
-        let piece = Piece { segment: what as u16, more: what & MORE != 0, len: (what >> 32) as u32, offset };
+        let generation = (what >> GENERATION) as u16 & (GENERATIONS - 1) as u16;
+        let segment = SegmentId { index: what as u16, generation };
+        let piece = Piece { segment, more: what & MORE != 0, len: (what >> 32) as u32, offset };
         Offer { time, token: Token::from_word(token), piece }
     }
 }

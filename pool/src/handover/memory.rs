@@ -8,6 +8,10 @@
 //! **Orderings.** A position is stored with Release after the slots it covers and loaded with Acquire before them; the slots
 //! themselves need no more than Relaxed. Who goes to sleep stores its flag, and who has stored a position loads the flag: each
 //! has a SeqCst fence between the two, so that one of them sees the other (as in Dekker's algorithm), and no wake-up is lost.
+//!
+//! **Packets.** A consumer reads them by atomic loads too, because the other process may take them back at any time. It sets
+//! [`words::REVOKED`] before, never to be cleared, with a fence behind it; a consumer that has read has a fence and then looks at
+//! the word (the reader's half of a sequence lock). Not set: nothing of what was read is of later.
 
 // Atomic words and byte slices in mapped memory are made from its address.
 #![allow(unsafe_code)]
@@ -16,7 +20,7 @@ use std::fs::File;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 use pagewire_hugepages::{PageSize, Segment, SegmentOptions};
@@ -48,19 +52,71 @@ impl Mapping {
         Ok(Mapping { map })
     }
 
-    /// Where a piece is, if all of it is inside.
-    pub(super) fn at(&self, offset: u64, len: u32) -> Option<NonNull<u8>> {
-        let end = offset.checked_add(len.into())?;
-        // SAFETY: inside the mapping, or just behind it if `len` is 0.
-        let at =
-            (end <= self.map.len() as u64).then(|| unsafe { self.map.as_mut_ptr().add(offset as usize) });
-        at.and_then(NonNull::new)
+    /// Whether all of a piece is inside.
+    pub(super) fn contains(&self, offset: u64, len: u32) -> bool {
+        offset.checked_add(len.into()).is_some_and(|end| end <= self.map.len() as u64)
+    }
+
+    /// Copies bytes out that another process may change meanwhile.
+    pub(super) fn load(&self, offset: usize, out: &mut [u8]) {
+        let mut out = out;
+        self.walk(offset, out.len(), |at, is_word| {
+            // SAFETY: inside, and a word only where it is aligned and whole. All access to it here is atomic, and what other processes do
+            // is not this one's undefined behaviour. Loads of these sizes may be of memory that is mapped for reading alone.
+            let count = unsafe {
+                if is_word {
+                    let word = AtomicU64::from_ptr(at.cast()).load(Ordering::Relaxed);
+                    out[..WORD].copy_from_slice(&word.to_ne_bytes());
+                    WORD
+                } else {
+                    out[0] = AtomicU8::from_ptr(at).load(Ordering::Relaxed);
+                    1
+                }
+            };
+            out = &mut std::mem::take(&mut out)[count..];
+        });
+    }
+
+    /// Copies bytes in; the memory is mapped for writing.
+    pub(super) fn store(&self, offset: usize, bytes: &[u8]) {
+        let mut bytes = bytes;
+        self.walk(offset, bytes.len(), |at, is_word| {
+            // SAFETY: as for `load`, and mapped for writing.
+            unsafe {
+                match bytes.split_first_chunk::<WORD>().filter(|_| is_word) {
+                    Some((word, rest)) => {
+                        AtomicU64::from_ptr(at.cast()).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+                        bytes = rest;
+                    }
+                    None => {
+                        AtomicU8::from_ptr(at).store(bytes[0], Ordering::Relaxed);
+                        bytes = &bytes[1..];
+                    }
+                }
+            }
+        });
+    }
+
+    /// Goes through a part by words where they are aligned and whole, and by bytes elsewhere.
+    fn walk(&self, offset: usize, len: usize, mut step: impl FnMut(*mut u8, bool)) {
+        assert!(offset <= self.map.len() && len <= self.map.len() - offset);
+        let mut done = 0;
+        while done < len {
+            // SAFETY: inside, by the assertion.
+            let at = unsafe { self.map.as_mut_ptr().add(offset + done) };
+            let is_word = at.addr().is_multiple_of(WORD) && len - done >= WORD;
+            step(at, is_word);
+            done += if is_word { WORD } else { 1 };
+        }
     }
 }
 
+/// Bytes in what is copied at a time.
+const WORD: usize = 8;
+
 /// What keeps a lane's memory mapped.
 enum Owner {
-    Producer(Arc<Segment>),
+    Producer { _memory: Arc<Segment> },
     Consumer { _mapping: Mapping },
 }
 
@@ -68,20 +124,21 @@ enum Owner {
 pub(super) struct Rings {
     words: NonNull<u64>,
     slots: u32,
-    owner: Owner,
+    _owner: Owner,
 }
 
 // SAFETY: all access to the words is atomic, and the memory is mapped as long as the owner lives.
 unsafe impl Send for Rings {}
 
 impl Rings {
-    /// New ones, with at least `slots` slots.
-    pub(super) fn new(slots: u32) -> Result<Rings, pagewire_hugepages::Error> {
+    /// New ones, with at least `slots` slots, and what to hand to the other process.
+    pub(super) fn new(slots: u32) -> Result<(Rings, Arc<Segment>), pagewire_hugepages::Error> {
         let slots = slots.next_power_of_two();
         let options =
             SegmentOptions { page_size: PageSize::Size4K, node: None, name: "pagewire-lane".into() };
         let segment = Segment::allocate(8 * words::count(slots), &options)?;
-        Ok(Rings { words: segment.as_ptr().cast(), slots, owner: Owner::Producer(segment) })
+        let owner = Owner::Producer { _memory: segment.clone() };
+        Ok((Rings { words: segment.as_ptr().cast(), slots, _owner: owner }, segment))
     }
 
     /// Those that another process made.
@@ -90,16 +147,8 @@ impl Rings {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("rings of {slots} slots")));
         }
         let mapping = Mapping::new(file, 0, 8 * words::count(slots), true)?;
-        let words = mapping.at(0, 0).ok_or(io::ErrorKind::InvalidData)?.cast();
-        Ok(Rings { words, slots, owner: Owner::Consumer { _mapping: mapping } })
-    }
-
-    /// What to hand to the other process.
-    pub(super) fn segment(&self) -> Option<&Segment> {
-        match &self.owner {
-            Owner::Producer(segment) => Some(segment),
-            Owner::Consumer { .. } => None,
-        }
+        let words = NonNull::new(mapping.map.as_mut_ptr()).ok_or(io::ErrorKind::InvalidData)?.cast();
+        Ok(Rings { words, slots, _owner: Owner::Consumer { _mapping: mapping } })
     }
 
     pub(super) fn slots(&self) -> u32 {
@@ -162,6 +211,20 @@ impl Rings {
             sleeper.store(0, Ordering::Relaxed);
         }
         sleeps
+    }
+
+    /// The producer takes back what this consumer holds.
+    pub(super) fn revoke(&self) {
+        self.word(words::REVOKED).store(1, Ordering::Relaxed);
+        // Whatever is stored to the packets from here on comes behind it.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether what was read of packets before this may be of a time when they were the consumer's no more.
+    pub(super) fn is_revoked(&self) -> bool {
+        // What was loaded before is not of later than this looks.
+        fence(Ordering::Acquire);
+        self.word(words::REVOKED).load(Ordering::Relaxed) != 0
     }
 
     /// Before sleeping: asks to be woken. Positions have to be looked at once more after it.

@@ -23,7 +23,9 @@
 //!     let consumer = Consumer::attach(&path, Access::Read)?;
 //!     while !consumer.wait(Duration::from_secs(10))? {}
 //!     let packet = consumer.receive()?.expect("wait said so");
-//!     assert_eq!(packet.data(), b"hello, neighbour");
+//!     let mut bytes = Vec::new();
+//!     packet.copy_to(&mut bytes)?;
+//!     assert_eq!(bytes, b"hello, neighbour");
 //!     drop(packet); // given back
 //!     Ok::<(), pagewire_pool::handover::Error>(())
 //! });
@@ -49,6 +51,9 @@
 //! that goes on with it, or whose rings make no sense at all, is thrown out. It can hold [`Options::quota`] fragments of each
 //! producer and no more; all of them come back when its connection ends, however that happens. A producer never waits for a
 //! consumer, takes no lock that one could hold, and makes at most one system call a poll for each that sleeps.
+//!
+//! What a consumer holds can be taken back: when it is thrown out, when the producer or the server goes. It finds that out when it reads
+//! ([`Error::Revoked`]), and never takes for a packet what came to lie in its place.
 //!
 //! A consumer sees all of the pool's memory and not only the packets it was handed, and [`Access::ReadWrite`] lets it change
 //! all of that. It is for processes that could as well be part of this one.
@@ -106,7 +111,7 @@ pub struct Options {
     /// Who may attach besides this process's user and root: a user's number. The socket then belongs to that user, which takes
     /// root.
     pub user: Option<u32>,
-    /// How long a consumer may take for its greeting, and to take a message.
+    /// How long a consumer may take for its greeting, and to take a message; nobody waits for it meanwhile.
     pub timeout: Duration,
 }
 

@@ -8,7 +8,7 @@ use pagewire_hugepages::Segment;
 
 use super::attached::Attached;
 use super::hub::{Hub, Mailbox, News};
-use super::layout::{Piece, words};
+use super::layout::{Piece, SegmentId, words};
 use super::stats::Counts;
 use super::table::Table;
 use super::{Error, wake};
@@ -31,7 +31,7 @@ pub struct Producer {
     /// Consumers that have gone, as long as the table has something of theirs.
     leaving: Vec<Leaving>,
     table: Table,
-    pub(super) segments: Vec<(u16, Arc<Segment>)>,
+    pub(super) segments: Vec<(SegmentId, Arc<Segment>)>,
     monitor: PoolMonitor,
     /// Where a packet of several fragments lies that is being offered.
     pieces: Vec<Piece>,
@@ -71,15 +71,17 @@ impl Producer {
         Ok(producer)
     }
 
-    /// The pool has grown or shrunk: consumers are told of new memory, and what the pool gave up is not kept for them any longer.
+    /// The pool has grown or shrunk: consumers are told of new memory, and to let go of what the pool gave up.
     ///
-    /// Until they know, packets in new memory are not handed over: [`offer`](Producer::offer) gives them back. A consumer keeps
-    /// what it has mapped until it detaches.
+    /// Until they know, packets in new memory are not handed over: [`offer`](Producer::offer) gives them back.
     pub fn share(&mut self, pool: &Pool) -> Result<(), Error> {
         // What a CPU cannot read is not handed over.
         let segments: Vec<_> = pool.segments().into_iter().filter(|segment| segment.is_readable()).collect();
         self.segments.retain(|(_, known)| segments.iter().any(|segment| Arc::ptr_eq(segment, known)));
-        self.hub.set_segments(self.lane, &segments)
+        let shared = self.hub.set_segments(self.lane, &segments);
+        // Nor what it had given up before this producer read that consumers know of it.
+        self.mailbox.keep(&segments);
+        shared
     }
 
     /// Whether anybody is attached, as of the last poll.
@@ -194,7 +196,7 @@ impl Producer {
                         self.detach(at);
                     }
                 }
-                News::Segment(number, segment) => self.segments.push((number, segment)),
+                News::Segment(id, segment) => self.segments.push((id, segment)),
             }
         }
     }
@@ -202,6 +204,7 @@ impl Producer {
     /// Has nothing more to do with a consumer. What it holds is taken back by [`sweep`](Producer::sweep).
     fn detach(&mut self, at: usize) {
         let mut consumer = self.consumers.swap_remove(at);
+        consumer.rings.revoke();
         // What it did return is counted as that.
         consumer.collect(&mut self.table);
         self.leaving.push(Leaving { consumer, place: 0 });
@@ -298,17 +301,12 @@ impl Drop for Producer {
 }
 
 /// Where a fragment's data is, for those who have the memory elsewhere.
-fn locate(segments: &[(u16, Arc<Segment>)], data: Option<&[u8]>) -> Option<Piece> {
+fn locate(segments: &[(SegmentId, Arc<Segment>)], data: Option<&[u8]>) -> Option<Piece> {
     let data = data?;
-    segments.iter().find_map(|(number, segment)| {
+    segments.iter().find_map(|(id, segment)| {
         let offset = data.as_ptr().addr().checked_sub(segment.as_ptr().addr().get())?;
         let inside = offset < segment.len();
-        inside.then_some(Piece {
-            segment: *number,
-            more: false,
-            len: data.len() as u32,
-            offset: offset as u64,
-        })
+        inside.then_some(Piece { segment: *id, more: false, len: data.len() as u32, offset: offset as u64 })
     })
 }
 

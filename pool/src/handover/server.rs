@@ -54,6 +54,11 @@ impl Server {
         Producer::new(self.hub.clone(), &name[..end], pool)
     }
 
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// Who is attached.
     pub fn consumers(&self) -> Vec<ConsumerInfo> {
         self.hub.state().clients.iter().map(|client| client.info()).collect()

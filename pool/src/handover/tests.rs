@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use pagewire_pci::vfio_user::wire::{self, HEADER_LEN, Header};
@@ -22,9 +23,13 @@ use crate::{Packet, PageSize, Pool, PoolConfig};
 const LONG: Duration = Duration::from_secs(20);
 const QUOTA: u32 = 8;
 
+fn pool_config() -> PoolConfig {
+    PoolConfig { backing: PageSize::Size4K, ..PoolConfig::default() }
+}
+
 fn pool(fragments: usize) -> Pool {
     let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
-    let config = PoolConfig { fragments, backing: PageSize::Size4K, ..PoolConfig::default() };
+    let config = PoolConfig { fragments, ..pool_config() };
     Pool::new(&config, &space).unwrap()
 }
 
@@ -76,6 +81,12 @@ impl Setup {
     }
 }
 
+fn bytes(packet: &Received<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet.copy_to(&mut bytes).expect("not taken back");
+    bytes
+}
+
 fn small() -> Options {
     Options { quota: QUOTA, consumers: 2, timeout: Duration::from_millis(300), ..Options::default() }
 }
@@ -99,8 +110,12 @@ fn a_chain_arrives_whole_and_counts_each_fragment_against_the_quota() {
     assert!(consumer.receive().unwrap().is_none(), "nothing is seen before the poll");
     setup.producer.poll();
     let received = consumer.receive().unwrap().unwrap();
-    assert_eq!(received.segments().collect::<Vec<_>>(), [&b"one"[..], b"two", b"three"]);
-    assert_eq!(received.len(), 11);
+    assert_eq!(received.segment_lens().collect::<Vec<_>>(), [3, 3, 5]);
+    assert_eq!(bytes(&received), b"onetwothree");
+    let mut part = [0; 7];
+    assert_eq!(received.read_at(2, &mut part).unwrap(), 7);
+    assert_eq!(&part, b"etwothr");
+    assert_eq!((received.read_at(9, &mut part).unwrap(), received.read_at(12, &mut part).unwrap()), (2, 0));
     assert!(!consumer.wait(Duration::ZERO).unwrap(), "nothing more, with one in hand");
     drop(received);
     setup.producer.poll();
@@ -146,8 +161,10 @@ fn writing_is_granted_to_one_and_refused_by_default() {
     setup.producer.offer(packet).unwrap();
     setup.producer.poll();
     let mut received = consumer.receive().unwrap().unwrap();
-    received.data_mut().unwrap().copy_from_slice(b"after!");
-    assert_eq!(received.data(), b"after!");
+    assert_eq!(received.write_at(0, b"after").unwrap(), 5);
+    assert_eq!(bytes(&received), b"aftere");
+    assert_eq!(received.write_at(5, b"!!").unwrap(), 1, "no further than the packet goes");
+    assert_eq!(bytes(&received), b"after!");
     let full = Consumer::attach(setup.path(), Access::Read).unwrap_err();
     assert!(full.to_string().contains("1 consumers are attached already"), "{full}");
 
@@ -158,7 +175,8 @@ fn writing_is_granted_to_one_and_refused_by_default() {
     let packet = setup.packet(b"before");
     setup.producer.offer(packet).unwrap();
     setup.producer.poll();
-    assert!(consumer.receive().unwrap().unwrap().data_mut().is_none());
+    let refused = consumer.receive().unwrap().unwrap().write_at(0, b"after!").unwrap_err();
+    assert!(matches!(refused, Error::ReadOnly), "{refused}");
 }
 
 #[test]
@@ -193,7 +211,7 @@ fn memory_that_comes_later_is_announced_before_it_is_used() {
     while !consumer.wait(LONG).unwrap() {}
     assert_eq!(consumer.producers(), ["port0", "port1"]);
     let received = consumer.receive().unwrap().unwrap();
-    assert_eq!((received.data(), received.producer()), (&b"late"[..], 1));
+    assert_eq!((&bytes(&received)[..], received.producer()), (&b"late"[..], 1));
     drop(received);
     // The producer goes; the other goes on.
     assert_eq!(producer.drain(LONG), 0);
@@ -202,7 +220,7 @@ fn memory_that_comes_later_is_announced_before_it_is_used() {
     setup.producer.offer(packet).unwrap();
     setup.producer.poll();
     while !consumer.wait(LONG).unwrap() {}
-    assert_eq!(consumer.receive().unwrap().unwrap().data(), b"still here");
+    assert_eq!(bytes(&consumer.receive().unwrap().unwrap()), b"still here");
     drop((consumer, setup));
     later.trim();
     assert_eq!(later.stats().inflight(), 0);
@@ -225,7 +243,7 @@ fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
     setup.until(|producer| producer.segments.len() == 1);
     // What there is at first is used up.
     let early: Vec<Packet> = (0..4).map(|_| setup.packet(b"early")).collect();
-    for round in 0..3 {
+    for round in 0..300 {
         setup.pool.grow().unwrap();
         let packet = setup.packet(b"grown");
         let packet = setup.producer.offer(packet).expect_err("nobody has been told");
@@ -234,7 +252,7 @@ fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
         setup.producer.offer(packet).unwrap();
         setup.producer.poll();
         while !consumer.wait(LONG).unwrap() {}
-        assert_eq!(consumer.receive().unwrap().unwrap().data(), b"grown", "round {round}");
+        assert_eq!(bytes(&consumer.receive().unwrap().unwrap()), b"grown", "round {round}");
         assert_eq!(setup.producer.drain(LONG), 0);
         let grown = Arc::downgrade(&setup.pool.segments()[1]);
         assert_eq!(setup.pool.shrink(0), 4);
@@ -242,8 +260,88 @@ fn a_pool_that_grows_and_shrinks_tells_consumers_of_it() {
         setup.producer.share(&setup.pool).unwrap();
         assert!(grown.upgrade().is_none(), "nothing of it is left here");
     }
+    let end = std::time::Instant::now() + LONG;
+    while consumer.mapped() > 1 {
+        assert!(std::time::Instant::now() < end, "{} segments are mapped for 4 fragments", consumer.mapped());
+        consumer.receive().unwrap();
+    }
     drop(early);
     assert_eq!(setup.inflight(), 0);
+}
+
+#[test]
+fn memory_that_goes_before_its_producer_heard_that_consumers_know_it_is_not_kept() {
+    let mut setup = Setup::new(small());
+    let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
+    let config = PoolConfig { fragments: 4, max_fragments: 8, segment_size: 8192, ..pool_config() };
+    setup.pool = Pool::new(&config, &space).unwrap();
+    setup.producer = setup.server.producer("grows", &setup.pool).unwrap();
+    setup.until(|producer| producer.segments.len() == 1);
+    let _held: Vec<Packet> = (0..4).map(|_| setup.packet(b"held")).collect();
+    setup.pool.grow().unwrap();
+    setup.producer.share(&setup.pool).unwrap();
+    let grown = Arc::downgrade(&setup.pool.segments()[1]);
+    // The pool, the space, the server's list, the news.
+    let end = std::time::Instant::now() + LONG;
+    while grown.strong_count() < 4 {
+        assert!(std::time::Instant::now() < end, "{}", grown.strong_count());
+    }
+    setup.pool.shrink(0);
+    setup.producer.share(&setup.pool).unwrap();
+    setup.producer.poll();
+    assert!(grown.upgrade().is_none(), "{} keep it", grown.strong_count());
+    assert_eq!(setup.producer.segments.len(), 1);
+}
+
+#[test]
+fn numbers_of_segments_and_producers_are_used_again() {
+    let mut setup = Setup::new(small());
+    let pools = [pool(2), pool(2)];
+    let [one, other] = pools.each_ref().map(Pool::segments);
+    let hub = setup.server.hub();
+    let mailbox = Arc::new(super::hub::Mailbox::new().unwrap());
+    for round in 0..2 * layout::MAX_PARTS {
+        let lane = hub.add_lane("comes", mailbox.clone()).unwrap();
+        assert_eq!(lane, 1, "round {round}");
+        hub.set_segments(lane, &one).unwrap();
+        hub.set_segments(lane, &other).unwrap();
+        hub.remove_lane(lane);
+        drop(mailbox.take());
+    }
+    let consumer = setup.attach(Access::Read);
+    let packet = setup.packet(b"still here");
+    setup.producer.offer(packet).unwrap();
+    setup.producer.poll();
+    assert_eq!(bytes(&consumer.receive().unwrap().unwrap()), b"still here");
+}
+
+/// A packet is kept while its producer goes, and another comes that has the numbers of the first.
+#[test]
+fn a_packet_of_a_producer_that_has_gone_is_not_returned_to_the_next() {
+    let mut setup = Setup::new(small());
+    let consumer = setup.attach(Access::Read);
+    let packet = setup.packet(b"first");
+    setup.producer.offer(packet).unwrap();
+    setup.producer.poll();
+    let first = consumer.receive().unwrap().unwrap();
+    let second = setup.server.producer("second", &setup.pool).unwrap();
+    drop(std::mem::replace(&mut setup.producer, second));
+    setup.producer = setup.server.producer("third", &setup.pool).unwrap();
+    setup.until(|producer| producer.consumers.len() == 1 && producer.segments.len() == 1);
+    let packet = setup.packet(b"third");
+    setup.producer.offer(packet).unwrap();
+    setup.producer.poll();
+    while !consumer.wait(LONG).unwrap() {}
+    let third = consumer.receive().unwrap().unwrap();
+    assert_eq!((bytes(&third), third.producer()), (b"third".to_vec(), first.producer()));
+    assert_eq!(consumer.producers(), ["third"]);
+    assert!(matches!(first.read_at(0, &mut [0; 5]), Err(Error::Revoked { .. })));
+    drop(first);
+    setup.producer.poll();
+    let counts = setup.producer.counts();
+    assert_eq!((counts.held(), counts.bad_returns()), (1, 0));
+    drop(third);
+    assert_eq!(setup.producer.drain(LONG), 0);
 }
 
 #[test]
@@ -283,6 +381,55 @@ fn a_consumer_that_closes_its_wake_up_is_thrown_out() {
     setup.until(|producer| producer.consumers.is_empty());
     assert_eq!(setup.producer.counts().reclaimed, 1);
     assert_eq!(setup.inflight(), 0);
+}
+
+/// A consumer reads while its packets are taken back and their memory is used again, in every way in which that happens.
+#[test]
+fn what_was_taken_back_is_never_read_as_a_packet() {
+    for round in 0..300 {
+        let mut setup = Setup::new(small());
+        let consumer = setup.attach(Access::Read);
+        let packet = setup.packet(&[1; 1024]);
+        setup.producer.offer(packet).unwrap();
+        setup.producer.poll();
+        let reads = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (consumer, mut bytes) = (consumer, Vec::new());
+                let packet = consumer.receive().unwrap().unwrap();
+                loop {
+                    match packet.copy_to(&mut bytes) {
+                        Ok(()) => assert_eq!(bytes, [1; 1024]),
+                        Err(Error::Revoked { .. }) => break,
+                        Err(error) => panic!("{error}"),
+                    }
+                    reads.fetch_add(1, Relaxed);
+                }
+                assert!(consumer.receive().unwrap().is_none());
+            });
+            while reads.load(Relaxed) < 100 {}
+            let Setup { mut pool, mut producer, server, folder: _folder } = setup;
+            match round % 3 {
+                0 => drop(producer),
+                1 => {
+                    drop(server);
+                    producer.wait(LONG);
+                }
+                _ => {
+                    // What a consumer does that is thrown out for it.
+                    producer.consumers[0].rings.word(words::RETURNED).store(u64::MAX / 2, Relaxed);
+                    producer.poll();
+                }
+            }
+            // All of the pool's memory, and so the packet's.
+            let again = std::iter::from_fn(|| {
+                let mut packet = pool.alloc_packet()?;
+                packet.extend_from_slice(&[2; 1024]).unwrap();
+                Some(packet)
+            });
+            assert_eq!(again.collect::<Vec<_>>().len(), 256, "it came back");
+        });
+    }
 }
 
 /// Attaches as user 65534 would: on a thread that has become it, which the kernel allows.
@@ -363,7 +510,52 @@ fn who_says_nothing_does_not_keep_others_out() {
     setup.until(|producer| producer.consumers.is_empty());
 }
 
+/// A consumer that was let in and has not read a word since.
+#[test]
+fn who_does_not_read_holds_up_nobody_and_is_thrown_out() {
+    let timeout = Duration::from_secs(4);
+    for stopped in [false, true] {
+        let mut setup = Setup::new(Options { timeout, ..small() });
+        let mut deaf = UnixStream::connect(setup.path()).unwrap();
+        deaf.write_all(&hello(layout::VERSION, 0)).unwrap();
+        setup.until(|producer| producer.consumers.len() == 1);
+        // Producers come and go until its socket has no room for the news.
+        let is_told = |setup: &Setup| {
+            let pool = pool(2);
+            let mut producer = setup.server.producer("news", &pool).unwrap();
+            let end = std::time::Instant::now() + Duration::from_millis(500);
+            while producer.segments.is_empty() && std::time::Instant::now() < end {
+                producer.wait(Duration::from_millis(100));
+            }
+            !producer.segments.is_empty()
+        };
+        while is_told(&setup) {}
+        let start = std::time::Instant::now();
+        let path = setup.path();
+        let Setup { producer, server, .. } = &mut setup;
+        if !stopped {
+            let consumer = Consumer::attach(path, Access::Read).unwrap();
+            assert!(start.elapsed() < timeout / 2, "{:?}", start.elapsed());
+            assert_eq!(consumer.producers(), ["port0"]);
+            while server.consumers().len() > 1 {
+                assert!(start.elapsed() < 2 * timeout, "it keeps its place");
+                producer.wait(Duration::from_millis(10));
+            }
+            assert!(start.elapsed() > timeout / 2, "it had time to read");
+            assert!(is_told(&setup), "the one that is left reads");
+        }
+        let start = std::time::Instant::now();
+        drop(setup);
+        assert!(start.elapsed() < timeout / 2, "{:?}", start.elapsed());
+    }
+}
+
 impl Consumer {
+    /// Segments of memory that it has mapped.
+    fn mapped(&self) -> usize {
+        self.segments.borrow().iter().flatten().count()
+    }
+
     fn store(&self, word: usize, value: u64) {
         self.lanes.borrow()[0].rings.word(word).store(value, Relaxed);
     }
@@ -396,23 +588,23 @@ fn bad_returns_are_counted_by_kind_and_end_the_connection_when_they_do_not() {
     setup.producer.poll();
     let (held, theirs) = (one.receive().unwrap().unwrap(), other.receive().unwrap().unwrap());
     let token = held.token;
-    one.give_back(0, Token { index: u32::MAX, generation: 0 });
-    one.give_back(0, Token { generation: token.generation.wrapping_sub(1), ..token });
+    one.give_back(0, 1, Token { index: u32::MAX, generation: 0 });
+    one.give_back(0, 1, Token { generation: token.generation.wrapping_sub(1), ..token });
     drop(held);
-    one.give_back(0, token);
+    one.give_back(0, 1, token);
     setup.producer.poll();
     let counts = setup.producer.counts();
     assert_eq!((counts.bad_index, counts.stale_generation, counts.not_holder, counts.returned), (1, 1, 1, 1));
     drop(theirs);
     setup.producer.poll();
     // Now nobody has it.
-    one.give_back(0, token);
+    one.give_back(0, 1, token);
     setup.producer.poll();
     assert_eq!(setup.producer.counts().stale_generation, 2);
     assert_eq!(setup.pool.stats().stale_generation, 4);
     assert_eq!(setup.inflight(), 0);
     for _ in 0..1024 {
-        one.give_back(0, token);
+        one.give_back(0, 1, token);
     }
     setup.until(|producer| producer.consumers.len() == 1);
     assert_eq!(setup.producer.consumers[0].id(), 2);
@@ -437,7 +629,7 @@ proptest! {
                 match kind {
                     0 => evil.store(word % count, value),
                     // A place that may exist, a generation that may be right.
-                    1 => evil.give_back(0, Token { index: value as u32 % 20, generation: (value >> 32) as u32 % 8 }),
+                    1 => evil.give_back(0, 1, Token { index: value as u32 % 20, generation: (value >> 32) as u32 % 8 }),
                     2 => evil.store(words::RETURNED, near.wrapping_add(value % 9)),
                     _ => evil.store(words::CONSUMER_SLEEPS, 1),
                 }
@@ -452,7 +644,7 @@ proptest! {
             for expected in number - packets as u64..number {
                 let received = honest.receive().unwrap();
                 let received = received.expect("the honest one gets all");
-                prop_assert_eq!(received.data(), expected.to_le_bytes());
+                prop_assert_eq!(bytes(&received), expected.to_le_bytes());
             }
             setup.producer.poll();
             prop_assert!(setup.producer.outstanding() <= QUOTA as usize, "only the evil one holds any");
@@ -490,7 +682,7 @@ proptest! {
         setup.producer.offer(packet).unwrap();
         setup.producer.poll();
         let received = consumer.receive().unwrap().unwrap();
-        prop_assert_eq!(received.data(), b"well");
+        prop_assert_eq!(bytes(&received), b"well");
     }
 
     /// The table against an oracle: a map from place to generation and the set of holders.

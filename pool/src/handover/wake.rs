@@ -59,14 +59,25 @@ pub(super) fn drain(socket: impl AsFd) -> bool {
 
 /// Waits until one of these can be read or is closed, the time is up, or a signal came; says for each whether it is the first.
 pub(super) fn wait(fds: &[BorrowedFd<'_>], until: Option<Instant>) -> io::Result<Vec<bool>> {
-    let mut polled: Vec<_> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    wait_for(fds, &[], until)
+}
+
+/// The same, or until one of `full` has room; says nothing of those.
+pub(super) fn wait_for(
+    fds: &[BorrowedFd<'_>],
+    full: &[BorrowedFd<'_>],
+    until: Option<Instant>,
+) -> io::Result<Vec<bool>> {
+    let read = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+    let written = full.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::OUT));
+    let mut polled: Vec<_> = read.chain(written).collect();
     let left = until.map(|until| until.saturating_duration_since(Instant::now()));
     let left = left.map(|left: Duration| Timespec {
         tv_sec: left.as_secs() as i64,
         tv_nsec: left.subsec_nanos().into(),
     });
     match poll(&mut polled, left.as_ref()) {
-        Ok(_) => Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect()),
+        Ok(_) => Ok(polled[..fds.len()].iter().map(|fd| !fd.revents().is_empty()).collect()),
         Err(Errno::INTR) => Ok(vec![false; fds.len()]),
         Err(error) => Err(error.into()),
     }

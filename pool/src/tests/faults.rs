@@ -80,6 +80,45 @@ fn a_map_that_one_of_two_iommus_refuses_is_taken_back() {
     assert_eq!((willing.mapped_bytes(), provider.alive()), (mapped, 2));
 }
 
+#[test]
+fn what_an_iommu_does_not_unmap_is_neither_released_nor_used_again() {
+    let (space, _function, iommu) = space();
+    let provider = Arc::new(Counted::default());
+    let mut pool = Pool::with_provider(&config(), &space, provider.clone()).expect("a small pool");
+    let lost = Arc::as_ptr(&pool.segments()[1]);
+    let (mapped, address) = (iommu.mapped_bytes(), pool.segments()[1].window_offset());
+    // While it runs.
+    iommu.refuse_unmap(true);
+    assert_eq!(pool.shrink(64), 64);
+    assert_eq!((pool.stats().fragments, pool.stats().unmap_failed), (64, 64));
+    assert_eq!((provider.released(), provider.alive(), iommu.mapped_bytes()), (0, 2, mapped));
+    iommu.refuse_unmap(false);
+    for _ in 0..3 {
+        assert_eq!(pool.grow().expect("other memory"), 64);
+        let grown = pool.segments()[1].clone();
+        assert!(!std::ptr::eq(Arc::as_ptr(&grown), lost) && grown.window_offset() != address);
+        drop(grown);
+        assert_eq!(pool.shrink(64), 64);
+    }
+    assert_eq!((provider.released(), provider.alive()), (3, 2));
+    // At its end.
+    let monitor = pool.monitor();
+    iommu.refuse_unmap(true);
+    drop(pool);
+    assert_eq!((monitor.life(), monitor.stats().unmap_failed), (Life::Gone, 128));
+    assert_eq!((provider.released(), provider.alive(), iommu.mapped_bytes()), (3, 2, mapped));
+    assert_eq!(provider.uninstalled.load(Ordering::Relaxed), 0, "it has memory out");
+    assert!(Arc::strong_count(&provider) > 1, "and stays for it");
+    // Where a second IOMMU refuses the map, and the first to take it back.
+    iommu.refuse_unmap(true);
+    let (_other, registers) = mock::open(&space, (1, 2), 0..4096, Plain).expect("another function");
+    registers.iommu().refuse(true);
+    let provider = Arc::new(Counted::default());
+    let error = Pool::with_provider(&config(), &space, provider.clone()).map(drop).expect_err("refused");
+    assert!(matches!(error, Error::Map { .. }), "{error}");
+    assert_eq!((provider.released(), provider.alive()), (0, 1));
+}
+
 /// A provider that gives less than it was asked for, or nothing.
 struct Poor(Option<usize>);
 

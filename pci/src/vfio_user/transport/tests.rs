@@ -41,6 +41,28 @@ fn descriptors_stay_with_their_message() {
 }
 
 #[test]
+fn a_message_is_sent_as_there_is_room_and_nothing_is_waited_for() {
+    let (one, mut other) = pair();
+    let file = tempfile::tempfile().unwrap();
+    let long = vec![7; 1 << 20];
+    let mut message =
+        Outgoing::new(Header::default(), &[&long], vec![file.as_fd().try_clone_to_owned().unwrap()]);
+    let mut arrived = Vec::new();
+    let mut parts = 0;
+    while !one.send_part(&mut message).unwrap() {
+        parts += 1;
+        let mut some = vec![0; 100_000];
+        let count = other.read(&mut some).unwrap();
+        arrived.extend(&some[..count]);
+    }
+    drop(one);
+    other.read_to_end(&mut arrived).unwrap();
+    assert!(parts > 2, "a megabyte does not fit a socket's buffer");
+    let header = Header { size: (HEADER_LEN + long.len()) as u32, ..Header::default() };
+    assert_eq!((&arrived[..HEADER_LEN], &arrived[HEADER_LEN..]), (&header.encode()[..], &long[..]));
+}
+
+#[test]
 fn too_many_descriptors_are_an_error_and_are_closed() {
     let (one, other) = pair();
     let file = tempfile::tempfile().unwrap();

@@ -9,8 +9,8 @@ use pagewire_tests::callgrind;
 use serde::Serialize;
 
 use crate::operations::{
-    BULKS, Cut, FRAGMENTS, alloc_bare, alloc_bulk, alloc_fragment, alloc_packet, free_bare, free_bulk,
-    free_packet,
+    BULKS, Cut, FRAGMENTS, GROWTH, SIZES, add_segment, alloc_bare, alloc_bulk, alloc_fragment, alloc_len,
+    alloc_packet, free_bare, free_bulk, free_packet, growing,
 };
 
 /// Fragments that are counted. Before them as many pass without being counted, so that all caches are in their steady state.
@@ -30,6 +30,10 @@ enum Operation {
     Bare(usize),
     /// Packets dropped on another thread.
     Return,
+    /// One at a time, half of them larger than a fragment of the pool.
+    Sizes,
+    /// Fragments of segments that the pool grows by.
+    Growth,
 }
 
 impl fmt::Display for Operation {
@@ -40,6 +44,8 @@ impl fmt::Display for Operation {
             Operation::Bulk(count) => write!(f, "bulk of {count}"),
             Operation::Bare(count) => write!(f, "bare bulk of {count}"),
             Operation::Return => write!(f, "returned by another thread"),
+            Operation::Sizes => write!(f, "mixed sizes"),
+            Operation::Growth => write!(f, "growth"),
         }
     }
 }
@@ -51,7 +57,9 @@ fn cases() -> impl Iterator<Item = (String, Cut, Operation)> {
         [Operation::Fragment, Operation::Packet].into_iter().chain(bulks).chain([Operation::Return])
     };
     let named = |cut: Cut, operation| (format!("{}, {operation}", cut.name()), cut, operation);
-    Cut::ALL.into_iter().flat_map(move |cut| operations().map(move |operation| named(cut, operation)))
+    let all =
+        Cut::ALL.into_iter().flat_map(move |cut| operations().map(move |operation| named(cut, operation)));
+    all.chain([Operation::Sizes, Operation::Growth].map(|operation| named(Cut::Half, operation)))
 }
 
 #[derive(Serialize)]
@@ -67,6 +75,9 @@ pub(crate) fn report(json: bool) -> Result<()> {
             Operation::Packet | Operation::Return => ["alloc_packet", "free_packet"],
             Operation::Bulk(_) => ["alloc_bulk", "free_bulk"],
             Operation::Bare(_) => ["alloc_bare", "free_bare"],
+            Operation::Sizes => ["alloc_len", "free_packet"],
+            // The second is not called.
+            Operation::Growth => ["add_segment", "free_packet"],
         };
         let counted = callgrind::count(&functions, &current_exe()?, ["drive", &name])?;
         let figure = Figure { operation: &name, instructions: counted as f64 / COUNTED as f64 };
@@ -99,9 +110,15 @@ pub(crate) fn drive(what: &str) -> Result<()> {
         return drive_hits(cut);
     }
     let (_, cut, operation) = cases().find(|(name, ..)| name == what).context("no such operation")?;
+    if operation == Operation::Growth {
+        let mut pool = growing(COUNTED / GROWTH, PageSize::Size4K);
+        let grown: usize = (0..COUNTED / GROWTH).map(|_| add_segment(&mut pool)).sum();
+        ensure!(grown == COUNTED, "the pool has grown by {grown}");
+        return Ok(());
+    }
     let mut pools = cut.pools(PageSize::Size4K);
     let size = match operation {
-        Operation::Fragment | Operation::Packet => 1,
+        Operation::Fragment | Operation::Packet | Operation::Sizes | Operation::Growth => 1,
         Operation::Bulk(size) | Operation::Bare(size) => size,
         Operation::Return => FRAGMENTS / 2,
     };
@@ -128,6 +145,8 @@ pub(crate) fn drive(what: &str) -> Result<()> {
                 ensure!(alloc_bare(pool, &mut bulk) == size, NONE);
                 free_bare(&mut bulk);
             }
+            Operation::Sizes => free_packet(made(alloc_len(pool, SIZES[round % SIZES.len()]))?),
+            Operation::Growth => {}
             Operation::Return => {
                 fill(&mut burst, |number| alloc_packet(&mut pools[number % turns]))?;
                 elsewhere(&mut burst, free_packet);
