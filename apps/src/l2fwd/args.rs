@@ -115,6 +115,8 @@ impl Args {
             elsewhere: 2 * usize::from(self.burst),
             fragments: self.fragments,
             headroom: if self.is_jumbo() { 0 } else { PoolConfig::HEADROOM },
+            tx_pools: 0,
+            tx_longest: 0,
         }
     }
 

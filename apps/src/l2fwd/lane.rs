@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, MacAddr, Packet};
 
 use super::args::Mode;
 use super::cycles::{Cycles, Group};
 use super::tap::Tap;
+use crate::idle::{Idle, Rounds};
 use crate::tsc;
-
-/// Rounds without a packet after which a loop counts as idle and gives back what it hoards; a power of two.
-const IDLE_ROUNDS: u32 = 1024;
 
 /// From one port's receive queue to its peer's transmit queue of that number.
 pub(crate) struct Lane {
@@ -129,19 +126,6 @@ fn swap(packet: &mut Packet) {
     }
 }
 
-/// What a loop does that finds nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Idle {
-    /// Looks again.
-    Spin,
-    /// Leaves the core for a moment to those who make the frames, which have no other. Not by yielding: who yields to somebody
-    /// busy often enough has yielded for seconds.
-    Nap,
-}
-
-/// How long that is, besides the kernel's own 50 µs of slack.
-const NAP: Duration = Duration::from_micros(1);
-
 /// Forward until told to stop. Gives the lanes back.
 pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: Idle) -> Vec<Lane> {
     forward(&mut lanes, stop, idle_for, |_, lane| lane.poll());
@@ -174,19 +158,14 @@ fn forward(
     idle_for: Idle,
     mut poll: impl FnMut(usize, &mut Lane) -> usize,
 ) {
-    let mut idle = 0u32;
+    let mut rounds = Rounds::default();
     while !stop.load(Ordering::Relaxed) {
         let mut moved = 0;
         for (number, lane) in lanes.iter_mut().enumerate() {
             moved += poll(number, lane);
         }
-        if moved > 0 {
-            idle = 0;
-        } else {
-            idle = idle.wrapping_add(1);
-            if idle & (IDLE_ROUNDS - 1) == 0 {
-                rest(lanes, idle_for);
-            }
+        if rounds.are_idle(moved) {
+            rest(lanes, idle_for);
         }
     }
     rest(lanes, Idle::Spin);
@@ -199,10 +178,7 @@ fn rest(lanes: &mut [Lane], idle_for: Idle) {
     for lane in lanes {
         lane.tx.reclaim();
     }
-    pagewire_pool::flush_thread();
-    if idle_for == Idle::Nap {
-        std::thread::sleep(NAP);
-    }
+    idle_for.rest();
 }
 
 /// What mode `txonly` sends: a UDP packet without payload worth mentioning, to the peer's number.
