@@ -72,7 +72,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note!("pagewire: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<pktgen::Unmet>() { ExitCode::from(pktgen::UNMET) } else { ExitCode::FAILURE }
         }
     }
 }

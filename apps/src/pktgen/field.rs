@@ -24,7 +24,7 @@ impl Random {
     #[inline]
     pub(super) fn below(&mut self, bound: u128) -> u64 {
         // Both factors are below 2^64, or the bound is just that.
-        (u128::from(self.next()) * bound >> 64) as u64
+        ((u128::from(self.next()) * bound) >> 64) as u64
     }
 }
 

@@ -19,6 +19,7 @@ mod template;
 mod tests;
 mod values;
 
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -33,6 +34,7 @@ use engine::Transmitter;
 use measure::Receiver;
 use pace::Clock;
 use plan::{Asked, Plan};
+use report::Results;
 use run::Running;
 use scenario::Scenario;
 
@@ -46,6 +48,9 @@ const DEFAULT_DURATION: f64 = 10.0;
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 /// Modelled cards where there are no ports.
 const CARDS: usize = 2;
+
+/// Exit code of a run whose measurements do not meet the criteria: neither a failure nor a mistake on the command line.
+pub(crate) const UNMET: u8 = 3;
 
 /// The run went as it should, and what was measured does not meet the criteria.
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +75,27 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         args.ports = started.ports();
         cards = Some(started);
     }
+    let (results, outcome) = measure(&args, scenario, cards, &stop)?;
+    results.print(args.reporting.json)?;
+    outcome?;
+    match results.failed {
+        Some(failed) if !failed.is_empty() => Err(Unmet(failed).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Run a scenario; returns the last report, and why it ended if before its time.
+fn measure(
+    args: &Args,
+    mut scenario: Scenario,
+    mut cards: Option<Embedded>,
+    stop: &AtomicBool,
+) -> Result<(Results, Result<()>)> {
     args.expect(&mut scenario)?;
     let statistics = Statistics::serve("pktgen");
     let needs = args.needs(&scenario)?;
     let clock = Clock::calibrate();
-    let started = needs.with_pages(|page_size| Started::new(&args, &scenario, page_size, &clock))?;
+    let started = needs.with_pages(|page_size| Started::new(args, &scenario, page_size, &clock))?;
     if let Some(cards) = &mut cards {
         cards.connected();
     }
@@ -85,12 +106,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         None => cores::default(queues)?,
     };
     let naps = cards.as_ref().is_some_and(|cards| cards.shares(&cpus));
-    let results =
-        Running { args: &args, scenario: &scenario, clock, cpus, naps, statistics }.run(started, &stop)?;
-    match results.failed {
-        Some(failed) if !failed.is_empty() => Err(Unmet(failed).into()),
-        _ => Ok(()),
-    }
+    Running { args, scenario: &scenario, clock, cpus, naps, statistics }.run(started, stop)
 }
 
 /// Ports that run, and what is to be done with their queues.

@@ -106,14 +106,15 @@ impl FromStr for Rate {
             };
             number(&digits[..digits.len() - 1]).map(|number| number * scale)
         };
-        let kinds: [(&str, fn(f64) -> Rate); 4] =
-            [("pps", Rate::Packets), ("bpsL1", Rate::Layer1), ("bpsL2", Rate::Layer2), ("bps", Rate::Layer2)];
-        for (suffix, make) in kinds {
-            if let Some(digits) = text.strip_suffix(suffix) {
-                return scaled(digits).map(make);
-            }
+        let of_bits = |digits: &str| match (digits.strip_suffix("bpsL1"), digits.strip_suffix("bpsL2")) {
+            (Some(digits), _) => Some(scaled(digits).map(Rate::Layer1)),
+            (_, Some(digits)) => Some(scaled(digits).map(Rate::Layer2)),
+            _ => digits.strip_suffix("bps").map(|digits| scaled(digits).map(Rate::Layer2)),
+        };
+        match text.strip_suffix("pps") {
+            Some(digits) => scaled(digits).map(Rate::Packets),
+            None => of_bits(text).unwrap_or_else(|| Err(error())),
         }
-        Err(error())
     }
 }
 

@@ -7,7 +7,7 @@ use super::pace::{self, Clock, Rate};
 use super::pattern::{Pattern, Shape};
 use super::scenario::{Checksums, Frame, Scenario, Stream};
 use super::sender::Sender;
-use super::template::{Ends, FCS};
+use super::template::{Ends, FCS, Templates};
 
 /// Senders that signatures can tell apart.
 const SENDERS: usize = 256;
@@ -142,7 +142,8 @@ impl Stream {
         let ends = Ends { source: mac(self.tx), destination: mac(self.rx.unwrap_or(self.tx)) };
         let (mut shapes, mut frames, mut seconds, mut on_wire) = (Vec::new(), 0.0, 0.0, 0.0);
         for frame in &self.frames {
-            let (templates, fields) = frame.templates(ends, self.signature, self.checksums)?;
+            let Templates { by_size: templates, fields } =
+                frame.templates(ends, self.signature, self.checksums)?;
             let mut intervals = Vec::new();
             for (size, _) in &templates {
                 let interval = self.rate.0.interval(u32::from(*size), line).context("rate")?;

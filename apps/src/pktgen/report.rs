@@ -63,7 +63,7 @@ pub(super) struct StreamReport {
     pub(super) received_pps: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     asked_pps: Option<f64>,
-    /// (sent − asked) / asked.
+    /// (sent − asked) / asked, from the first to the last packet that went on time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate_error: Option<f64>,
     /// The rest in the last report only.
@@ -156,8 +156,8 @@ impl StreamReport {
     pub(super) fn last(asked: &Asked, sent: &[Sent], tracker: &Tracker, clock: &Clock) -> Self {
         let packets = sent.iter().map(|sent| sent.packets).sum();
         let bytes = sent.iter().map(|sent| sent.bytes).sum();
-        let rates: Option<Vec<f64>> = sent.iter().map(|sent| sent.rate).collect();
-        let sent_pps = rates.map(|rates| rates.iter().sum::<f64>());
+        let sum = |what: fn(&Sent) -> Option<f64>| sent.iter().map(what).sum::<Option<f64>>();
+        let (sent_pps, paced) = (sum(|sent| sent.mean), sum(|sent| sent.paced));
         let arrived = (asked.rx.is_some() && asked.signed).then(|| Arrived {
             lost: packets - tracker.received.min(packets),
             reordered: tracker.reordered,
@@ -171,7 +171,7 @@ impl StreamReport {
         for sent in sent {
             let _ = lateness.add(&sent.lateness);
         }
-        let rate_error = asked.rate.zip(sent_pps).map(|(asked, sent)| (sent - asked) / asked);
+        let rate_error = asked.rate.zip(paced.or(sent_pps)).map(|(asked, sent)| (sent - asked) / asked);
         let received_pps = sent_pps.unwrap_or(0.0) * tracker.received as f64 / (packets as f64).max(1.0);
         StreamReport {
             name: asked.name.clone(),

@@ -54,8 +54,8 @@ struct Watch {
 }
 
 impl Running<'_> {
-    /// Send, receive and report; returns the last report, which has been printed.
-    pub(super) fn run(mut self, started: Started, stop: &AtomicBool) -> Result<Results> {
+    /// Send, receive and report; returns the last report, and why it ended if before its time.
+    pub(super) fn run(mut self, started: Started, stop: &AtomicBool) -> Result<(Results, Result<()>)> {
         let Started { mut transmitters, receivers, mut ports, streams, senders, monitors, _space } = started;
         let signals = Arc::new(Signals::default());
         signals.sending.store(transmitters.len(), Ordering::Relaxed);
@@ -117,13 +117,12 @@ impl Running<'_> {
         drop(ports);
         pagewire_pool::flush_thread();
         results.judge(&self.scenario.pass);
-        results.print(self.args.reporting.json)?;
-        watched?;
-        stopped?;
-        match monitors.iter().map(|pool| pool.stats().inflight()).sum::<u64>() {
-            0 => Ok(results),
+        let lost = monitors.iter().map(|pool| pool.stats().inflight()).sum::<u64>();
+        let outcome = watched.and(stopped.map(drop).map_err(Into::into)).and_then(|()| match lost {
+            0 => Ok(()),
             lost => bail!("{lost} fragments were lost; this is a bug of pagewire"),
-        }
+        });
+        Ok((results, outcome))
     }
 
     fn span(&self) -> Span {

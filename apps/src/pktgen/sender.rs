@@ -75,71 +75,44 @@ struct Schedule {
     count: u64,
 }
 
-/// How fast packets were sent.
+/// Ticks by which a packet may be late and still be on time: some microseconds.
+const ON_TIME: u64 = 1 << 14;
+
+/// When packets were sent, in ticks, and how many before.
 #[derive(Clone, Copy, Debug, Default)]
 struct Speed {
-    /// Ticks, and the packets that were sent at the last of them.
-    first: u64,
-    last: u64,
-    last_packets: u64,
-    /// The line that is closest to all of it.
-    line: Line,
-    sampled: u64,
+    first: (u64, u64),
+    last: (u64, u64),
+    /// The first and the last that were on time.
+    on_time: Option<[(u64, u64); 2]>,
 }
 
 impl Speed {
-    /// So many packets were sent, after so many before.
+    /// Packets were sent, the first of them so late, after so many others.
     #[inline(always)]
-    fn sent(&mut self, packets: usize, before: u64, now: u64) {
+    fn sent(&mut self, before: u64, now: u64, late: u64) {
         if before == 0 {
-            *self = Speed { first: now, ..Speed::default() };
+            *self = Speed { first: (now, 0), ..Speed::default() };
         }
-        (self.last, self.last_packets) = (now, packets as u64);
-        if now >= self.sampled {
-            self.sample(before, now);
+        self.last = (now, before);
+        if late < ON_TIME {
+            self.on_time.get_or_insert([self.last; 2])[1] = self.last;
         }
     }
 
-    #[cold]
-    fn sample(&mut self, before: u64, now: u64) {
-        // A millisecond or less, whatever the clock.
-        const OFTEN: u64 = 1 << 20;
-        self.sampled = now + OFTEN;
-        self.line.add((now - self.first) as f64, before as f64);
+    /// Packets a tick from the first to the last.
+    fn mean(&self) -> Option<f64> {
+        rate(self.first, self.last)
     }
 
-    /// Packets a tick. With a rate it is the line's slope, which a moment's delay at either end does not change.
-    fn rate(&self, paced: bool, packets: u64) -> Option<f64> {
-        let ticks = (self.last - self.first) as f64;
-        let mean = (ticks > 0.0).then(|| (packets - self.last_packets.min(packets)) as f64 / ticks);
-        if paced { self.line.slope().or(mean) } else { mean }
+    /// Packets a tick from the first to the last that was on time: a moment's delay at either end does not change it.
+    fn paced(&self) -> Option<f64> {
+        self.on_time.and_then(|[first, last]| rate(first, last))
     }
 }
 
-/// The line through points that has the least squares of distances from them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Line {
-    points: f64,
-    x: f64,
-    y: f64,
-    xx: f64,
-    xy: f64,
-}
-
-impl Line {
-    fn add(&mut self, x: f64, y: f64) {
-        self.points += 1.0;
-        let from_mean = x - self.x;
-        self.x += from_mean / self.points;
-        self.y += (y - self.y) / self.points;
-        self.xx += from_mean * (x - self.x);
-        self.xy += from_mean * (y - self.y);
-    }
-
-    /// Of ten points at least.
-    fn slope(&self) -> Option<f64> {
-        (self.points >= 10.0 && self.xx > 0.0).then(|| self.xy / self.xx)
-    }
+fn rate(first: (u64, u64), last: (u64, u64)) -> Option<f64> {
+    (last.0 > first.0).then(|| (last.1 - first.1) as f64 / (last.0 - first.0) as f64)
 }
 
 /// What became of a sender's packets.
@@ -147,7 +120,9 @@ pub(super) struct Sent {
     pub(super) packets: u64,
     pub(super) bytes: u64,
     /// Packets a second.
-    pub(super) rate: Option<f64>,
+    pub(super) mean: Option<f64>,
+    /// The same from the first to the last that was on time, if there is a rate.
+    pub(super) paced: Option<f64>,
     /// Seconds behind its schedule when it ended, because the port took no more.
     pub(super) behind: f64,
     pub(super) lateness: Histogram<u64>,
@@ -271,11 +246,12 @@ impl Sender {
         if packets == 0 {
             return 0;
         }
-        self.speed.sent(packets, self.number, now);
+        let late = now.saturating_sub(due);
+        self.speed.sent(self.number, now, late);
         self.number += packets as u64;
         self.bytes += bytes;
         if self.schedule.paced {
-            self.lateness.saturating_record(now.saturating_sub(due));
+            self.lateness.saturating_record(late);
         }
         if self.schedule.phase == MEASURED {
             self.counters.packets.store(self.number, Ordering::Relaxed);
@@ -374,17 +350,18 @@ impl Sender {
     pub(super) fn finish(self, unsent: &Burst, clock: &Clock, now: u64) -> Sent {
         let Sender { schedule, number, bytes, speed, lateness, .. } = self;
         if schedule.phase != MEASURED {
-            return Sent { packets: 0, bytes: 0, rate: None, behind: 0.0, lateness };
+            return Sent { packets: 0, bytes: 0, mean: None, paced: None, behind: 0.0, lateness };
         }
         let packets = number - unsent.len() as u64;
         let bytes = bytes - unsent.iter().map(|packet| packet.len() as u64).sum::<u64>();
-        let rate = speed.rate(schedule.paced, number).map(|rate| rate * clock.hz);
+        let mean = speed.mean().map(|rate| rate * clock.hz);
+        let paced = speed.paced().filter(|_| schedule.paced).map(|rate| rate * clock.hz);
         let behind = if schedule.paced && packets < schedule.count {
             schedule.span.end.min(now).saturating_sub(schedule.due.tick())
         } else {
             0
         };
-        Sent { packets, bytes, rate, behind: clock.seconds(behind), lateness }
+        Sent { packets, bytes, mean, paced, behind: clock.seconds(behind), lateness }
     }
 }
 

@@ -53,6 +53,12 @@ pub(super) struct Template {
     pub(super) interval: u128,
 }
 
+/// A frame in all its lengths, with check sequence, and its fields.
+pub(super) struct Templates {
+    pub(super) by_size: Vec<(u16, Template)>,
+    pub(super) fields: Vec<Field>,
+}
+
 /// Addresses of a frame for which the scenario has none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends {
@@ -74,13 +80,8 @@ pub(super) fn payload_check(payload: &[u8]) -> u16 {
 }
 
 impl Frame {
-    /// The frame in all its lengths, and its fields.
-    pub(super) fn templates(
-        &self,
-        ends: Ends,
-        signed: bool,
-        checksums: Checksums,
-    ) -> Result<(Vec<(u16, Template)>, Vec<Field>)> {
+    /// All that can be made beforehand.
+    pub(super) fn templates(&self, ends: Ends, signed: bool, checksums: Checksums) -> Result<Templates> {
         if let Some(bytes) = &self.bytes {
             if signed {
                 bail!("bytes: a frame given as bytes carries no signature; say `signature = false`");
@@ -88,7 +89,7 @@ impl Frame {
             let frame = padded(bytes.0.clone())?;
             let size = u16::try_from(frame.len() + FCS).context("bytes: a frame that no wire carries")?;
             let fields = self.random_fields(&frame, None)?;
-            return Ok((vec![(size, Template::new(frame))], fields));
+            return Ok(Templates { by_size: vec![(size, Template::new(frame))], fields });
         }
         let mut sizes = self.size.order.clone();
         sizes.sort_unstable();
@@ -100,9 +101,8 @@ impl Frame {
             Ok((size, template))
         };
         // Bits at an offset that a short frame does not have are an error there; all others have the same fields.
-        let mut templates = sizes.into_iter().map(make).collect::<Result<Vec<_>>>()?;
-        templates.sort_by_key(|(size, _)| *size);
-        Ok((templates, fields))
+        let by_size = sizes.into_iter().map(make).collect::<Result<Vec<_>>>()?;
+        Ok(Templates { by_size, fields })
     }
 
     fn template(

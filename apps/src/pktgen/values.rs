@@ -215,7 +215,8 @@ impl FromStr for Sizes {
         };
         if !text.contains([':', ',']) {
             let range: Range<u16> = text.parse()?;
-            (checked(range.min)?, checked(range.max)?);
+            checked(range.min)?;
+            checked(range.max)?;
             let step = usize::try_from(range.step).unwrap_or(usize::MAX);
             return Ok(Sizes {
                 order: (range.min..=range.max).step_by(step).collect(),
