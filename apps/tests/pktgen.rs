@@ -38,7 +38,8 @@ fn count(value: &Value, path: &str) -> u64 {
 
 #[test]
 fn without_ports_it_sends_from_one_modelled_card_to_another_and_all_of_it_arrives() {
-    let report = last(&words("--duration 1 --rate 5kpps --warm-up 0.2 --size imix --payload random"), 0);
+    let report =
+        last(&words("--count 5000 --duration 60 --rate 5kpps --warm-up 0.2 --size imix --payload random"), 0);
     assert_eq!((count(&report, "/version"), &report["final"]), (1, &Value::Bool(true)));
     let stream = &report["streams"][0];
     let missed = count(&report, "/ports/1/drops/rx_missed");
@@ -78,7 +79,7 @@ fn several_streams_on_several_cores_are_told_apart() {
         src-ip = 'random 10.0.0.0-10.0.255.255'
         [[stream.frame]]
         protocol = 'tcp'
-        size = '72-1518/7'";
+        size = '76-1518/7'";
     std::fs::write(&file, text).expect("a scenario");
     let started = Instant::now();
     let ports = words("--port ring:a --port ring:a --scenario");

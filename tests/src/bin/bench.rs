@@ -217,7 +217,9 @@ fn generators(pagewire: &Path, rounds: usize, seconds: u64) -> Result<()> {
         let mut figures = [Vec::new(), Vec::new()];
         for _ in 0..rounds {
             for ((command, rates), figures) in
-                [(&ours, pktgen_rates as fn(&str) -> Vec<f64>), (&dpdk, testpmd_rates)].into_iter().zip(&mut figures)
+                [(&ours, pktgen_rates as fn(&str) -> Vec<f64>), (&dpdk, testpmd_rates)]
+                    .into_iter()
+                    .zip(&mut figures)
             {
                 let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output()?;
                 let text = String::from_utf8_lossy(&output.stdout);
