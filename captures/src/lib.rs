@@ -157,7 +157,7 @@ impl Player {
     pub fn rewind(&mut self) {
         self.next = 0;
         self.left = self.repeat.checked_sub(1).unwrap_or(u64::MAX);
-        self.report.exhausted.store(self.frames.len() == 0, Relaxed);
+        self.report.exhausted.store(self.frames.is_empty(), Relaxed);
     }
 
     /// Whether all there is has been taken.
