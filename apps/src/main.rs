@@ -10,11 +10,14 @@ macro_rules! note {
 mod capture;
 mod cores;
 mod dev;
+mod embedded;
 mod hugepages;
+mod idle;
 mod l2fwd;
 mod memory;
 mod model;
 mod notes;
+mod pktgen;
 mod ports;
 mod run;
 mod screen;
@@ -37,6 +40,8 @@ struct Cli {
 enum Command {
     /// Forward frames between ports at layer 2
     L2fwd(Box<l2fwd::Args>),
+    /// Generate packets, and measure what becomes of them
+    Pktgen(Box<pktgen::Args>),
     /// Write packets to a pcap file: a port's, or those of a process that hands them over
     Capture(Box<capture::Args>),
     /// Serve modelled cards on sockets, for l2fwd and for guests
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::L2fwd(args) => l2fwd::run(*args),
+        Command::Pktgen(args) => pktgen::run(*args),
         Command::Capture(args) => capture::run(*args),
         Command::Model(args) => model::run(*args),
         Command::Stats(args) => stats::run(args),
@@ -66,7 +72,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             note!("pagewire: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<pktgen::Unmet>() { ExitCode::from(pktgen::UNMET) } else { ExitCode::FAILURE }
         }
     }
 }

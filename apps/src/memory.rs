@@ -28,6 +28,9 @@ pub(crate) struct Needs<'a> {
     pub(crate) fragments: Option<u32>,
     /// Bytes before the data of a packet.
     pub(crate) headroom: u16,
+    /// Pools besides, each for a queue that only sends, and the bytes of their longest frame.
+    pub(crate) tx_pools: usize,
+    pub(crate) tx_longest: usize,
 }
 
 impl Needs<'_> {
@@ -52,6 +55,17 @@ impl Needs<'_> {
         queue: u16,
     ) -> Result<Pool, pagewire_pool::Error> {
         Pool::new(&self.pool_config(page_size, port, queue), space)
+    }
+
+    /// The pool of a port's queue that only sends.
+    pub(crate) fn make_tx_pool(
+        &self,
+        page_size: PageSize,
+        space: &AddressSpace,
+        port: usize,
+        queue: u16,
+    ) -> Result<Pool, pagewire_pool::Error> {
+        Pool::new(&self.tx_pool_config(page_size, port, queue), space)
     }
 
     /// Whether small pages will do where there are no huge ones: no port goes through an IOMMU, and nobody asked for a size.
@@ -79,7 +93,10 @@ impl Needs<'_> {
         let queues = self.ports.len() * usize::from(self.queues);
         let pages = |bytes: usize| bytes.div_ceil(page_size.bytes()) as u64;
         let rings = queues * self.descriptors as usize * DescriptorRing::<()>::DESCRIPTOR;
-        let needed = queues as u64 * pages(pool.fragments * pool.fragment_size) + pages(rings);
+        let tx_pool = self.tx_pool_config(page_size, 0, 0);
+        let needed = queues as u64 * pages(pool.fragments * pool.fragment_size)
+            + self.tx_pools as u64 * pages(tx_pool.fragments * tx_pool.fragment_size)
+            + pages(rings);
         let counts = match pagewire_hugepages::Sysfs::default().counts(page_size, None) {
             Ok(counts) => counts,
             Err(error) => return Some(error.to_string()),
@@ -106,6 +123,15 @@ impl Needs<'_> {
             backing: page_size,
             ..PoolConfig::default()
         }
+    }
+
+    fn tx_pool_config(&self, page_size: PageSize, port: usize, queue: u16) -> PoolConfig {
+        let config = self.pool_config(page_size, port, queue);
+        let (name, headroom) = (format!("{}tx", config.name), PoolConfig::HEADROOM);
+        // A frame is one fragment, which a page holds.
+        let fragment_size = (self.tx_longest + usize::from(headroom)).next_power_of_two().max(2048);
+        let page_size = fragment_size.max(config.page_size);
+        PoolConfig { name, headroom, fragment_size, page_size, ..config }
     }
 }
 

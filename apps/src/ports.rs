@@ -14,7 +14,7 @@ use pagewire_pci::vfio_user::transport::Broken;
 use pagewire_pci::vfio_user::{VfioUserCause, VfioUserError};
 use pagewire_pci::{Address, AddressSpace, AddressSpaceOptions, Backend, Function, enumerate};
 use pagewire_pool::PoolConfig;
-use pagewire_virtual::{Null, Ring};
+use pagewire_virtual::{Null, Pcap, PcapOptions, Ring};
 
 /// How ports get at devices and memory.
 #[derive(clap::Args, Clone, Debug)]
@@ -66,8 +66,7 @@ impl From<Vfio> for Backend {
 }
 
 /// What `--port` accepts, for help texts and errors.
-pub(crate) const FORMS: &str =
-    "a PCI address (0000:01:00.0 or 01:00.0), vfio-user:SOCKET, null:, null:SIZE or ring:NAME";
+pub(crate) const FORMS: &str = "a PCI address (0000:01:00.0 or 01:00.0), vfio-user:SOCKET, null:, null:SIZE, pcap:IN[,OUT][,repeat=N] or ring:NAME";
 
 /// A driver: the devices it knows, and how it takes one.
 struct Driver {
@@ -97,6 +96,8 @@ pub(crate) enum PortSpec {
     VfioUser(PathBuf),
     /// `null:` or `null:SIZE`, with the bytes of its packets.
     Null(u16),
+    /// `pcap:IN[,OUT][,repeat=N]`.
+    Pcap(PcapOptions),
     /// `ring:NAME`.
     Ring(String),
 }
@@ -120,6 +121,9 @@ impl std::str::FromStr for PortSpec {
             }
             Some(path) => return Ok(PortSpec::VfioUser(path.into())),
             None => {}
+        }
+        if let Some(files) = text.strip_prefix("pcap:") {
+            return files.parse().map(PortSpec::Pcap);
         }
         match text.strip_prefix("ring:") {
             Some("") => Err("ring: wants a name, such as ring:a; two ports of one name are joined".into()),
@@ -150,7 +154,7 @@ pub(crate) fn open(specs: &[PortSpec], space: &AddressSpace) -> Result<Vec<AnyPo
             bail!("ring:{name} is named {ends} times; a ring has two ends, name it twice");
         }
     }
-    let mut nulls = (0..=u8::MAX).cycle();
+    let (mut nulls, mut captures) = ((0..=u8::MAX).cycle(), (0..=u8::MAX).cycle());
     specs
         .iter()
         .map(|spec| match spec {
@@ -159,6 +163,7 @@ pub(crate) fn open(specs: &[PortSpec], space: &AddressSpace) -> Result<Vec<AnyPo
                 open_vfio_user(path, space).with_context(|| format!("port vfio-user:{}", path.display()))
             }
             PortSpec::Null(size) => Ok(Null::new(nulls.next().unwrap_or(0), *size).into_any()),
+            PortSpec::Pcap(options) => Ok(Pcap::new(captures.next().unwrap_or(0), options)?.into_any()),
             PortSpec::Ring(name) => Ok(Ring::new(name).into_any()),
         })
         .collect()
@@ -223,10 +228,24 @@ mod tests {
     fn specs_are_parsed_and_bad_ones_say_what_is_expected() {
         assert_eq!("null:".parse(), Ok(PortSpec::Null(64)));
         assert_eq!("null:1500".parse(), Ok(PortSpec::Null(1500)));
+        let options = PcapOptions { input: Some("a".into()), output: Some("b".into()), repeat: 0 };
+        assert_eq!("pcap:a,b,repeat=0".parse(), Ok(PortSpec::Pcap(options)));
         assert_eq!("ring:a".parse(), Ok(PortSpec::Ring("a".into())));
         assert_eq!("01:00.0".parse::<PortSpec>(), Ok(PortSpec::Pci("0000:01:00.0".parse().unwrap())));
         assert_eq!("vfio-user:/a:b".parse(), Ok(PortSpec::VfioUser("/a:b".into())));
-        for bad in ["", "vfio-user:", "null", "null:13", "null:x", "ring:", "eth0", "01:00", "0000:01:00.8"] {
+        for bad in [
+            "",
+            "vfio-user:",
+            "null",
+            "null:13",
+            "null:x",
+            "ring:",
+            "pcap:",
+            "pcap:a,b,c",
+            "eth0",
+            "01:00",
+            "0000:01:00.8",
+        ] {
             assert!(bad.parse::<PortSpec>().is_err(), "{bad}");
         }
         assert!("eth0".parse::<PortSpec>().unwrap_err().contains("PCI address"));

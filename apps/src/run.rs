@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use pagewire_ethdev::AnyPort;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -54,6 +55,27 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
         Ok(seconds) if (0.0..=1e9).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("expected a number of seconds, such as 10 or 0.5".into()),
     }
+}
+
+/// Sets a flag when it is dropped: a thread that ends early, by a bug, ends the others too.
+pub(crate) struct EndOnExit(pub(crate) Arc<AtomicBool>);
+
+impl Drop for EndOnExit {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Wait for a port's interrupt, and not long: links without one are polled, and signals come at any time.
+pub(crate) fn wait_for_event(ports: &[AnyPort]) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut interrupts: Vec<_> = ports
+        .iter()
+        .filter_map(|port| port.event_interrupt())
+        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+        .collect();
+    // An error is a signal's: the caller looks for it.
+    let _ = poll(&mut interrupts, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
 }
 
 /// Print on standard output. A reader that left, such as `head`, is no reason to stop.

@@ -109,6 +109,39 @@ fn a_packet_costs_the_same_beside_another_queue() -> Result<()> {
     Ok(())
 }
 
+/// What is generated.
+struct Generated(&'static str, &'static str);
+
+impl Display for Generated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a generated packet, {}", self.0)
+    }
+}
+
+/// With sequence number, time and checksums, from the pool to a null device and back.
+#[test]
+fn a_generated_packet_costs_what_the_documentation_says() -> Result<()> {
+    const PACKETS: u32 = 1 << 20;
+    let figures = [
+        (Generated("one flow, burst 32", "--burst 32"), 51.5),
+        (Generated("one flow, burst 8", "--burst 8"), 84.5),
+        (Generated("one flow, burst 1", "--burst 1"), 359.9),
+        (Generated("ranges of addresses and ports", "--src-ip 10.0.0.1-10.0.0.254 --dst-port 1-9999"), 406.5),
+        (Generated("imix", "--size imix"), 262.6),
+    ];
+    let program = optimised("pagewire")?;
+    compare(&figures, |Generated(name, options)| {
+        let args = format!("pktgen --port null: --pages 4K --count {PACKETS} -T 0 {options}");
+        let counted = callgrind::count(&["send_burst*"], &program, args.split_whitespace())?;
+        let instructions = counted as f64 / f64::from(PACKETS);
+        ensure!(
+            *name != "one flow, burst 32" || instructions <= 60.0,
+            "{name}: {instructions:.1} instructions instead of at most 60"
+        );
+        Ok(instructions)
+    })
+}
+
 #[test]
 fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
     // Allocated and dropped, by the size of the bulk.

@@ -72,6 +72,8 @@ pub(super) fn capture(args: &Args, spec: &PortSpec, stop: &AtomicBool) -> Result
         elsewhere: args.queue as usize + 2 * BURST,
         fragments: None,
         headroom: if args.mtu > 1500 { 0 } else { PoolConfig::HEADROOM },
+        tx_pools: 0,
+        tx_longest: 0,
     };
     let (mut port, pool, _space) = needs.with_pages(|page_size| open(args, &needs, page_size))?;
     let monitor = pool.monitor();

@@ -26,7 +26,7 @@ Examples:
 #[command(after_help = EXAMPLES, verbatim_doc_comment)]
 pub(crate) struct Args {
     /// A port, once for each: a PCI address bound to vfio-pci (see `pagewire dev bind`), vfio-user:SOCKET (see `pagewire model`),
-    /// null:, null:SIZE or ring:NAME. None at all: two models of the 82599 in this process, with a traffic generator at each
+    /// null:, null:SIZE, pcap:IN[,OUT][,repeat=N] or ring:NAME. None at all: two models of the 82599 in this process, with a traffic generator at each
     #[arg(long = "port", value_name = "ADDR")]
     pub(crate) ports: Vec<PortSpec>,
 
@@ -131,6 +131,8 @@ impl Args {
             elsewhere: 2 * usize::from(self.burst),
             fragments: self.fragments,
             headroom: if self.is_jumbo() { 0 } else { PoolConfig::HEADROOM },
+            tx_pools: 0,
+            tx_longest: 0,
         }
     }
 

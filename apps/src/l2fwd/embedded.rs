@@ -1,19 +1,14 @@
-//! Two cards to forward between where there are none: models of the 82599 in threads of this process, driven through their
-//! sockets as any other function, with a generator of traffic at the port of each.
+//! Two cards to forward between where there are none, with a generator of traffic at the port of each.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use pagewire_models::Function;
-use pagewire_models::ixgbe::{self, Ixgbe};
-use pagewire_models::server::{Server, ServerError, ServerOptions, Stopper, run_together};
-use pagewire_models::wire::{Generator, Report, Traffic};
+use anyhow::Result;
+use pagewire_models::wire::{Generator, Report, Traffic, Wire};
 
 use super::Args;
-use crate::cores;
-use crate::ports::PortSpec;
+use crate::embedded::Embedded;
 
 /// How many there are.
 pub(super) const CARDS: usize = 2;
@@ -25,27 +20,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// After this long without one, some may have been dropped.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The cards, served until it is dropped.
-pub(super) struct Embedded {
-    threads: Vec<(Stopper, JoinHandle<Result<(), ServerError>>)>,
+/// The cards, and what their generators count.
+pub(super) struct Generators {
+    pub(super) cards: Embedded,
     report: Arc<Report>,
-    cpus: Vec<usize>,
-    /// Where their sockets are, until they have been connected to.
-    folder: Option<tempfile::TempDir>,
 }
 
-impl Embedded {
-    /// Serve them, in a thread for each of `cpus` or one for all. The generators are quiet at first.
-    pub(super) fn start(args: &Args, mut cpus: Vec<usize>) -> Result<Embedded> {
-        cpus.truncate(CARDS);
-        let folder =
-            tempfile::Builder::new().prefix("pagewire-").tempdir().context("a folder for sockets")?;
+impl Generators {
+    /// Start the cards, in a thread for each of `cpus` or one for all. The generators are quiet at first.
+    pub(super) fn start(args: &Args, cpus: Vec<usize>) -> Result<Generators> {
         let report = Arc::new(Report::default());
         report.run(false);
-        let mut embedded = Embedded { threads: Vec::new(), report, cpus, folder: Some(folder) };
-        let mut cards = Vec::new();
-        for (number, path) in embedded.sockets().into_iter().enumerate() {
-            let server = Server::bind(&path, ServerOptions::default())?;
+        let wire = |number| -> Box<dyn Wire> {
             let traffic = Traffic {
                 stream: number as u8,
                 length: args.tx_size.into(),
@@ -54,49 +40,10 @@ impl Embedded {
                 flows: if args.queues > 1 { FLOWS_PER_QUEUE * args.queues } else { 1 },
                 ..Traffic::default()
             };
-            let generator = Generator::new(traffic, embedded.report.clone());
-            let mut config = ixgbe::Config { mapped: true, ..ixgbe::Config::default() };
-            config.mac[5] = number as u8;
-            cards.push((server, Ixgbe::new(config, Box::new(generator))));
-        }
-        // Cards on one core share a thread: a thread each would spin while the other has work.
-        let share = CARDS.div_ceil(embedded.cpus.len().max(1));
-        for number in 0..CARDS / share {
-            let mut cards: Vec<_> = cards.drain(..share).collect();
-            let stopper = cards[0].0.stopper();
-            let cpu = embedded.cpus.get(number).copied();
-            if let Some(cpu) = cpu {
-                note!("core {cpu}: modelled card {}", names(number * share..(number + 1) * share));
-            }
-            let thread = thread::Builder::new().name(format!("82599-{number}")).spawn(move || {
-                cpu.inspect(|cpu| cores::pin(*cpu));
-                run_together(
-                    cards.iter_mut().map(|(server, card)| (&*server, card as &mut dyn Function)).collect(),
-                )
-            });
-            embedded.threads.push((stopper, thread.context("a thread for modelled cards")?));
-        }
-        Ok(embedded)
-    }
-
-    /// Whether they have no core but these.
-    pub(super) fn shares(&self, cpus: &[usize]) -> bool {
-        self.cpus.iter().all(|cpu| cpus.contains(cpu))
-    }
-
-    fn sockets(&self) -> Vec<std::path::PathBuf> {
-        let folder = self.folder.iter().map(tempfile::TempDir::path);
-        folder.flat_map(|folder| (0..CARDS).map(|number| folder.join(format!("82599-{number}")))).collect()
-    }
-
-    /// The ports that they are.
-    pub(super) fn ports(&self) -> Vec<PortSpec> {
-        self.sockets().into_iter().map(PortSpec::VfioUser).collect()
-    }
-
-    /// They have been connected to. Nobody else needs their sockets: a process that is killed leaves none behind.
-    pub(super) fn connected(&mut self) {
-        self.folder = None;
+            Box::new(Generator::new(traffic, report.clone()))
+        };
+        let cards = Embedded::start((0..CARDS).map(wire).collect(), cpus)?;
+        Ok(Generators { cards, report })
     }
 
     /// What the generators count.
@@ -156,26 +103,6 @@ impl Silence {
             (self.idle, self.turns) = (idle, self.turns + 1);
         }
         self.turns >= Self::TURNS
-    }
-}
-
-fn names(numbers: std::ops::Range<usize>) -> String {
-    numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(" and ")
-}
-
-impl Drop for Embedded {
-    fn drop(&mut self) {
-        for (stopper, _) in &self.threads {
-            stopper.stop();
-        }
-        for (_, thread) in self.threads.drain(..) {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => log::error!("a modelled card: {error}"),
-                // Its message has been printed.
-                Err(_) => log::error!("a modelled card ended by a bug of its model"),
-            }
-        }
     }
 }
 

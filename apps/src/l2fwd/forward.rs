@@ -10,11 +10,12 @@ use pagewire_ethdev::{AnyPort, Link, PortEvents, Waiter};
 
 use super::args::{Args, Mode};
 use super::cycles::CyclesPerPacket;
-use super::embedded::Embedded;
-use super::lane::{self, IDLE_ROUNDS, Idle, Lane, LaneCounters};
+use super::embedded::Generators;
+use super::lane::{self, Between, Lane, LaneCounters};
 use super::live::View;
 use super::published::Reports;
-use crate::cores;
+use crate::idle::{IDLE_ROUNDS, Idle};
+use crate::{cores, run};
 
 /// What comes back of it.
 pub(super) struct Forwarded {
@@ -32,7 +33,7 @@ pub(super) fn forward(
     cpus: Vec<usize>,
     ports: &mut [AnyPort],
     reports: &mut Reports,
-    cards: Option<&Embedded>,
+    cards: Option<&Generators>,
     stop: &AtomicBool,
 ) -> Forwarded {
     // Not the flag that signals set: what is on its way then is forwarded still.
@@ -54,28 +55,27 @@ pub(super) fn forward(
         shares[number % cores].push(lane);
     }
     let (record, first) = (args.record_core_cycles, args.tx_first);
-    let shared = cards.is_some_and(|cards| cards.shares(&cpus));
+    let idle = if cards.is_some_and(|cards| cards.cards.shares(&cpus)) { Idle::Nap } else { Idle::Spin };
     let (mut workers, mut failed) = (Vec::new(), None);
     for (cpu, mut share) in cpus.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
         let end = end.clone();
-        let idle = match args.interrupts {
+        let between = match args.interrupts {
             true => {
                 let waiter = Waiter::new(IDLE_ROUNDS, Duration::from_micros(args.max_wait.into()));
                 reports.sleeps(cpu, waiter.counters());
-                Idle::Sleep(waiter)
+                Between::Sleep(waiter)
             }
-            false if shared => Idle::Nap,
-            false => Idle::Spin,
+            false => Between::Rest(idle),
         };
         let worker = thread::Builder::new().name(format!("lcore-{cpu}")).spawn(move || {
             // A loop that ends early, by a bug, ends the others too.
-            let _end = EndOnExit(end.clone());
+            let _end = run::EndOnExit(end.clone());
             cores::pin(cpu);
             share.iter_mut().for_each(|lane| lane.send_first(first));
             match record {
-                false => (lane::run(share, &end, idle), None),
+                false => (lane::run(share, &end, between), None),
                 true => {
-                    let (lanes, cycles) = lane::run_recording(share, &end, idle);
+                    let (lanes, cycles) = lane::run_recording(share, &end, between);
                     (lanes, cycles.summary())
                 }
             }
@@ -125,14 +125,6 @@ pub(super) fn forward(
     Forwarded { lanes, cycles, elapsed: start.elapsed(), outcome: watched }
 }
 
-struct EndOnExit(Arc<AtomicBool>);
-
-impl Drop for EndOnExit {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Report every period and at every change of a link, until it is time to stop or a device is gone.
 fn watch(
     args: &Args,
@@ -150,7 +142,7 @@ fn watch(
     let mut next = period;
     view.begin(|| reports.own.report(ports, start.elapsed(), false))?;
     while !ended() && args.reporting.duration.is_none_or(|duration| start.elapsed() < duration) {
-        wait_for_event(ports);
+        run::wait_for_event(ports);
         for (number, (port, before)) in ports.iter_mut().zip(&mut links).enumerate() {
             let link = port.link();
             if link != *before {
@@ -177,16 +169,4 @@ fn watch(
         }
     }
     Ok(())
-}
-
-/// Wait for a port's interrupt, and not long: links without one are polled, and signals come at any time.
-fn wait_for_event(ports: &[AnyPort]) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut interrupts: Vec<_> = ports
-        .iter()
-        .filter_map(|port| port.event_interrupt())
-        .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-        .collect();
-    // An error is a signal's: the caller looks for it.
-    let _ = poll(&mut interrupts, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
 }

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, MacAddr, Packet, Waiter};
 
 use super::args::Mode;
 use super::cycles::{Cycles, Group};
 use super::tap::Tap;
+use crate::idle::{Idle, NAP, Rounds};
 use crate::tsc;
-
-/// Rounds without a packet after which a loop counts as idle and gives back what it hoards; a power of two.
-pub(super) const IDLE_ROUNDS: u32 = 1024;
 
 /// From one port's receive queue to its peer's transmit queue of that number.
 pub(crate) struct Lane {
@@ -132,30 +129,28 @@ fn swap(packet: &mut Packet) {
 }
 
 /// What a loop does that finds nothing.
-pub(crate) enum Idle {
-    /// Looks again.
-    Spin,
-    /// Leaves the core for a moment to those who make the frames, which have no other. Not by yielding: who yields to somebody
-    /// busy often enough has yielded for seconds.
-    Nap,
+pub(crate) enum Between {
+    /// Rests, and looks again.
+    Rest(Idle),
     /// Sleeps until a card interrupts.
     Sleep(Waiter),
 }
 
-/// How long that is, besides the kernel's own 50 µs of slack.
-const NAP: Duration = Duration::from_micros(1);
-
 /// Forward until told to stop. Gives the lanes back.
-pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: Idle) -> Vec<Lane> {
-    forward(&mut lanes, stop, idle_for, |_, lane| lane.poll());
+pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool, between: Between) -> Vec<Lane> {
+    forward(&mut lanes, stop, between, |_, lane| lane.poll());
     lanes
 }
 
 /// [`run`], counting the cycles of each lane's rounds that moved packets.
-pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: Idle) -> (Vec<Lane>, Cycles) {
+pub(crate) fn run_recording(
+    mut lanes: Vec<Lane>,
+    stop: &AtomicBool,
+    between: Between,
+) -> (Vec<Lane>, Cycles) {
     let mut cycles = Cycles::default();
     let mut groups = vec![Group::default(); lanes.len()];
-    forward(&mut lanes, stop, idle_for, |number, lane| {
+    forward(&mut lanes, stop, between, |number, lane| {
         let start = tsc::read();
         let moved = lane.poll();
         let took = tsc::read().wrapping_sub(start);
@@ -174,23 +169,17 @@ pub(crate) fn run_recording(mut lanes: Vec<Lane>, stop: &AtomicBool, idle_for: I
 fn forward(
     lanes: &mut [Lane],
     stop: &AtomicBool,
-    idle_for: Idle,
+    between: Between,
     poll: impl FnMut(usize, &mut Lane) -> usize,
 ) {
-    let nap = match idle_for {
-        Idle::Sleep(waiter) => return sleep_between(lanes, stop, waiter, poll),
-        Idle::Nap => Some(NAP),
-        Idle::Spin => None,
+    let idle_for = match between {
+        Between::Sleep(waiter) => return sleep_between(lanes, stop, waiter, poll),
+        Between::Rest(idle) => idle,
     };
-    let mut idle = 0u32;
+    let mut empty = Rounds::default();
     rounds(lanes, stop, poll, |lanes, moved| {
-        if moved > 0 {
-            idle = 0;
-        } else {
-            idle = idle.wrapping_add(1);
-            if idle & (IDLE_ROUNDS - 1) == 0 {
-                rest(lanes, nap);
-            }
+        if empty.are_idle(moved) {
+            rest(lanes, idle_for);
         }
     });
 }
@@ -206,7 +195,7 @@ fn sleep_between(
     let mut said = false;
     rounds(lanes, stop, poll, |lanes, moved| {
         if moved == 0 && waiter.is_armed() {
-            rest(lanes, None);
+            rest(lanes, Idle::Spin);
         }
         let interrupts = lanes.iter().filter_map(|lane| lane.rx.interrupt());
         if let Err(error) = waiter.polled(moved, interrupts) {
@@ -233,21 +222,18 @@ fn rounds(
         }
         after(lanes, moved);
     }
-    rest(lanes, None);
+    rest(lanes, Idle::Spin);
 }
 
 /// Nothing to do: let no ring and no magazine keep what others could use.
 #[cold]
 #[inline(never)]
-fn rest(lanes: &mut [Lane], nap: Option<Duration>) {
+fn rest(lanes: &mut [Lane], idle_for: Idle) {
     for lane in lanes {
         lane.tx.reclaim();
         lane.counters.rests.fetch_add(1, Ordering::Relaxed);
     }
-    pagewire_pool::flush_thread();
-    if let Some(nap) = nap {
-        std::thread::sleep(nap);
-    }
+    idle_for.rest();
 }
 
 /// What mode `txonly` sends: a UDP packet without payload worth mentioning, to the peer's number.

@@ -1,6 +1,6 @@
 //! `pagewire l2fwd`: forward frames between ports at layer 2.
 
-mod args;
+pub(crate) mod args;
 mod cycles;
 pub(crate) mod draw;
 mod embedded;
@@ -25,12 +25,12 @@ use pagewire_pool::handover::Server;
 
 pub(crate) use args::Args;
 use args::{Mode, PortMap};
-use embedded::Embedded;
+use embedded::Generators;
 use forward::{Forwarded, forward};
 use lane::{Lane, LaneCounters};
 use published::{Published, Reports};
 use report::Fragments;
-pub(crate) use report::{PoolReport, Report};
+pub(crate) use report::{PoolReport, PortReport, Report};
 pub(crate) use reporter::Reporter;
 use tap::Tap;
 
@@ -69,8 +69,8 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
              generator at each",
             duration.as_secs_f64()
         );
-        let started = Embedded::start(&args, for_cards)?;
-        args.ports = started.ports();
+        let started = Generators::start(&args, for_cards)?;
+        args.ports = started.cards.ports();
         cards = Some(started);
     }
 
@@ -79,7 +79,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         args.needs().with_pages(|page_size| Started::new(&args, page_size, &peers, server.as_ref()))?;
     let Started { mut ports, lanes, monitors, space: _space } = started;
     if let Some(cards) = &mut cards {
-        cards.connected();
+        cards.cards.connected();
     }
     let by_port = lanes.chunk_by(|a, b| a.rx_port == b.rx_port);
     let counters = by_port.map(|lanes| lanes.iter().map(|lane| lane.counters.clone()).collect()).collect();

@@ -104,12 +104,7 @@ impl fmt::Display for WireSpec {
             WireSpec::Stream { path, listen } => {
                 write!(f, "stream:{}{}", path.display(), if *listen { ",listen" } else { "" })
             }
-            WireSpec::Pcap(PcapOptions { input, output, repeat }) => {
-                let name = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-                write!(f, "pcap:{}", name(input).unwrap_or_default())?;
-                name(output).map_or(Ok(()), |output| write!(f, ",{output}"))?;
-                if *repeat == 1 { Ok(()) } else { write!(f, ",repeat={repeat}") }
-            }
+            WireSpec::Pcap(options) => write!(f, "pcap:{options}"),
             WireSpec::Tap(name) => write!(f, "tap:{name}"),
             WireSpec::Generate(Traffic { length, window, flows, .. }) => {
                 write!(f, "generate:{length},{window},{flows}")
@@ -130,36 +125,13 @@ impl FromStr for WireSpec {
                 let waiting = rest.strip_suffix(",listen");
                 Ok(WireSpec::Stream { path: waiting.unwrap_or(rest).into(), listen: waiting.is_some() })
             }
-            ("pcap", Some(rest)) => pcap(rest),
+            ("pcap", Some(rest)) => rest.parse().map(WireSpec::Pcap),
             ("tap", Some(name)) if !name.is_empty() => Ok(WireSpec::Tap(name.into())),
             ("generate", rest) => generate(rest.unwrap_or("")),
             _ => Err("expected open, pair, stream:PATH[,listen], pcap:IN[,OUT][,repeat=N], tap:NAME or \
                       generate[:LENGTH[,WINDOW[,FLOWS]]]"
                 .into()),
         }
-    }
-}
-
-fn pcap(text: &str) -> Result<WireSpec, String> {
-    let mut options = PcapOptions::default();
-    let mut files = Vec::new();
-    for part in text.split(',') {
-        match part.strip_prefix("repeat=") {
-            Some(times) => {
-                options.repeat =
-                    times.parse().map_err(|_| format!("repeat={times}: expected a number, 0 for ever"))?;
-            }
-            None => files.push((!part.is_empty()).then(|| PathBuf::from(part))),
-        }
-    }
-    match &files[..] {
-        [input] => options.input = input.clone(),
-        [input, output] => (options.input, options.output) = (input.clone(), output.clone()),
-        _ => return Err(format!("pcap: has a file to receive and one to write, not {}", files.len())),
-    }
-    match (&options.input, &options.output) {
-        (None, None) => Err("pcap: wants a file, such as pcap:in.pcap or pcap:,out.pcap".into()),
-        _ => Ok(WireSpec::Pcap(options)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Devices without hardware, each one small file on the public driver interface.
 //!
 //! * [`Null`] (`null:`): receives without end, discards what is sent. Measures the framework itself.
+//! * [`Pcap`] (`pcap:IN[,OUT][,repeat=N]`): receives a capture's frames, writes what is sent to another.
 //! * [`Ring`] (`ring:NAME`): two ports of the same name, joined in memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +12,12 @@ use pagewire_ethdev::{
 };
 
 mod null;
+mod pcap;
 mod ring;
 
 pub use null::{Null, NullRx, NullTx};
+pub use pagewire_captures::{PcapError, PcapOptions, PcapReport};
+pub use pcap::{Pcap, PcapRx, PcapTx};
 pub use ring::{Ring, RingRx, RingTx};
 
 /// What packets may ask for.

@@ -13,15 +13,14 @@ mod tap;
 pub use frames::Frames;
 pub use generator::{Generator, Report, STREAMS, StreamReport, Traffic};
 pub use meter::{Counts, Meter};
+pub use pagewire_captures::{CaptureFile, MAX_FRAME, PcapError, PcapOptions, PcapReport};
 pub use pair::{Pair, pair};
-pub use pcap::{CaptureFile, Pcap, PcapError, PcapOptions, PcapReport};
+pub use pcap::Pcap;
 pub use stream::Stream;
 pub use tap::{Tap, TapError};
 
-/// The longest frame that a wire carries, without FCS.
-pub const MAX_FRAME: usize = 16 << 10;
 /// The shortest frame on Ethernet, without FCS: what software hands over shorter is padded.
-const MIN_FRAME: usize = 60;
+const MIN_FRAME: usize = pagewire_captures::MIN_FRAME;
 
 /// Adds to a counter that nobody else adds to.
 fn single_writer_add(counter: &AtomicU64, n: u64) {

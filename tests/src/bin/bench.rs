@@ -34,7 +34,7 @@ enum What {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
-    /// Two null devices on this machine: cycles a packet
+    /// Null devices on this machine: cycles a forwarded packet, and packets generated a second
     Null {
         /// Measurements of each, of which the best counts: the others had company
         #[arg(long, default_value_t = 5)]
@@ -192,7 +192,58 @@ fn null(rounds: usize, seconds: u64) -> Result<()> {
             row(mode, burst, figures.map(ascending), 1);
         }
     }
+    generators(&pagewire, rounds, seconds)
+}
+
+/// Packets a second that are made and sent to a device that is not there. Each program tells it every second, of which the best
+/// counts.
+fn generators(pagewire: &Path, rounds: usize, seconds: u64) -> Result<()> {
+    println!("packets a second, generated and sent to a null device, best second of {rounds} runs (all)");
+    let testpmd = programs::testpmd(
+        &programs::fetch()?,
+        &["net_null", "bus_vdev"],
+        "--in-memory --no-pci -m 32 --vdev net_null0",
+    );
+    for burst in BURSTS {
+        let ours = format!(
+            "{} pktgen --port null: --burst {burst} --cores 1 --json -T 1 --duration {}",
+            pagewire.display(),
+            seconds as f64 + 0.5
+        );
+        let dpdk = format!(
+            "timeout --signal=INT {} {testpmd} --forward-mode=txonly --burst={burst} --nb-ports=1 --txd=512 --stats-period=1",
+            seconds as f64 + 1.5
+        );
+        let mut figures = [Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            for ((command, rates), figures) in
+                [(&ours, pktgen_rates as fn(&str) -> Vec<f64>), (&dpdk, testpmd_rates)]
+                    .into_iter()
+                    .zip(&mut figures)
+            {
+                let output = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output()?;
+                let text = String::from_utf8_lossy(&output.stdout);
+                let best = rates(&text).into_iter().max_by(f64::total_cmp);
+                figures.push(best.with_context(|| {
+                    format!("{command}\n{text}\n{}", String::from_utf8_lossy(&output.stderr))
+                })?);
+            }
+        }
+        row("txonly", burst, figures.map(descending), 0);
+    }
     Ok(())
+}
+
+/// What pktgen sent in each second.
+fn pktgen_rates(output: &str) -> Vec<f64> {
+    let reports = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    reports.filter_map(|report| report["streams"][0]["sent_pps"].as_f64()).collect()
+}
+
+/// What testpmd sent in each second.
+fn testpmd_rates(output: &str) -> Vec<f64> {
+    let rates = output.split("Tx-pps:").skip(1);
+    rates.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
 }
 
 /// A program to measure.

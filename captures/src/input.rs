@@ -13,14 +13,18 @@ const HEADER: usize = 14;
 
 /// Frames one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub struct Frames {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Frames {
     /// All frames of a file.
-    pub(super) fn read(path: &Path) -> Result<Self, PcapError> {
+    ///
+    /// # Errors
+    ///
+    /// [`PcapError`], which says where in the file something is wrong.
+    pub fn read(path: &Path) -> Result<Self, PcapError> {
         let bytes = std::fs::read(path).map_err(|cause| PcapError::Io { path: path.into(), cause })?;
         Self::parse(&bytes).map_err(|(frames, Wrong { left, found, expected })| PcapError::Content {
             path: path.into(),
@@ -32,7 +36,7 @@ impl Frames {
     }
 
     /// All frames, or how many there are before something that cannot be understood.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, (usize, Wrong)> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, (usize, Wrong)> {
         let mut frames = Self::default();
         let parsed = match bytes.first_chunk() {
             Some([0x0a, 0x0d, 0x0d, 0x0a]) => frames.parse_ng(bytes),
@@ -44,11 +48,18 @@ impl Frames {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    pub(super) fn get(&self, frame: usize) -> &[u8] {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// One of them, by its number.
+    pub fn get(&self, frame: usize) -> &[u8] {
         let start = frame.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..self.ends[frame]]
     }
@@ -122,7 +133,8 @@ impl Frames {
 }
 
 /// What cannot be understood, with so many bytes left.
-pub(super) struct Wrong {
+#[derive(Debug)]
+pub struct Wrong {
     left: usize,
     found: String,
     expected: &'static str,

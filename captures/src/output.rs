@@ -13,7 +13,7 @@ use super::{MAX_FRAME, PcapError, PcapReport, single_writer_add};
 
 /// Bytes that are written at once.
 const BATCH: usize = 256 << 10;
-/// What is not yet written waits no longer than this, while the card looks at its wire.
+/// What is not yet written waits no longer than this, while somebody looks after it.
 const SOON: Duration = Duration::from_millis(200);
 
 /// A pcap file with nanoseconds that frames are written to, in large pieces and always whole. Dropped, it has everything.
@@ -65,7 +65,7 @@ impl CaptureFile {
     }
 
     /// Adds a frame that came now.
-    pub(super) fn write(&mut self, frame: &[u8]) {
+    pub fn write(&mut self, frame: &[u8]) {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.write_at(since, frame.len(), frame);
     }

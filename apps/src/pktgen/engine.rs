@@ -1,0 +1,164 @@
+//! The loops: what a core does with the transmit and receive queues it looks after.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use pagewire_ethdev::{AnyTxQueue, Burst, Pool, TxQueue};
+
+use super::measure::Receiver;
+use super::pace::Clock;
+use super::sender::{Sender, Sent};
+use crate::idle::{Idle, Rounds};
+use crate::tsc;
+
+/// A transmit queue, and the streams that it sends.
+pub(super) struct Transmitter {
+    tx: AnyTxQueue,
+    pool: Pool,
+    burst: Burst,
+    senders: Vec<Sender>,
+    /// The sender whose turn is next.
+    turn: usize,
+    /// The sender of what is in the burst.
+    owner: usize,
+    done: bool,
+}
+
+/// What the loops are told, and tell.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// Send nothing more.
+    pub(super) halt: AtomicBool,
+    /// End.
+    pub(super) end: Arc<AtomicBool>,
+    /// Transmitters that have more to send.
+    pub(super) sending: AtomicUsize,
+}
+
+impl Transmitter {
+    pub(super) fn new(tx: AnyTxQueue, pool: Pool, burst: usize, senders: Vec<Sender>) -> Transmitter {
+        let (mut pool, mut senders, burst) = (pool, senders, Burst::new(burst));
+        if let [sender] = &mut senders[..] {
+            sender.prepare(&mut pool);
+        }
+        Transmitter { tx, pool, burst, senders, turn: 0, owner: 0, done: false }
+    }
+
+    pub(super) fn senders_mut(&mut self) -> &mut [Sender] {
+        &mut self.senders
+    }
+
+    /// One round: a burst of each stream that has something to send. Returns the number of packets sent.
+    #[inline(always)]
+    fn poll(&mut self, signals: &Signals) -> usize {
+        if self.done {
+            return 0;
+        }
+        let now = tsc::read();
+        let mut moved = 0;
+        if !self.burst.is_empty() {
+            // What there was no room for goes first: no stream's packets overtake each other.
+            moved += self.tx.tx_burst(&mut self.burst);
+            if !self.burst.is_empty() {
+                if signals.halt.load(Ordering::Relaxed) {
+                    self.finish(signals);
+                }
+                return moved;
+            }
+        }
+        for _ in 0..self.senders.len() {
+            let turn = self.turn;
+            self.turn = if turn + 1 == self.senders.len() { 0 } else { turn + 1 };
+            let sender = &mut self.senders[turn];
+            if sender.is_due(now) {
+                moved += send_burst(sender, &mut self.tx, &mut self.pool, &mut self.burst, now);
+                if !self.burst.is_empty() {
+                    self.owner = turn;
+                    return moved;
+                }
+            }
+        }
+        if moved == 0
+            && (signals.halt.load(Ordering::Relaxed) || self.senders.iter().all(|sender| sender.is_done(now)))
+        {
+            self.finish(signals);
+        }
+        moved
+    }
+
+    #[cold]
+    fn finish(&mut self, signals: &Signals) {
+        self.done = true;
+        signals.sending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Let the ring keep nothing that others could use.
+    fn rest(&mut self) {
+        self.tx.reclaim();
+    }
+
+    /// What was sent, by sender and stream.
+    pub(super) fn totals(self, clock: &Clock) -> Vec<(u8, usize, Sent)> {
+        let Transmitter { senders, burst, owner, .. } = self;
+        let (now, nothing) = (tsc::read(), Burst::new(1));
+        let total = |(number, sender): (usize, Sender)| {
+            let (id, stream) = (sender.id, sender.stream);
+            let unsent = if number == owner { &burst } else { &nothing };
+            (id, stream, sender.finish(unsent, clock, now))
+        };
+        senders.into_iter().enumerate().map(total).collect()
+    }
+}
+
+/// A burst of a stream: what is counted when the cost of a generated packet is.
+#[inline(never)]
+fn send_burst(
+    sender: &mut Sender,
+    tx: &mut AnyTxQueue,
+    pool: &mut Pool,
+    burst: &mut Burst,
+    now: u64,
+) -> usize {
+    if sender.fill(pool, burst, now) == 0 {
+        return 0;
+    }
+    tx.tx_burst(burst)
+}
+
+/// The queues of one core.
+#[derive(Default)]
+pub(super) struct Share {
+    pub(super) transmitters: Vec<Transmitter>,
+    pub(super) receivers: Vec<Receiver>,
+}
+
+impl Share {
+    pub(super) fn is_empty(&self) -> bool {
+        self.transmitters.is_empty() && self.receivers.is_empty()
+    }
+
+    /// Send and receive until told to end.
+    pub(super) fn run(&mut self, signals: &Signals, idle: Idle) {
+        let mut rounds = Rounds::default();
+        while !signals.end.load(Ordering::Relaxed) {
+            let mut moved = 0;
+            for transmitter in &mut self.transmitters {
+                moved += transmitter.poll(signals);
+            }
+            for receiver in &mut self.receivers {
+                moved += receiver.poll();
+            }
+            if rounds.are_idle(moved) {
+                self.rest(idle);
+            }
+        }
+        self.rest(Idle::Spin);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rest(&mut self, idle: Idle) {
+        self.transmitters.iter_mut().for_each(Transmitter::rest);
+        idle.rest();
+    }
+}
