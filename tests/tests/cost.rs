@@ -48,6 +48,15 @@ impl Display for Forwarding {
     }
 }
 
+/// On one of a driver's paths.
+struct OnPath(&'static str, Forwarding);
+
+impl Display for OnPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on the {} path", self.1, self.0)
+    }
+}
+
 /// A program built as the guest's are: with all optimisations.
 fn optimised(name: &str) -> Result<PathBuf> {
     script("static", &[name])?.pop().context("tests/lab/static printed nothing")
@@ -79,21 +88,41 @@ fn a_packet_forwarded_on_the_82574_costs_what_the_documentation_says() -> Result
 
 #[test]
 fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result<()> {
+    // What is aimed at besides, in mode io, which has no tolerance.
+    const AIMS: [(&str, u32, f64); 4] =
+        [("vector", 32, 40.0), ("vector", 8, 60.0), ("vector", 1, 100.0), ("bulk", 32, 60.0)];
     let figures = [
-        (Forwarding("io", 32), 62.2),
-        (Forwarding("mac", 32), 77.5),
-        (Forwarding("io", 8), 84.7),
-        (Forwarding("mac", 8), 100.8),
-        (Forwarding("io", 1), 294.7),
-        (Forwarding("mac", 1), 318.7),
+        (OnPath("vector", Forwarding("io", 32)), 39.3),
+        (OnPath("vector", Forwarding("io", 8)), 59.1),
+        (OnPath("vector", Forwarding("io", 1)), 99.4),
+        (OnPath("vector", Forwarding("mac", 32)), 54.6),
+        (OnPath("vector", Forwarding("mac", 8)), 75.1),
+        (OnPath("vector", Forwarding("mac", 1)), 121.5),
+        (OnPath("bulk", Forwarding("io", 32)), 59.8),
+        (OnPath("bulk", Forwarding("io", 8)), 82.6),
+        (OnPath("bulk", Forwarding("mac", 32)), 75.1),
+        (OnPath("bulk", Forwarding("mac", 8)), 98.5),
+        (OnPath("vector", Forwarding("rx", 32)), 19.2),
+        (OnPath("vector", Forwarding("rx", 8)), 29.6),
+        (OnPath("vector", Forwarding("rx", 1)), 56.7),
+        (OnPath("vector", Forwarding("tx", 32)), 19.4),
+        (OnPath("vector", Forwarding("tx", 8)), 28.9),
+        (OnPath("vector", Forwarding("tx", 1)), 47.8),
+        (OnPath("bulk", Forwarding("rx", 32)), 29.4),
+        (OnPath("bulk", Forwarding("tx", 32)), 29.8),
     ];
     let counted = printed(&optimised("count")?, &["--json"])?;
-    compare(&figures, |&Forwarding(mode, burst)| {
-        let figure = counted.iter().find(|figure| figure["mode"] == mode && figure["burst"] == burst);
-        figure
-            .and_then(|figure| figure["instructions"].as_f64())
-            .with_context(|| format!("no figure for {mode}, {burst}"))
-    })
+    let instructions = |path: &str, mode: &str, burst: u32| {
+        let is_it =
+            |figure: &&Value| figure["path"] == path && figure["mode"] == mode && figure["burst"] == burst;
+        let figure = counted.iter().find(is_it).and_then(|figure| figure["instructions"].as_f64());
+        figure.with_context(|| format!("no figure for {path}, {mode}, {burst}"))
+    };
+    for (path, burst, aim) in AIMS {
+        let figure = instructions(path, "io", burst)?;
+        assert!(figure <= aim, "{path}, burst {burst}: {figure:.1} instructions instead of at most {aim}");
+    }
+    compare(&figures, |OnPath(path, Forwarding(mode, burst))| instructions(path, mode, *burst))
 }
 
 /// Two queues on two threads execute what one does: neither waits for the other, nor asks whether it has to.

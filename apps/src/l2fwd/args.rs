@@ -107,6 +107,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_tui: bool,
 
+    /// Do without vector instructions
+    #[arg(long)]
+    pub(crate) no_vector: bool,
+
     /// Count the cycles of each round that moved packets, and report their median and mean number per packet
     #[arg(long)]
     pub(crate) record_core_cycles: bool,

@@ -132,6 +132,7 @@ fn start(
             tx_offloads: args.tx_offloads(),
             promiscuous: !args.no_promiscuous,
             rx_interrupts: args.rx_interrupts(),
+            vector: !args.no_vector,
             ..PortConfig::default()
         };
         for queue in 0..args.queues {
@@ -141,6 +142,9 @@ fn start(
             config.tx.push(TxQueueConfig { descriptors: args.tx_ring });
         }
         let (rx, tx) = port.start(config)?;
+        if let (Some(rx), Some(tx)) = (rx.first(), tx.first()) {
+            note!("port {number}: receive path {}; send path {}", rx.path(), tx.path());
+        }
         rx_queues.push(rx);
         tx_queues.push(tx.into_iter().map(Some).collect::<Vec<_>>());
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pagewire_ethdev::{AnyPort, WaiterCounters};
+use pagewire_ethdev::{AnyPort, PathReport, WaiterCounters};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -38,10 +38,12 @@ pub(super) struct Published {
     cores: Vec<Core>,
 }
 
+/// Receiving port, queue and sending port of a lane; the paths it receives and sends on; its counters.
+type Routed = ([usize; 3], [PathReport; 2], Arc<LaneCounters>);
+
 struct Core {
     cpu: usize,
-    /// Receiving port, queue and sending port.
-    lanes: Vec<([usize; 3], Arc<LaneCounters>)>,
+    lanes: Vec<Routed>,
     /// With `--interrupts`.
     waiter: Option<Arc<WaiterCounters>>,
 }
@@ -74,6 +76,8 @@ struct LaneReport {
     queue: usize,
     to: usize,
     tx_full: u64,
+    rx_path: String,
+    tx_path: String,
 }
 
 impl Published {
@@ -102,7 +106,8 @@ impl Published {
             self.cores.push(Core { cpu, lanes: Vec::new(), waiter: None });
             self.cores.len() - 1
         });
-        let about = ([lane.rx_port, lane.queue, lane.tx_port], lane.counters.clone());
+        let paths = [lane.rx.path(), lane.tx.path()];
+        let about = ([lane.rx_port, lane.queue, lane.tx_port], paths, lane.counters.clone());
         self.cores[index].lanes.push(about);
     }
 
@@ -120,11 +125,12 @@ impl Published {
 impl Core {
     fn report(&self) -> CoreReport {
         let (mut cycles, mut packets) = (0, 0);
-        let lane = |([port, queue, to], counters): &([usize; 3], Arc<LaneCounters>)| {
+        let lane = |([port, queue, to], [rx, tx], counters): &Routed| {
             cycles += counters.cycles.load(Ordering::Relaxed);
             packets += counters.recorded.load(Ordering::Relaxed);
             let tx_full = counters.tx_full.load(Ordering::Relaxed);
-            LaneReport { port: *port, queue: *queue, to: *to, tx_full }
+            let (rx_path, tx_path) = (rx.to_string(), tx.to_string());
+            LaneReport { port: *port, queue: *queue, to: *to, tx_full, rx_path, tx_path }
         };
         let lanes = self.lanes.iter().map(lane).collect();
         let cycles_per_packet = (packets > 0).then(|| cycles as f64 / packets as f64);

@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release -p pagewire-tests --bin count`
 //!
-//! Counted is one function, called for one full burst at a time when the card has finished all that it was given before:
-//! `rx_burst`, in mode `mac` the rewriting of both addresses, `tx_burst`.
+//! Counted is one function, an application's loop over a round of packets, called when the card has finished all that it was given before:
+//! `rx_burst`, in mode `mac` the rewriting of both addresses, `tx_burst`; in modes `rx` and `tx` one of the two alone.
 
 use std::env::current_exe;
 use std::ffi::OsStr;
@@ -58,6 +58,10 @@ enum Part {
 enum Mode {
     Io,
     Mac,
+    /// As `Io`; counted is receiving alone.
+    Rx,
+    /// As `Io`; counted is sending alone.
+    Tx,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
@@ -82,7 +86,7 @@ fn main() -> Result<()> {
         Some(Part::Serve { socket }) => serve(&socket),
         None => {
             for path in [LoopPath::Vector, LoopPath::Bulk] {
-                for mode in [Mode::Io, Mode::Mac] {
+                for mode in Mode::value_variants().iter().copied() {
                     for burst in [32, 8, 1] {
                         let figure = Figure { path, mode, burst, instructions: count(path, mode, burst)? };
                         match cli.json {
@@ -122,12 +126,17 @@ fn count(path: LoopPath, mode: Mode, burst: usize) -> Result<f64> {
         "the card does not serve {}",
         socket.display()
     );
+    let counted = match mode {
+        Mode::Io | Mode::Mac => "forward_round*",
+        Mode::Rx => "receive_burst*",
+        Mode::Tx => "transmit_burst*",
+    };
     let mode = mode.to_possible_value().context("a mode without a name")?;
     let path = path.to_possible_value().context("a path without a name")?;
     let burst = burst.to_string();
     let [path, mode] = [path.get_name().as_ref(), mode.get_name().as_ref()];
     let args = ["drive".as_ref(), socket.as_os_str(), path, mode, OsStr::new(&burst)];
-    let collected = callgrind::count(&["forward_round*"], &this, args)?;
+    let collected = callgrind::count(&[counted], &this, args)?;
     Ok(collected as f64 / PACKETS as f64)
 }
 
@@ -166,6 +175,10 @@ fn drive(socket: &Path, path: LoopPath, mode: Mode, size: usize) -> Result<()> {
             _ if round < WARM_UP / ROUND => forward::<false>(rx, tx, &mut burst, bursts),
             Mode::Io => forward_round::<false>(rx, tx, &mut burst, bursts),
             Mode::Mac => forward_round::<true>(rx, tx, &mut burst, bursts),
+            Mode::Rx | Mode::Tx => (0..bursts).for_each(|_| {
+                receive_burst(rx, &mut burst);
+                transmit_burst(tx, &mut burst);
+            }),
         }
     }
     drop((rx, tx));
@@ -188,6 +201,18 @@ fn forward_round<const MAC: bool>(
     bursts: usize,
 ) {
     forward::<MAC>(rx, tx, burst, bursts);
+}
+
+/// Half of it, with the call.
+#[inline(never)]
+fn receive_burst(rx: &mut impl RxQueue, burst: &mut Burst) {
+    rx.rx_burst(burst);
+}
+
+/// The other half.
+#[inline(never)]
+fn transmit_burst(tx: &mut impl TxQueue, burst: &mut Burst) {
+    tx.tx_burst(burst);
 }
 
 /// The loop of an application: what there is no room for stays in the burst, and goes with the next.
