@@ -225,11 +225,17 @@ impl<F: RxFormat> RxRing<F> {
         }
     }
 
-    /// Tell the card of what has been posted since the last doorbell, if that is enough, and begin a run up to the next.
-    fn begin_run(&mut self) {
+    /// Tell the card of what has been posted since the last doorbell, if that is enough.
+    #[inline(always)]
+    fn see_to_doorbell(&mut self) {
         if self.descriptors.next().wrapping_sub(self.doorbell_at) as i32 >= 0 {
             self.ring_doorbell();
         }
+    }
+
+    /// Begin a run up to the next doorbell.
+    fn begin_run(&mut self) {
+        self.see_to_doorbell();
         self.descriptors.begin_run(self.doorbell_at.wrapping_sub(self.descriptors.next()));
     }
 
@@ -257,6 +263,7 @@ impl<F: RxFormat> RxRing<F> {
         }
         if self.descriptors.next() != next {
             self.counters.queue.count(out.len() - len, bytes);
+            self.see_to_doorbell();
         }
         out.len() - len
     }

@@ -301,6 +301,25 @@ fn the_tail_stays_one_behind() {
     }
 }
 
+/// The card gets descriptors back also within a frame that does not end.
+#[test]
+fn the_tail_moves_on_within_a_frame() {
+    for offloads in [RxOffloads::SCATTER, RxOffloads::SCATTER | RxOffloads::IP_CSUM] {
+        let mut bench = bench();
+        let mut port = bench.open().unwrap();
+        let (mut rx, _tx) = port.start(PortConfig { rx_offloads: offloads, ..bench.config(1024) }).unwrap();
+        let mut out = Burst::new(32);
+        let mut tail = bench.registers.get(RDT.offset as u64);
+        for round in 0..20 {
+            (0..16).for_each(|step| rx[0].ring().descriptors.write(step, [0, Rx::DONE | 60 << 32]));
+            while rx[0].rx_burst(&mut out) > 0 {}
+            let now = bench.registers.get(RDT.offset as u64);
+            assert_ne!(tail, now, "round {round}");
+            tail = now;
+        }
+    }
+}
+
 /// The card was told how many bytes it may write into each fragment. Whoever puts another pool in the place of the queue's gets no
 /// packets while its fragments are smaller, and the card none of them.
 #[test]
