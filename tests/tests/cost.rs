@@ -180,8 +180,8 @@ fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
         ("bulk of 8", 39.0),
         ("bulk of 32", 26.4),
         ("bulk of 64", 24.2),
-        ("bare bulk of 8", 17.2),
-        ("bare bulk of 32", 7.3),
+        ("bare bulk of 8", 16.2),
+        ("bare bulk of 32", 7.1),
         ("bare bulk of 64", 6.4),
         ("returned by another thread", 61.3),
     ];
