@@ -45,8 +45,8 @@ mod transmit_ring;
 mod wait;
 
 pub use config::{
-    Capabilities, DescriptorLimits, PortConfig, PortInfo, RssConfig, RssLimits, RxOffloads, RxQueueConfig,
-    TxOffloads, TxQueueConfig,
+    Capabilities, DescriptorLimits, FunctionConfig, PortConfig, PortInfo, RssConfig, RssLimits, RxOffloads,
+    RxQueueConfig, TxOffloads, TxQueueConfig,
 };
 pub use error::Error;
 pub use flow::{FlowAction, FlowLimits, FlowProtocol, FlowRule};

@@ -148,8 +148,18 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Gone`] if it is not.
+    /// [`Error::Gone`] if it is not; [`Error::WasReset`] if somebody else has reset it.
     fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Answer what the virtual functions of [`PortConfig::functions`] have asked since the last time, and see to those that were reset.
+    /// To be called every few milliseconds while there are any: their drivers wait a second for an answer, some longer. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if the device is not there.
+    fn serve_functions(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
@@ -309,6 +319,9 @@ where
     }
     fn check(&self) -> Result<(), Error> {
         self.0.check()
+    }
+    fn serve_functions(&mut self) -> Result<(), Error> {
+        self.0.serve_functions()
     }
     fn set_promiscuous(&mut self, on: bool) -> Result<(), Error> {
         self.0.set_promiscuous(on)

@@ -8,12 +8,13 @@ use pagewire_ethdev::{
 use crate::configure::{self, RSS_QUEUES};
 use crate::descriptor::{RxAdvanced, TxAdvanced};
 use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
+use crate::functions::{FUNCTIONS, Functions};
 use crate::link::{self, Cage};
-use crate::registers::{RDT, TDT};
+use crate::registers::TDT;
 use crate::{DEVICES, DRIVER, eeprom, flows, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
-const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
+pub(crate) const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
 /// Transmit queues without DCB and virtualisation (section 7.2.1.2.1).
 const TX_QUEUES: u16 = 64;
 
@@ -23,6 +24,8 @@ pub struct Card82599 {
     /// As configured by the last start.
     several_queues: bool,
     strip_vlan: bool,
+    rx_queues: usize,
+    functions: Functions,
 }
 
 impl Card for Card82599 {
@@ -50,6 +53,8 @@ impl Card for Card82599 {
         queue_stop: true,
         vlan_filter: true,
         flow: flows::FLOWS,
+        promiscuous: true,
+        functions: FUNCTIONS,
     };
     const COUNTERS: &'static [Counter] = statistics::COUNTERS;
     const RX_MISSED: &'static [&'static str] = statistics::RX_MISSED;
@@ -64,14 +69,18 @@ impl Card for Card82599 {
         eeprom::check(device)?;
         let mac = eeprom::mac(device)?;
         let cage = Cage::look(device);
-        Ok((Card82599 { cage, several_queues: false, strip_vlan: false }, mac))
+        let functions = Functions::default();
+        Ok((Card82599 { cage, several_queues: false, strip_vlan: false, rx_queues: 0, functions }, mac))
     }
 
     fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error> {
+        self.functions = Functions::new(device, config, filters.mac)?;
+        self.check_filters(device, filters)?;
         self.cage.look_again(device);
-        self.several_queues = config.rx.len() > 1;
+        self.rx_queues = config.rx.len();
+        self.several_queues = config.rx.len() > 1 || !self.functions.is_empty();
         self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);
-        configure::configure(device, filters, config, &self.cage.module)
+        configure::configure(device, filters, config, &self.functions, &self.cage.module)
     }
 
     /// RSS says what it found whether anybody asks or not.
@@ -94,35 +103,40 @@ impl Card for Card82599 {
     }
 
     fn start_receive(&mut self, device: &Device, _filters: &Filters, setup: RxSetup) -> Result<(), Error> {
+        let setup = RxSetup { queue: self.queue(setup.queue), ..setup };
         queues::start_receive(device, setup, self.several_queues, self.strip_vlan)
     }
 
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error> {
+        let setup = TxSetup { queue: self.queue(setup.queue), ..setup };
         queues::start_transmit(device, setup)
     }
 
     fn stop_receive(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
-        queues::stop_receive(device, queue)
+        queues::stop_receive(device, self.queue(queue))
     }
 
     fn stop_transmit(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
-        queues::stop_transmit(device, queue)
+        queues::stop_transmit(device, self.queue(queue))
     }
 
     fn write_redirection(&self, device: &Device, queues: &[u16]) {
-        configure::write_redirection(device, queues);
+        let entry = |(entry, queue)| self.functions.redirection(entry, queue, self.rx_queues);
+        let queues: Vec<u16> = queues.iter().copied().enumerate().map(entry).collect();
+        configure::write_redirection(device, &queues);
     }
 
-    fn receive_tail(queue: usize) -> (Register, usize) {
-        (RDT, queue)
+    fn receive_tail(&self, queue: usize) -> (Register, usize) {
+        queues::receive_tail(self.queue(queue))
     }
 
-    fn transmit_tail(queue: usize) -> (Register, usize) {
-        (TDT, queue)
+    fn transmit_tail(&self, queue: usize) -> (Register, usize) {
+        (TDT, self.queue(queue))
     }
 
     fn enable(&mut self, device: &Device) {
         queues::enable_receive(device);
+        self.functions.open(device);
     }
 
     fn link(&mut self, device: &Device) -> Link {
@@ -137,23 +151,66 @@ impl Card for Card82599 {
         link::acknowledge_interrupt(device);
     }
 
-    fn write_modes(&self, device: &Device, filters: &Filters) {
-        filters::write_modes(device, filters);
+    fn serve_functions(&mut self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        if self.functions.is_empty() {
+            return Ok(());
+        }
+        let link = self.cage.link(device);
+        self.functions.serve(device, filters, link)
     }
 
-    fn write_addresses(&self, device: &Device, filters: &Filters) {
-        filters::write_addresses(device, filters);
+    fn write_modes(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        filters::write_modes(device, filters, &self.functions);
+        Ok(())
     }
 
-    fn write_multicast(&self, device: &Device, filters: &Filters) {
-        filters::write_multicast(device, filters);
+    fn write_addresses(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        self.check_filters(device, filters)?;
+        filters::write_addresses(device, filters, &self.functions);
+        Ok(())
     }
 
-    fn write_vlans(&self, device: &Device, filters: &Filters) {
-        filters::write_vlans(device, filters);
+    fn write_multicast(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        filters::write_multicast(device, filters, &self.functions);
+        Ok(())
     }
 
-    fn write_flows(&self, device: &Device, filters: &Filters) {
+    fn write_vlans(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        self.check_filters(device, filters)?;
+        filters::write_vlans(device, filters, &self.functions);
+        Ok(())
+    }
+
+    fn write_flows(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        self.check_filters(device, filters)?;
         flows::write(device, filters);
+        Ok(())
+    }
+}
+
+impl Card82599 {
+    /// The card's number of one of the port's queues.
+    fn queue(&self, queue: usize) -> usize {
+        self.functions.first_queue() + queue
+    }
+
+    /// What filters there can be beside virtual functions, which share the card's.
+    fn check_filters(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        let count = self.functions.count();
+        if count == 0 {
+            return Ok(());
+        }
+        let beside = format!("none beside {count} virtual functions");
+        if let Some(vlans) = &filters.vlans {
+            return Err(device.unsupported("filtering by VLAN, of which", vlans.len(), beside));
+        }
+        if !filters.flows.is_empty() {
+            return Err(device.unsupported("flow rules, of which", filters.flows.len(), beside));
+        }
+        let room = EXTRA_UNICAST - count;
+        match filters.extra_unicast.len() {
+            asked if asked > room => Err(device.unsupported("number of extra addresses", asked, room)),
+            _ => Ok(()),
+        }
     }
 }

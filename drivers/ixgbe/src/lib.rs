@@ -79,29 +79,37 @@ mod descriptor;
 mod eeprom;
 mod filters;
 mod flows;
+mod functions;
 mod i2c;
 mod link;
+mod messages;
 mod queues;
 mod registers;
 mod reset;
 mod semaphore;
 mod sfp;
 mod statistics;
+mod vf;
 
 use pagewire_ethdev::nic::{DeviceId, Nic, NicRx, NicTx};
 
 pub use card::Card82599;
 pub use descriptor::{RxAdvanced, TxAdvanced};
+pub use vf::CardVf;
 
 /// An 82599 port.
 pub type Ixgbe = Nic<Card82599>;
-/// Its receive queue.
+/// A port of an 82599's virtual function.
+pub type IxgbeVf = Nic<CardVf>;
+/// Their receive queue.
 pub type IxgbeRx = NicRx<RxAdvanced>;
-/// Its transmit queue.
+/// Their transmit queue.
 pub type IxgbeTx = NicTx<TxAdvanced>;
 
 /// The driver's name.
 pub const DRIVER: &str = "net_ixgbe";
+/// The name of the one for virtual functions.
+pub const DRIVER_VF: &str = "net_ixgbe_vf";
 
 /// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI.
 pub const DEVICES: &[DeviceId] = &[
@@ -112,3 +120,7 @@ pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x154d, name: "Intel 82599 (SFP+, second generation)" },
     DeviceId { vendor: 0x8086, device: 0x1557, name: "Intel 82599EN (SFP+, one port)" },
 ];
+
+/// Virtual functions the driver knows.
+pub const VF_DEVICES: &[DeviceId] =
+    &[DeviceId { vendor: 0x8086, device: 0x10ed, name: "Intel 82599 virtual function" }];

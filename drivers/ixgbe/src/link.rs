@@ -74,12 +74,17 @@ impl Cage {
         // The first read may hold what was, the second does not.
         registers.read(LINKS);
         let links = registers.read(LINKS);
-        let mbps = [0, 100, 1000, 10_000][(links >> links::SPEED_SHIFT & 3) as usize];
-        match links {
-            u32::MAX => Link::Down,
-            _ if links & links::UP == 0 || mbps == 0 => Link::Down,
-            _ => Link::Up { mbps, full_duplex: true },
-        }
+        decode(links)
+    }
+}
+
+/// What LINKS says.
+pub(crate) fn decode(links: u32) -> Link {
+    let mbps = [0, 100, 1000, 10_000][(links >> links::SPEED_SHIFT & 3) as usize];
+    match links {
+        u32::MAX => Link::Down,
+        _ if links & links::UP == 0 || mbps == 0 => Link::Down,
+        _ => Link::Up { mbps, full_duplex: true },
     }
 }
 

@@ -64,9 +64,17 @@ registers! {
     RDH        0x01010 [0x40 x 64]    RW  "8.2.3.8.4"   "Receive ring head";
     RDT        0x01018 [0x40 x 64]    RW  "8.2.3.8.5"   "Receive ring tail: the doorbell";
     RXDCTL     0x01028 [0x40 x 64]    RW  "8.2.3.8.6"   "Receive descriptor control";
-    RXDCTL_64  0x0d028 [0x40 x 64]    RW  "8.2.3.8.6"   "The same of queues 64 to 127";
     RSCCTL     0x0102c [0x40 x 64]    RW  "8.2.3.8.13"  "Receive coalescing";
     SRRCTL     0x01014 [0x40 x 64]    RW  "8.2.3.8.7"   "Receive buffer sizes and descriptor type";
+    // The same of queues 64 to 127.
+    RDBAL_64   0x0d000 [0x40 x 64]    RW  "8.2.3.8.1"   "Receive ring base, low";
+    RDBAH_64   0x0d004 [0x40 x 64]    RW  "8.2.3.8.2"   "Receive ring base, high";
+    RDLEN_64   0x0d008 [0x40 x 64]    RW  "8.2.3.8.3"   "Receive ring length in bytes";
+    RDH_64     0x0d010 [0x40 x 64]    RW  "8.2.3.8.4"   "Receive ring head";
+    RDT_64     0x0d018 [0x40 x 64]    RW  "8.2.3.8.5"   "Receive ring tail: the doorbell";
+    RXDCTL_64  0x0d028 [0x40 x 64]    RW  "8.2.3.8.6"   "Receive descriptor control";
+    RSCCTL_64  0x0d02c [0x40 x 64]    RW  "8.2.3.8.13"  "Receive coalescing";
+    SRRCTL_64  0x0d014 [0x40 x 64]    RW  "8.2.3.8.7"   "Receive buffer sizes and descriptor type";
     RDRXCTL    0x02f00                RW  "8.2.3.8.8"   "Receive DMA control";
     RXPBSIZE   0x03c00 [4 x 8]        RW  "8.2.3.8.9"   "Receive packet buffer sizes";
     RXCTRL     0x03000                RW  "8.2.3.8.10"  "Receive control";
@@ -88,6 +96,7 @@ registers! {
     RTTDQSEL   0x04904                RW  "8.2.3.10.13" "Queue that RTTBCNRC is of";
     RTTBCNRC   0x04984                RW  "8.2.3.10.16" "Transmit rate limit";
     DCA_RXCTRL 0x0100c [0x40 x 64]    RW  "8.2.3.11.1"  "Receive PCIe attributes";
+    DCA_RXCTRL_64 0x0d00c [0x40 x 64] RW  "8.2.3.11.1"  "The same of queues 64 to 127";
     DCA_TXCTRL 0x0600c [0x40 x 128]   RW  "8.2.3.11.2"  "Transmit PCIe attributes";
     SECRXCTRL  0x08d00                RW  "8.2.3.12.5"  "Security block, receive";
     SECRXSTAT  0x08d04                RO  "8.2.3.12.6"  "Security block, receive: status";
@@ -102,6 +111,20 @@ registers! {
     CORECTL    0x14f00                RW  "8.2.3.22.32" "Analog core configuration";
     MFLCN      0x04294                RW  "8.2.3.22.34" "Pause frames received";
 
+    PFMBICR    0x00710 [4 x 4]        W1C "8.2.3.27.3"  "Virtual functions' messages and acknowledgements, 16 each";
+    PFMBIMR    0x00720 [4 x 2]        RW  "8.2.3.27.4"  "Whose messages interrupt";
+    PFVFLRE    0x00600 [4 x 2]        RO  "8.2.3.27.5"  "Which functions were reset";
+    PFVFLREC   0x00700 [4 x 2]        W1C "8.2.3.27.6"  "The same, to be cleared";
+    PFMAILBOX  0x04b00 [4 x 64]       RW  "8.2.3.27.2"  "Whose turn each mailbox is";
+    PFMBMEM    0x13000 [4 x 1024]     RW  "8.2.3.27.2"  "The mailboxes' words, 16 each";
+    PFVTCTL    0x051b0                RW  "8.2.3.27.1"  "Pools: switched on, and the default one";
+    PFVFRE     0x051e0 [4 x 2]        RW  "8.2.3.27.7"  "Pools that may receive";
+    PFVFTE     0x08110 [4 x 2]        RW  "8.2.3.27.8"  "Pools that may send";
+    PFQDE      0x02f04                RW  "8.2.3.27.9"  "Queues that drop what they have no descriptor for";
+    PFDTXGSWC  0x08220                RW  "8.2.3.27.10" "What is sent comes in for other pools";
+    PFVMVIR    0x08000 [4 x 64]       RW  "8.2.3.27.12" "Tags inserted into what pools send";
+    PFVML2FLT  0x0f000 [4 x 64]       RW  "8.2.3.27.14" "What pools get besides what is for their addresses";
+    PFVFSPOOF  0x08200 [4 x 8]        RW  "8.2.3.27.19" "What pools send is checked for being in their name";
     PFVLVF     0x0f100 [4 x 64]       RW  "8.2.3.27.15" "VLANs of pools";
     PFVLVFB    0x0f200 [4 x 128]      RW  "8.2.3.27.16" "Pools of those VLANs";
     PFUTA      0x0f400 [4 x 128]      RW  "8.2.3.27.17" "Unicast table, a bit for each of 4,096 hashes";
@@ -122,6 +145,8 @@ pub(crate) mod status {
 
 /// CTRL_EXT: extended device control.
 pub(crate) mod ctrl_ext {
+    /// The physical function's reset is done: clears itself.
+    pub(crate) const PFRSTD: u32 = 1 << 14;
     pub(crate) const NS_DIS: u32 = 1 << 16;
     /// Tells the firmware that a driver looks after the link.
     pub(crate) const DRV_LOAD: u32 = 1 << 28;
@@ -203,6 +228,58 @@ pub(crate) const VLNCTRL_VFE: u32 = 1 << 30;
 /// PSRTYPE: headers that are split off: up to and with TCP's, UDP's, IPv4's, IPv6's.
 pub(crate) const PSRTYPE_IP: u32 = 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9;
 
+/// PSRTYPE: bits of RSS that choose among a pool's queues.
+pub(crate) const PSRTYPE_RQPL_SHIFT: u32 = 29;
+
+/// MTQC: transmit queues' arrangement.
+pub(crate) mod mtqc {
+    pub(crate) const VT_ENA: u32 = 1 << 1;
+    pub(crate) const POOLS_64: u32 = 1 << 2;
+    pub(crate) const POOLS_32: u32 = 2 << 2;
+}
+
+/// GCR_EXT's lowest bits, and GPIE's: how many pools there are.
+pub(crate) const VT_MODE: u32 = 0b11;
+pub(crate) const VT_MODE_32: u32 = 0b10;
+pub(crate) const VT_MODE_64: u32 = 0b11;
+pub(crate) const GPIE_VT_MODE_SHIFT: u32 = 14;
+
+/// PFVTCTL: pools.
+pub(crate) mod pfvtctl {
+    pub(crate) const VT_ENA: u32 = 1 << 0;
+    pub(crate) const DEF_PL_SHIFT: u32 = 7;
+    /// Frames for several pools go to each.
+    pub(crate) const RPL_EN: u32 = 1 << 30;
+}
+
+/// PFMAILBOX: a message is there, one has been read; whose the mailbox is, and that it be taken from the function.
+pub(crate) mod pfmailbox {
+    pub(crate) const STS: u32 = 1 << 0;
+    pub(crate) const ACK: u32 = 1 << 1;
+    pub(crate) const PFU: u32 = 1 << 3;
+    pub(crate) const RVFU: u32 = 1 << 4;
+}
+
+/// PFVML2FLT: frames without tag; groups and addresses by hash; broadcasts; all groups.
+pub(crate) mod pfvml2flt {
+    pub(crate) const AUPE: u32 = 1 << 24;
+    pub(crate) const ROMPE: u32 = 1 << 25;
+    pub(crate) const BAM: u32 = 1 << 27;
+    pub(crate) const MPE: u32 = 1 << 28;
+}
+
+/// PFQDE: drop; which queue; write it.
+pub(crate) mod pfqde {
+    pub(crate) const QDE: u32 = 1 << 0;
+    pub(crate) const QUEUE_SHIFT: u32 = 8;
+    pub(crate) const WE: u32 = 1 << 16;
+}
+
+/// PFDTXGSWC: local loopback.
+pub(crate) const PFDTXGSWC_LBE: u32 = 1 << 0;
+/// PFVLVF: the entry is valid.
+pub(crate) const PFVLVF_VI_EN: u32 = 1 << 31;
+
 /// FTQF: five-tuple filter.
 pub(crate) mod ftqf {
     pub(crate) const TCP: u32 = 0;
@@ -243,6 +320,9 @@ pub(crate) mod mrqc {
     use pagewire_ethdev::RssTypes;
 
     pub(crate) const RSS: u32 = 1;
+    /// RSS over the queues of each of 32 pools, or 64.
+    pub(crate) const POOLS_32: u32 = 0b1010;
+    pub(crate) const POOLS_64: u32 = 0b1011;
     pub(crate) const BY_TYPE: [(RssTypes, u32); 6] = [
         (RssTypes::TCP_IPV4, 1 << 16),
         (RssTypes::IPV4, 1 << 17),

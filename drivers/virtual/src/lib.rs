@@ -49,6 +49,8 @@ fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
             queue_stop: false,
             vlan_filter: false,
             flow: FlowLimits::NONE,
+            promiscuous: true,
+            functions: 0,
         },
     }
 }

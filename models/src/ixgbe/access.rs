@@ -42,6 +42,7 @@ impl Ixgbe {
             Unit::Receive | Unit::Transmit if self.config.mapped && shared::is_tail(offset) => {
                 host.shared_read(Region::Bar(0), offset as u64)
             }
+            Unit::Function => self.switch.read(&mut self.registers, &mut self.interrupts, register, offset),
             Unit::Control if offset == SWSM => {
                 // Reading takes the semaphore if nobody has it.
                 let value = self.registers.get(SWSM);
@@ -85,6 +86,7 @@ impl Ixgbe {
             }
             Unit::Hash => {
                 self.registers.set(offset, value);
+                self.switch.changed();
                 self.receive.rss.key_changed();
             }
             Unit::Receive => {
@@ -97,8 +99,12 @@ impl Ixgbe {
                 self.transmit.written(&self.registers, offset);
                 self.share(offset, host);
             }
+            Unit::Function => {
+                self.switch.write(&mut self.registers, &mut self.interrupts, register, offset, value);
+            }
             Unit::Plain | Unit::Alias(..) => {
                 self.registers.write(register, offset, value);
+                self.switch.changed();
                 // Receive is switched on when the queues are: what comes in from now on finds them enabled.
                 if self.config.mapped && offset == RXCTRL {
                     self.scan(host);
@@ -134,35 +140,40 @@ impl Ixgbe {
     }
 
     pub(super) fn read_bar(&mut self, offset: u64, data: &mut [u8], host: &mut dyn Host) {
-        data.fill(0xff);
-        if offset + data.len() as u64 > BAR_SIZE as u64 {
-            return;
-        }
-        // Narrow reads are of the register that they are in.
-        let mut at = offset as u32;
-        let mut rest = data;
-        while !rest.is_empty() {
-            let word = self.read_register(at & !3, host).to_le_bytes();
-            let skip = (at & 3) as usize;
-            let n = rest.len().min(4 - skip);
-            let (now, later) = rest.split_at_mut(n);
-            now.copy_from_slice(&word[skip..skip + n]);
-            rest = later;
-            at += n as u32;
-        }
+        read_words(offset, data, BAR_SIZE, |at| self.read_register(at, host));
     }
 
     pub(super) fn write_bar(&mut self, offset: u64, data: &[u8], host: &mut dyn Host) {
-        // Registers are written whole (8.1.1).
-        if !offset.is_multiple_of(4)
-            || !data.len().is_multiple_of(4)
-            || offset + data.len() as u64 > BAR_SIZE as u64
-        {
-            return;
-        }
-        for (n, word) in data.chunks_exact(4).enumerate() {
-            let value = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-            self.write_register(offset as u32 + 4 * n as u32, value, host);
-        }
+        write_words(offset, data, BAR_SIZE, |at, value| self.write_register(at, value, host));
+    }
+}
+
+/// A read of any length, in registers. Narrow reads are of the register that they are in; past the end there are all ones.
+pub(super) fn read_words(offset: u64, data: &mut [u8], size: u32, mut read: impl FnMut(u32) -> u32) {
+    data.fill(0xff);
+    if offset.saturating_add(data.len() as u64) > size as u64 {
+        return;
+    }
+    let mut at = offset as u32;
+    let mut rest = data;
+    while !rest.is_empty() {
+        let word = read(at & !3).to_le_bytes();
+        let skip = (at & 3) as usize;
+        let n = rest.len().min(4 - skip);
+        let (now, later) = rest.split_at_mut(n);
+        now.copy_from_slice(&word[skip..skip + n]);
+        rest = later;
+        at += n as u32;
+    }
+}
+
+/// A write, in registers, which are written whole (8.1.1).
+pub(super) fn write_words(offset: u64, data: &[u8], size: u32, mut write: impl FnMut(u32, u32)) {
+    let whole = offset.is_multiple_of(4) && data.len().is_multiple_of(4);
+    if !whole || offset.saturating_add(data.len() as u64) > size as u64 {
+        return;
+    }
+    for (at, word) in (offset as u32..).step_by(4).zip(data.chunks_exact(4)) {
+        write(at, u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
     }
 }

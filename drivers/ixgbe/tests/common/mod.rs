@@ -5,6 +5,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod flood;
+pub(crate) mod functions;
 pub(crate) mod liar;
 pub(crate) mod memory;
 pub(crate) mod mutator;
