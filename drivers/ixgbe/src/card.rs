@@ -7,20 +7,22 @@ use pagewire_ethdev::{
 
 use crate::configure::{self, RSS_QUEUES};
 use crate::descriptor::{RxAdvanced, TxAdvanced};
+use crate::family::{Family, Media};
 use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
 use crate::functions::{FUNCTIONS, Functions};
 use crate::link::{self, Cage};
 use crate::registers::TDT;
-use crate::{DEVICES, DRIVER, eeprom, flows, queues, reset, statistics};
+use crate::{DEVICES, DRIVER, eeprom, flows, phy, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
 pub(crate) const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
 /// Transmit queues without DCB and virtualisation (section 7.2.1.2.1).
 const TX_QUEUES: u16 = 64;
 
-/// An 82599 with an SFP+ cage.
+/// An 82599 with an SFP+ cage, or an X540.
 pub struct Card82599 {
-    cage: Cage,
+    /// What there is if the port is one.
+    cage: Option<Cage>,
     /// As configured by the last start.
     several_queues: bool,
     strip_vlan: bool,
@@ -34,8 +36,9 @@ impl Card for Card82599 {
 
     const DRIVER: &'static str = DRIVER;
     const DEVICES: &'static [DeviceId] = DEVICES;
-    const EXPECTED: &'static str = "an Intel 82599 with SFP+ cages (8086:10fb, 1507, 1529, 154a, 154d or 1557); \
-                                    its variants for backplanes, CX4, 10GBASE-T and QSFP+ are not supported";
+    const EXPECTED: &'static str = "an Intel 82599 with SFP+ cages (8086:10fb, 1507, 1529, 154a, 154d or 1557) or an \
+                                    Intel X540 (8086:1528 or 1560); the 82599's variants for backplanes, CX4, 10GBASE-T \
+                                    and QSFP+, the X550 and the X552 are not supported";
     const BAR_LEN: usize = 0x20000;
     const BAR_LEN_TEXT: &'static str = "0x20000 or more";
     const LEAST_BUFFER: usize = queues::KIB;
@@ -68,7 +71,7 @@ impl Card for Card82599 {
     fn open(device: &Device) -> Result<(Card82599, MacAddr), Error> {
         eeprom::check(device)?;
         let mac = eeprom::mac(device)?;
-        let cage = Cage::look(device);
+        let cage = (Family::of(device).media == Media::Cage).then(|| Cage::look(device));
         let functions = Functions::default();
         Ok((Card82599 { cage, several_queues: false, strip_vlan: false, rx_queues: 0, functions }, mac))
     }
@@ -76,11 +79,19 @@ impl Card for Card82599 {
     fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error> {
         self.functions = Functions::new(device, config, filters.mac)?;
         self.check_filters(device, filters)?;
-        self.cage.look_again(device);
         self.rx_queues = config.rx.len();
         self.several_queues = config.rx.len() > 1 || !self.functions.is_empty();
         self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);
-        configure::configure(device, filters, config, &self.functions, &self.cage.module)
+        configure::general(device);
+        match &mut self.cage {
+            Some(cage) => {
+                cage.look_again(device);
+                link::set_up(device, &cage.module)?;
+            }
+            None => phy::set_up(device)?,
+        }
+        configure::both_ways(device, filters, config, &self.functions);
+        Ok(())
     }
 
     /// RSS says what it found whether anybody asks or not.
@@ -140,7 +151,10 @@ impl Card for Card82599 {
     }
 
     fn link(&mut self, device: &Device) -> Link {
-        self.cage.link(device)
+        match &mut self.cage {
+            Some(cage) => cage.link(device),
+            None => link::link(device),
+        }
     }
 
     fn enable_link_interrupt(&mut self, device: &Device) {
@@ -155,7 +169,7 @@ impl Card for Card82599 {
         if self.functions.is_empty() {
             return Ok(());
         }
-        let link = self.cage.link(device);
+        let link = self.link(device);
         self.functions.serve(device, filters, link)
     }
 

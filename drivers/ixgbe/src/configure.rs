@@ -1,14 +1,13 @@
 //! What a start sets up besides queues, in the order of section 4.6.3: general, link, receive, transmit.
 
 use pagewire_ethdev::nic::{Device, Filters};
-use pagewire_ethdev::{Error, PortConfig, RssLimits, RssTypes, RxOffloads};
+use pagewire_ethdev::{PortConfig, RssLimits, RssTypes, RxOffloads};
 
+use crate::family::Family;
 use crate::filters;
 use crate::flows;
 use crate::functions::Functions;
-use crate::link;
 use crate::registers::*;
-use crate::sfp::Module;
 
 /// Ethernet header, VLAN tag and frame check sequence. MAXFRS counts a tag only where there is none: a frame with one may be longer
 /// by that (section 8.2.3.22.13), and what is beyond the MTU's limit then is the ring's to refuse.
@@ -25,27 +24,19 @@ pub(crate) const RSS: RssLimits =
 /// The hash key's repeating part: it makes both directions of a flow hash alike, so that they meet at one queue.
 const RSS_KEY: [u8; 4] = [0x6d, 0x5a, 0x6d, 0x5a];
 
-/// All that is not a queue's.
-///
-/// # Errors
-///
-/// Those of [`link::set_up`].
-pub(crate) fn configure(
-    device: &Device,
-    filters: &Filters,
-    config: &PortConfig,
-    functions: &Functions,
-    module: &Module,
-) -> Result<(), Error> {
+/// What comes before the link.
+pub(crate) fn general(device: &Device) {
     let registers = &device.registers;
     registers.modify(CTRL, ctrl::GIO_MASTER_DISABLE, 0);
     registers.modify(CTRL_EXT, 0, ctrl_ext::NS_DIS | ctrl_ext::DRV_LOAD);
     flow_control_off(device);
-    link::set_up(device, module)?;
+}
+
+/// What comes after it, but for queues.
+pub(crate) fn both_ways(device: &Device, filters: &Filters, config: &PortConfig, functions: &Functions) {
     receive(device, filters, config, functions);
     transmit(device, functions);
     functions.set_up(device, config.rx.len());
-    Ok(())
 }
 
 /// 4.6.3.2: no pause frames: a port that is too slow drops and counts. The upper thresholds are needed all the same.
@@ -54,7 +45,8 @@ fn flow_control_off(device: &Device) {
     for register in [FCTTV, FCRTL, FCRTH, FCRTV, FCCFG] {
         fill(device, register, 0);
     }
-    registers.write_at(FCRTH, 0, FCRTH_OFF);
+    let buffer = Family::of(device).packet_buffer << RXPBSIZE_SHIFT;
+    registers.write_at(FCRTH, 0, buffer - FCRTH_OFF);
     registers.write(MFLCN, MFLCN_DPF);
 }
 
@@ -76,7 +68,7 @@ fn receive(device: &Device, filters: &Filters, config: &PortConfig, functions: &
     registers.modify(RSCDBU, 0, RSCDBU_RSCACKDIS);
     // 4.6.11.3.4: no DCB, no virtualisation: one packet buffer.
     fill(device, RXPBSIZE, 0);
-    registers.write_at(RXPBSIZE, 0, RXPBSIZE_ALL);
+    registers.write_at(RXPBSIZE, 0, Family::of(device).packet_buffer << RXPBSIZE_SHIFT);
     spread(device, config, functions);
     let longest = config.mtu.saturating_add(FRAME_OVERHEAD);
     let jumbo = if longest > LONGEST_STANDARD { hlreg0::JUMBOEN } else { 0 };

@@ -77,12 +77,14 @@ mod card;
 mod configure;
 mod descriptor;
 mod eeprom;
+mod family;
 mod filters;
 mod flows;
 mod functions;
 mod i2c;
 mod link;
 mod messages;
+mod phy;
 mod queues;
 mod registers;
 mod reset;
@@ -111,7 +113,7 @@ pub const DRIVER: &str = "net_ixgbe";
 /// The name of the one for virtual functions.
 pub const DRIVER_VF: &str = "net_ixgbe_vf";
 
-/// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI.
+/// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI, and the X540.
 pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x10fb, name: "Intel 82599ES (SFI/SFP+)" },
     DeviceId { vendor: 0x8086, device: 0x1507, name: "Intel 82599 (SFP+, embedded)" },
@@ -119,8 +121,12 @@ pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x154a, name: "Intel 82599 (SFP+, four ports)" },
     DeviceId { vendor: 0x8086, device: 0x154d, name: "Intel 82599 (SFP+, second generation)" },
     DeviceId { vendor: 0x8086, device: 0x1557, name: "Intel 82599EN (SFP+, one port)" },
+    DeviceId { vendor: 0x8086, device: 0x1528, name: "Intel X540 (10GBASE-T)" },
+    DeviceId { vendor: 0x8086, device: 0x1560, name: "Intel X540 (10GBASE-T, one port)" },
 ];
 
 /// Virtual functions the driver knows.
-pub const VF_DEVICES: &[DeviceId] =
-    &[DeviceId { vendor: 0x8086, device: 0x10ed, name: "Intel 82599 virtual function" }];
+pub const VF_DEVICES: &[DeviceId] = &[
+    DeviceId { vendor: 0x8086, device: 0x10ed, name: "Intel 82599 virtual function" },
+    DeviceId { vendor: 0x8086, device: 0x1515, name: "Intel X540 virtual function" },
+];

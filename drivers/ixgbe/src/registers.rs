@@ -102,6 +102,8 @@ registers! {
     SECRXSTAT  0x08d04                RO  "8.2.3.12.6"  "Security block, receive: status";
 
     HLREG0     0x04240                RW  "8.2.3.22.8"  "MAC core control";
+    MSCA       0x0425c                RW  "8.2.3.22.11" "Commands to the PHY";
+    MSRWD      0x04260                RW  "8.2.3.22.12" "What is written to the PHY, and above it what was read";
     MAXFRS     0x04268                RW  "8.2.3.22.13" "Longest frame";
     AUTOC      0x042a0                RW  "8.2.3.22.19" "Link mode";
     LINKS      0x042a4                RO  "8.2.3.22.20" "Link status";
@@ -193,11 +195,26 @@ pub(crate) mod swsm {
 
 /// SW_FW_SYNC: what may be owned; firmware's bit is so many above.
 pub(crate) mod sync {
+    pub(crate) const FLASH: u32 = 1 << 0;
     pub(crate) const PHY_0: u32 = 1 << 1;
     pub(crate) const PHY_1: u32 = 1 << 2;
     pub(crate) const MAC: u32 = 1 << 3;
     pub(crate) const FIRMWARE_SHIFT: u32 = 5;
+    /// X540: taken by reading it as 0.
+    pub(crate) const REGSMP: u32 = 1 << 31;
 }
+
+/// MSCA: a register of a unit of a PHY; what is done; that it is done.
+pub(crate) mod msca {
+    pub(crate) const UNIT_SHIFT: u32 = 16;
+    pub(crate) const PHY_SHIFT: u32 = 21;
+    pub(crate) const ADDRESS: u32 = 0;
+    pub(crate) const WRITE: u32 = 1 << 26;
+    pub(crate) const READ: u32 = 3 << 26;
+    pub(crate) const COMMAND: u32 = 1 << 30;
+}
+/// MSRWD: what was read.
+pub(crate) const MSRWD_READ_SHIFT: u32 = 16;
 
 /// GCR_EXT: flush what is buffered for PCIe.
 pub(crate) const GCR_EXT_BUFFERS_CLEAR: u32 = 1 << 30;
@@ -366,10 +383,10 @@ pub(crate) mod rdrxctl {
 pub(crate) const RXCTRL_RXEN: u32 = 1 << 0;
 /// RSCDBU: no coalescing of acknowledgements.
 pub(crate) const RSCDBU_RSCACKDIS: u32 = 1 << 7;
-/// RXPBSIZE: all 512 KiB.
-pub(crate) const RXPBSIZE_ALL: u32 = 512 << 10;
-/// FCRTH: what is to be there even with flow control off (section 4.6.3.2).
-pub(crate) const FCRTH_OFF: u32 = RXPBSIZE_ALL - 0x6000;
+/// RXPBSIZE: in KiB.
+pub(crate) const RXPBSIZE_SHIFT: u32 = 10;
+/// FCRTH: below the packet buffer's size by this even with flow control off (section 4.6.3.2).
+pub(crate) const FCRTH_OFF: u32 = 0x6000;
 /// TXPBSIZE: all 160 KiB.
 pub(crate) const TXPBSIZE_ALL: u32 = 160 << 10;
 /// TXPBTHRESH: the buffer in KiB less the 10 that the longest frame may need.

@@ -2,7 +2,7 @@
 
 use super::registers::{BAR_SIZE, Register, Unit};
 use super::table::*;
-use super::{CTRL_MASTER_DISABLE, Ixgbe, shared};
+use super::{CTRL_MASTER_DISABLE, Ixgbe, Kind, shared};
 use crate::function::{Host, Region};
 
 const CTRL_LINK_RESET: u32 = 1 << 3;
@@ -11,6 +11,10 @@ const STATUS_MASTER: u32 = 1 << 19;
 const RDRXCTL_DONE: u32 = 1 << 3;
 const FDIR_INIT_DONE: u32 = 1 << 3;
 const SWSM_SMBI: u32 = 1 << 0;
+/// SW_FW_SYNC: who owns the flash and the PHYs; on the X540 also who may change it.
+const SYNC_NVM: u32 = 1 << 0;
+const SYNC_PHYS: u32 = 3 << 1;
+const SYNC_REGSMP: u32 = 1 << 31;
 
 impl Ixgbe {
     /// The register that an offset means, through its second names.
@@ -49,6 +53,12 @@ impl Ixgbe {
                 self.registers.set(SWSM, value | SWSM_SMBI);
                 value
             }
+            // The X540's second semaphore is taken in the same way.
+            Unit::Control if offset == SW_FW_SYNC && self.config.kind == Kind::X540 => {
+                let value = self.registers.get(SW_FW_SYNC);
+                self.registers.set(SW_FW_SYNC, value | SYNC_REGSMP);
+                value
+            }
             _ => self.registers.read(register, offset),
         }
     }
@@ -66,7 +76,17 @@ impl Ixgbe {
                     self.share_all(host);
                 }
             }
+            Unit::Link if offset == MSCA && self.config.kind == Kind::X540 => {
+                let owned = SYNC_PHYS & self.registers.get(SW_FW_SYNC) != 0;
+                if !owned {
+                    self.control.count_malformed(format_args!("the PHY is talked to by who does not own it"));
+                }
+                self.phy.command(&mut self.registers, value);
+            }
             Unit::Eeprom => {
+                if self.config.kind == Kind::X540 && !self.registers.has(SW_FW_SYNC, SYNC_NVM) {
+                    self.control.count_malformed(format_args!("the flash is read by who does not own it"));
+                }
                 let value = match offset {
                     EERD => self.eeprom.eerd(value),
                     _ => self.eeprom.write_eec(self.registers.get(EEC), value),
@@ -123,6 +143,11 @@ impl Ixgbe {
             CTRL => {
                 self.registers.set(CTRL, value);
                 self.show_master();
+            }
+            RXPBSIZE if value > self.config.kind.packet_buffer() => {
+                let most = self.config.kind.packet_buffer();
+                self.control.count_malformed(format_args!("a packet buffer of {value} bytes, of {most}"));
+                self.registers.set(RXPBSIZE, most);
             }
             RDRXCTL => self.registers.set(RDRXCTL, value | RDRXCTL_DONE),
             FDIRCTRL => self.registers.set(FDIRCTRL, value | FDIR_INIT_DONE),

@@ -18,11 +18,13 @@ mod eeprom;
 mod filters;
 mod flow;
 mod interrupts;
+mod kind;
 mod link;
 mod msix;
 mod offload;
 mod packet;
 mod pci;
+mod phy;
 mod receive;
 mod registers;
 mod ring;
@@ -47,9 +49,11 @@ pub use bus::Control;
 pub use clock::Clock;
 use eeprom::Eeprom;
 use interrupts::{GPIE_PIN_2, Interrupts, LINK_CHANGE, PIN_2};
+pub use kind::Kind;
 use link::Link;
 use msix::Msix;
 use pci::{ConfigSpace, Identity};
+use phy::Phy;
 use receive::Receive;
 use registers::Registers;
 pub use registers::{Access, BAR_SIZE, Register, Unit, UnknownAccess};
@@ -70,6 +74,8 @@ const MOST_FUNCTIONS: u16 = 63;
 /// What kind of card it is.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Which of the family.
+    pub kind: Kind,
     /// Its station address.
     pub mac: [u8; 6],
     /// The queues' register pages may be mapped by the driver.
@@ -85,6 +91,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            kind: Kind::default(),
             mac: [0x02, 0x1b, 0x21, 0x82, 0x59, 0x09],
             mapped: false,
             vectors: 64,
@@ -111,6 +118,7 @@ pub struct Ixgbe {
     msix: Msix,
     eeprom: Eeprom,
     sfp: Sfp,
+    phy: Phy,
     link: Link,
     interrupts: Interrupts,
     receive: Receive,
@@ -130,16 +138,22 @@ impl Ixgbe {
         config.vectors = config.vectors.clamp(1, 64);
         let [a, b, c, d, e, f] = config.mac;
         let serial = u64::from_be_bytes([a, b, c, 0xff, 0xff, d, e, f]);
-        let identity =
-            Identity { device: 0x10fb, registers: BAR_SIZE, msix_bar: MSIX_BAR, serial: Some(serial) };
+        let identity = Identity {
+            device: config.kind.device(),
+            registers: BAR_SIZE,
+            msix_bar: MSIX_BAR,
+            serial: Some(serial),
+        };
         let switch = Switch::new(config.functions.min(MOST_FUNCTIONS));
-        let functions = (0..).zip(switch.lanes()).map(|(n, lane)| Vf::new(n, lane, &config.clock)).collect();
+        let functions =
+            (0..).zip(switch.lanes()).map(|(n, lane)| Vf::new(n, config.kind, lane, &config.clock)).collect();
         let mut card = Self {
             registers: Registers::new(),
             pci: ConfigSpace::new(identity, config.vectors),
             msix: Msix::new(config.vectors),
             eeprom: Eeprom::new(config.mac),
             sfp: Sfp::new(),
+            phy: Phy::new(),
             link: Link::default(),
             interrupts: Interrupts::new(config.clock.clone()),
             receive: Receive::new(),
@@ -177,6 +191,12 @@ impl Ixgbe {
         self.eeprom.set_word(address, value);
     }
 
+    /// The same by an amount.
+    pub fn add_to_eeprom_word(&mut self, address: usize, amount: u16) {
+        let word = self.eeprom.word(address);
+        self.eeprom.set_word(address, word.wrapping_add(amount));
+    }
+
     /// A byte of the module's identification, to make another module of it. Its checksum is not mended.
     pub fn set_module_byte(&mut self, address: u8, value: u8) {
         self.sfp.set_byte(address, value);
@@ -198,6 +218,7 @@ impl Ixgbe {
         let [a, b, c, d, e, f] = self.eeprom.mac();
         self.registers.set(RAL, u32::from_le_bytes([a, b, c, d]));
         self.registers.set(RAH, u32::from_le_bytes([e, f, 0, 0x80]));
+        self.registers.set(RXPBSIZE, self.config.kind.packet_buffer());
         self.interrupts.reset();
         self.receive = Receive::new();
         self.transmit = Transmit::new();
@@ -208,7 +229,8 @@ impl Ixgbe {
 
     #[inline]
     fn update_link(&mut self) {
-        let module = self.control.module();
+        let cage = self.config.kind == Kind::I82599;
+        let module = if cage { self.control.module() } else { self.phy.powered() };
         let cable = self.control.cable();
         let light = module && cable && !self.registers.has(ESDP, 1 << 3);
         if light != self.light {
@@ -219,7 +241,7 @@ impl Ixgbe {
         if changes.link {
             self.interrupts.raise(LINK_CHANGE);
         }
-        if changes.module && self.registers.has(GPIE, GPIE_PIN_2) {
+        if changes.module && cage && self.registers.has(GPIE, GPIE_PIN_2) {
             self.interrupts.raise(PIN_2);
         }
     }

@@ -67,7 +67,7 @@ registers! {
     PIENA         0x110b8 Rw 0          "8.2.3.4";
     SWSM          0x10140 Rw 0          "8.2.3.4"  => Control, sticky;
     FWSM          0x10148 Ro 0x8000     "8.2.3.4", sticky;
-    SW_FW_SYNC    0x10160 Rw 0          "8.2.3.4", sticky;
+    SW_FW_SYNC    0x10160 Rw 0          "8.2.3.4"  => Control, sticky;
     // Interrupts
     EICR          0x00800 Rw 0          "8.2.3.5"  => Interrupt;
     EICS          0x00808 Rw 0          "8.2.3.5"  => Interrupt;
@@ -144,7 +144,7 @@ registers! {
     SRRCTL_LOW    0x02100 [4 x 16] Rw 0 "8.2.3.8" => Alias(0x1014, 0x40);
     DCA_RXCTRL_LOW 0x02200 [4 x 16] Rw 0 "8.2.3.11" => Alias(0x100c, 0x40);
     RDRXCTL       0x02f00 Rw 0x8        "8.2.3.8"  => Control;
-    RXPBSIZE      0x03c00 [4 x 8] Rw 0x80000 "8.2.3.8";
+    RXPBSIZE      0x03c00 [4 x 8] Rw 0x80000 "8.2.3.8" => Control;
     RXCTRL        0x03000 Rw 0          "8.2.3.8";
     RXMEMWRAP     0x03190 Ro 0          "8.2.3.8";
     RSCDBU        0x03028 Rw 0x20       "8.2.3.8";

@@ -11,6 +11,7 @@ use pagewire_ethdev::nic::{Device, Filters};
 use pagewire_ethdev::{Error, FunctionConfig, Link, MacAddr, PortConfig};
 
 use crate::configure::fill;
+use crate::family::Family;
 use crate::filters;
 use crate::messages::{CLEAR_TO_SEND, CONTROL, VERSION_1_1, WORDS};
 use crate::registers::*;
@@ -206,9 +207,10 @@ impl Functions {
         if registers.read(STATUS) == u32::MAX {
             return Err(Error::Gone { port: device.name.clone() });
         }
+        let resets = Family::of(device).function_resets;
         for number in 0..self.count() {
             let (word, bit) = (number / 32, 1 << (number % 32));
-            if registers.read_at(PFVFLRE, word) & bit != 0 {
+            if registers.read_at(resets, word) & bit != 0 {
                 registers.write_at(PFVFLREC, word, bit);
                 self.forget(device, filters, number);
             }

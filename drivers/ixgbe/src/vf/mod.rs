@@ -64,7 +64,7 @@ impl Card for CardVf {
 
     const DRIVER: &'static str = DRIVER_VF;
     const DEVICES: &'static [DeviceId] = VF_DEVICES;
-    const EXPECTED: &'static str = "a virtual function of an Intel 82599 (8086:10ed)";
+    const EXPECTED: &'static str = "a virtual function of an Intel 82599 (8086:10ed) or X540 (8086:1515)";
     const BAR_LEN: usize = 0x4000;
     const BAR_LEN_TEXT: &'static str = "0x4000 or more";
     const LEAST_BUFFER: usize = KIB;

@@ -12,7 +12,7 @@ use pagewire_ethdev::{
 };
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx, IxgbeVf};
 use pagewire_models::Function;
-use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model};
+use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model, Kind};
 use pagewire_models::server::{Counters, Server, ServerOptions, Stopper, run_together};
 use pagewire_models::wire::{Pair, Wire, pair};
 use pagewire_pci::AddressSpace;
@@ -41,10 +41,15 @@ pub(crate) struct Served {
 
 /// Serve a card with so many virtual functions.
 pub(crate) fn serve(functions: u16) -> Served {
+    serve_kind(Kind::I82599, functions)
+}
+
+/// The same of another card of the family.
+pub(crate) fn serve_kind(kind: Kind, functions: u16) -> Served {
     let folder = TempDir::new().unwrap();
     let (inner, mut wire) = pair();
     wire.light(true);
-    let config = Config { mac: OWN.0, functions, ..Config::default() };
+    let config = Config { kind, mac: OWN.0, functions, ..Config::default() };
     let mut card = Model::new(config, Box::new(inner));
     let mut vfs = card.take_functions();
     let controls = [card.control()].into_iter().chain(vfs.iter().map(|vf| vf.control())).collect();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use pagewire_ethdev::{Error, Pool, PortConfig};
 use pagewire_ixgbe::Ixgbe;
-use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model};
+use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model, Kind};
 use pagewire_models::server::{Counters, Server, ServerOptions, Stopper};
 use pagewire_models::wire::{Open, Wire};
 use pagewire_models::{Function, Host, Region, RegionInfo};
@@ -62,6 +62,10 @@ pub(crate) mod fault {
     pub(crate) const VETO: u32 = 1 << 13;
     /// The configuration space reads as all ones, but for the command register: the server asks the card for it too.
     pub(crate) const GONE_FROM_THE_BUS: u32 = 1 << 15;
+    /// The X540's SW_FW_SYNC.REGSMP is never given.
+    pub(crate) const REGSMP_HELD: u32 = 1 << 16;
+    /// MDIO commands are never done.
+    pub(crate) const MDIO_SILENT: u32 = 1 << 17;
     /// RXDCTL of queue 1 does not show that it is disabled.
     pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
 }
@@ -195,6 +199,8 @@ impl Card {
             0x10014 if has(fault::EEPROM_SILENT) => value & !2,
             0x10140 if has(fault::SMBI_HELD) => value | 1,
             0x10140 if has(fault::SWESMBI_HELD) => value & !2,
+            0x0425c if has(fault::MDIO_SILENT) => value | 1 << 30,
+            0x10160 if has(fault::REGSMP_HELD) => value | 1 << 31,
             0x10160 if has(fault::FIRMWARE_OWNS) => value | 0x1f << 5,
             _ => value,
         }
@@ -227,15 +233,26 @@ pub(crate) fn serve_on(
     wire: Box<dyn Wire>,
     spoil: impl FnOnce(&mut Card),
 ) -> Running {
+    serve_kind(Kind::I82599, mapped, number, wire, spoil)
+}
+
+/// The same of another card of the family.
+pub(crate) fn serve_kind(
+    kind: Kind,
+    mapped: bool,
+    number: u8,
+    wire: Box<dyn Wire>,
+    spoil: impl FnOnce(&mut Card),
+) -> Running {
     LazyLock::force(&LOG);
     let folder = TempDir::new().unwrap();
     let path = folder.path().join(format!("card-{number}"));
-    let config = Config { mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() };
+    let config = Config { kind, mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() };
     let faults = Arc::<AtomicU32>::default();
     let lying = Arc::<AtomicBool>::default();
     let mut card = Card {
         model: Model::new(config, wire),
-        device_id: 0x10fb,
+        device_id: kind.device(),
         liar: Box::new(()),
         faults: faults.clone(),
         lying: lying.clone(),

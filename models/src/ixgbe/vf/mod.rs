@@ -1,4 +1,4 @@
-//! A virtual function of the card (8086:10ed; 82599 datasheet 7.10.2, 8.3): what a driver of one pool's queues is given, as a PCI
+//! A virtual function of the card (8086:10ed, and 8086:1515 of the X540; 82599 datasheet 7.10.2, 8.3): what a driver of one pool's queues is given, as a PCI
 //! function with memory, interrupts and bus mastering of its own.
 //!
 //! The card's descriptor engines serve its rings, on its own bus. Frames go to and come from the card's [switch](super::switch), and
@@ -14,6 +14,7 @@ use super::Card;
 use super::bus::{Bus, Control};
 use super::clock::Clock;
 use super::interrupts::{GPIE_AUTO_MASK, GPIE_MSIX, Interrupts};
+use super::kind::Kind;
 use super::msix::{self, Msix};
 use super::pci::{self, ConfigSpace, Identity};
 use super::receive::Receive;
@@ -56,8 +57,9 @@ pub struct Vf {
 }
 
 impl Vf {
-    pub(super) fn new(number: u16, lane: Shared, clock: &Clock) -> Self {
-        let identity = Identity { device: 0x10ed, registers: BAR_SIZE, msix_bar: MSIX_BAR, serial: None };
+    pub(super) fn new(number: u16, kind: Kind, lane: Shared, clock: &Clock) -> Self {
+        let device = kind.function_device();
+        let identity = Identity { device, registers: BAR_SIZE, msix_bar: MSIX_BAR, serial: None };
         let mut vf = Self {
             number,
             lane,
