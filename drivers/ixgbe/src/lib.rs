@@ -1,5 +1,5 @@
-//! Poll-mode driver for the Intel 82599 10 Gigabit Ethernet controller with SFP+ modules, of the family that Linux drives with
-//! ixgbe.
+//! Poll-mode driver for the Intel 82599 10 Gigabit Ethernet controller with SFP+ modules, the X540, and the virtual functions of both: of
+//! the family that Linux drives with ixgbe and ixgbevf. It has been seen to work on models of these cards, and on none of silicon.
 //!
 //! ```no_run
 //! use pagewire_ethdev::{Burst, Pool, Port, PortConfig, RxQueue};
@@ -63,12 +63,35 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Virtual functions
+//!
+//! ```no_run
+//! use pagewire_ethdev::{FunctionConfig, Pool, Port, PortConfig};
+//! use pagewire_ixgbe::Ixgbe;
+//! # use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+//! # use pagewire_pool::PoolConfig;
+//! # let space = AddressSpace::new(AddressSpaceOptions::default())?;
+//! let mut card = Ixgbe::open(&space, "0000:01:00.0".parse()?)?;
+//! let given = FunctionConfig { mac: Some("02:00:00:00:00:01".parse()?), trusted: false };
+//! let pool = Pool::new(&PoolConfig::default(), &space)?;
+//! let config = PortConfig { functions: vec![given, FunctionConfig::default()], ..PortConfig::single_queue(pool) };
+//! let (_rx, _tx) = card.start(config)?;
+//! loop {
+//!     // Whoever drives a function, an `IxgbeVf` perhaps, waits for its answers.
+//!     card.serve_functions()?;
+//!     std::thread::sleep(std::time::Duration::from_millis(5));
+//! }
+//! # #[allow(unreachable_code)]
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Rings, refill, reports and everything else that cards have in common is [`pagewire_ethdev::nic`]'s; here is the card.
 //! Where things are: `card.rs` what the shared part calls, `registers.rs` and `statistics.rs` the tables, `reset.rs` and
 //! `configure.rs` the initialisation in the datasheet's order (section 4.6), `queues.rs` and `descriptor.rs` the rings as the card
 //! sees them, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and `semaphore.rs` what is shared with the
-//! firmware, `filters.rs` addresses and VLANs, `flows.rs` flow
-//! rules. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
+//! firmware, `filters.rs` addresses and VLANs, `flows.rs` flow rules. `functions/` looks after a card's virtual functions, `vf/` is the
+//! driver of one, `messages.rs` what the two say to each other. `family.rs` has what the X540 differs in, `phy.rs` its PHY. Section numbers
+//! are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
 //!
 //! A port whose cage is empty opens and starts; its link is down until there is a module. No module is refused: what is
 //! not of a known kind is taken for limiting optics, with a warning. A module that can do 10 and 1 Gb/s is used at 10.

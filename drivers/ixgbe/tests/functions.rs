@@ -348,7 +348,11 @@ fn garbage_in_the_mailbox_is_refused() {
             seen |= bar.read32(VFMAILBOX);
             seen & bit != 0
         };
-        bar.write32(VFMAILBOX, 1 << 2);
+        // Ours, and what was said before is not the answer.
+        eventually("the mailbox", || {
+            bar.write32(VFMAILBOX, 1 << 2);
+            bar.read32(VFMAILBOX) & 1 << 2 != 0
+        });
         (0..16).for_each(|n| bar.write32(VFMBMEM + 4 * n, question.get(n).copied().unwrap_or(0)));
         bar.write32(VFMAILBOX, 1);
         eventually("an answer", || status(1 << 4));
@@ -426,6 +430,66 @@ fn garbage_in_the_mailbox_is_refused() {
     let _ = &mut served;
     served.assert_clean();
     physical.stop();
+}
+
+/// A physical function that says what none says: an error in bounded time, or bounded to what there can be.
+#[test]
+fn nonsense_from_the_physical_function_is_bounded() {
+    const PFMAILBOX: usize = 0x4b00;
+    const PFMBMEM: usize = 0x13000;
+    type Answers = fn(u32) -> [u32; 5];
+    let cases: [(Answers, &str); 6] = [
+        (|_| [0; 5], "0x00000000"),
+        (|_| [u32::MAX; 5], "0xffffffff"),
+        (|kind| [kind + 1 | 1 << 31, 2, 0, 0, 0], "granted or refused"),
+        (|kind| [kind | 3 << 30, 2, 0, 0, 0], "granted or refused"),
+        // A group's address, and queues without end: it makes an address up, and has eight.
+        (|kind| [kind | 1 << 31, u32::MAX, u32::MAX, u32::MAX, u32::MAX], ""),
+        // Everything but its reset is refused: version 1.0, one queue.
+        (|kind| [kind | if kind == 1 { 1 << 31 } else { 1 << 30 }, 2, 7 << 8, 0, 0], ""),
+    ];
+    for (number, (answers, expected)) in cases.into_iter().enumerate() {
+        let served = serve(1);
+        let space = space();
+        let card = space.open_vfio_user(&served.paths[0]).unwrap();
+        let bar = card.bar(0).unwrap();
+        bar.write32(0x18, 1 << 14);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let opened = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    let asked = bar.read32(0x710);
+                    bar.write32(0x710, asked);
+                    if asked & 1 != 0 {
+                        let kind = bar.read32(PFMBMEM) & 0xffff;
+                        for (word, value) in answers(kind).into_iter().enumerate() {
+                            bar.write32(PFMBMEM + 4 * word, value);
+                        }
+                        bar.write32(PFMAILBOX, 3);
+                    }
+                }
+            });
+            let opened = common::within(10, || open_vf(&served, 0, &common::space()));
+            done.store(true, Relaxed);
+            opened
+        });
+        match (opened, expected) {
+            (Ok(port), "") => {
+                let info = port.info();
+                let queues = if number == 4 { 8 } else { 1 };
+                assert_eq!(info.capabilities.rx_queues, queues);
+                assert!(info.mac.is_valid_unicast());
+                assert_eq!(info.mac.0 == [2, 0, 0, 0, 0, 7], number == 5, "{}", info.mac);
+            }
+            (Err(error), expected) => {
+                assert!(
+                    !expected.is_empty() && error.to_string().contains(expected),
+                    "case {number}: {error}"
+                );
+            }
+            (Ok(_), expected) => panic!("case {number}: {expected}"),
+        }
+    }
 }
 
 #[test]
