@@ -441,7 +441,7 @@ fn nonsense_from_the_physical_function_is_bounded() {
     let cases: [(Answers, &str); 6] = [
         (|_| [0; 5], "0x00000000"),
         (|_| [u32::MAX; 5], "0xffffffff"),
-        (|kind| [kind + 1 | 1 << 31, 2, 0, 0, 0], "granted or refused"),
+        (|kind| [(kind + 1) | 1 << 31, 2, 0, 0, 0], "granted or refused"),
         (|kind| [kind | 3 << 30, 2, 0, 0, 0], "granted or refused"),
         // A group's address, and queues without end: it makes an address up, and has eight.
         (|kind| [kind | 1 << 31, u32::MAX, u32::MAX, u32::MAX, u32::MAX], ""),
