@@ -10,7 +10,7 @@ use common::{config, eventually, pool, space};
 use pagewire_ethdev::{
     Error, FunctionConfig, Link, MacAddr, Port, PortConfig, RxQueue, RxQueueConfig, TxQueue, TxQueueConfig,
 };
-use pagewire_ixgbe::Ixgbe;
+use pagewire_ixgbe::{Ixgbe, IxgbeVf};
 use std::sync::atomic::Ordering::Relaxed;
 
 const TWO: [FunctionConfig; 2] = [FunctionConfig { mac: None, trusted: false }; 2];
@@ -151,6 +151,20 @@ fn two_functions_forward() {
             assert_eq!(served.take(), expected, "round {round}, frame {n}");
         }
     }
+    // By the cards' own count, check sequences included.
+    let count = |port: &mut IxgbeVf, name: &str| {
+        port.xstats().into_iter().find(|stat| stat.name == name).expect(name).value
+    };
+    let bytes: u64 = (0..16u64).map(|n| (60 + n * 90) + 4).sum();
+    assert_eq!(
+        [count(&mut a.port, "rx_good_packets"), count(&mut a.port, "rx_good_bytes")],
+        [320, 20 * bytes]
+    );
+    assert_eq!(
+        [count(&mut b.port, "tx_good_packets"), count(&mut b.port, "tx_good_bytes")],
+        [320, 20 * bytes]
+    );
+    assert_eq!(count(&mut b.port, "rx_good_packets"), 0);
     b.stop();
     a.stop();
     served.assert_clean();

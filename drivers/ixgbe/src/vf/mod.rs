@@ -2,6 +2,7 @@
 
 mod mailbox;
 mod registers;
+mod statistics;
 
 use std::cell::RefCell;
 
@@ -86,8 +87,7 @@ impl Card for CardVf {
         promiscuous: false,
         functions: 0,
     };
-    // They run on whoever resets the function, and are not cleared by reading: those of the queues are kept by the driver.
-    const COUNTERS: &'static [Counter] = &[];
+    const COUNTERS: &'static [Counter] = statistics::COUNTERS;
     const RX_MISSED: &'static [&'static str] = &[];
     const RX_ERRORS: &'static [&'static str] = &[];
     const TX_ERRORS: &'static [&'static str] = &[];
