@@ -11,7 +11,9 @@ use pagewire_ethdev::{
     Error, FunctionConfig, Link, MacAddr, Port, PortConfig, RxQueue, RxQueueConfig, TxQueue, TxQueueConfig,
 };
 use pagewire_ixgbe::{Ixgbe, IxgbeVf};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const TWO: [FunctionConfig; 2] = [FunctionConfig { mac: None, trusted: false }; 2];
 
@@ -444,6 +446,76 @@ fn garbage_in_the_mailbox_is_refused() {
     let _ = &mut served;
     served.assert_clean();
     physical.stop();
+}
+
+/// The card is pulled out: with it all its functions, which end in errors and give everything back.
+#[test]
+fn a_card_that_is_pulled_out_takes_its_functions_along() {
+    let served = serve(1);
+    let space = space();
+    let mut port = Ixgbe::with_function(&space, space.open_vfio_user(&served.paths[0]).unwrap()).unwrap();
+    let queues = port.start(PortConfig { functions: TWO[..1].to_vec(), ..config(&space) }).unwrap();
+    let port = Arc::new(Mutex::new(port));
+    let (answering, stop) = (port.clone(), Arc::new(AtomicBool::new(false)));
+    let told = stop.clone();
+    let answers = std::thread::spawn(move || {
+        let mut last = Ok(());
+        while !told.load(Relaxed) && last.is_ok() {
+            last = answering.lock().unwrap().serve_functions();
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        last
+    });
+    let mut vf = Virtual::start(&served, 0);
+    drop(served);
+    eventually("a notice", || vf.port.check().is_err());
+    assert!(matches!(vf.port.check(), Err(Error::Gone { .. })));
+    assert_eq!(vf.port.link(), Link::Down);
+    let error = common::within(10, || vf.port.set_mac(MacAddr([2; 6])).unwrap_err());
+    assert!(matches!(error, Error::Device { .. }), "{error}");
+    vf.send(OUTSIDE, b"to nobody");
+    common::within(10, || drop(vf));
+    let answered = common::within(10, || answers.join().unwrap());
+    assert!(matches!(answered, Err(Error::Gone { .. })), "{answered:?}");
+    stop.store(true, Relaxed);
+    drop(queues);
+}
+
+/// What happens to a function's link, or to its physical function, raises its interrupt.
+#[test]
+fn a_function_is_told_by_interrupt() {
+    let served = serve(1);
+    let physical = Physical::start(&served, &TWO[..1], |_, _| ());
+    let mut vf = Virtual::start(&served, 0);
+    let has_fired = |vf: &Virtual| {
+        let interrupt = vf.port.link_interrupt().expect("MSI-X");
+        rustix::event::poll(
+            &mut [rustix::event::PollFd::new(&interrupt, rustix::event::PollFlags::IN)],
+            Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
+        )
+        .unwrap()
+            == 1
+    };
+    // That of its start.
+    eventually("quiet", || {
+        vf.port.link();
+        std::thread::sleep(Duration::from_millis(5));
+        !has_fired(&vf)
+    });
+    for up in [false, true] {
+        served.controls[0].set_cable(up);
+        eventually("an interrupt", || has_fired(&vf));
+        eventually("the link", || vf.port.link().is_up() == up);
+        std::thread::sleep(Duration::from_millis(20));
+        vf.port.link();
+        assert!(!has_fired(&vf));
+    }
+    physical.stop();
+    eventually("an interrupt", || has_fired(&vf));
+    assert!(matches!(vf.port.check(), Err(Error::WasReset { .. })));
+    drop((std::mem::take(&mut vf.rx), std::mem::take(&mut vf.tx)));
+    vf.port.stop().unwrap();
+    served.assert_clean();
 }
 
 /// A physical function that says what none says: an error in bounded time, or bounded to what there can be.
