@@ -27,6 +27,9 @@ pub(crate) const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 /// One that is somewhere on the wire.
 pub(crate) const OUTSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xee]);
 
+/// Two functions with nothing of their own.
+pub(crate) const TWO: [FunctionConfig; 2] = [FunctionConfig { mac: None, trusted: false }; 2];
+
 /// The card as it is served: itself first, then its functions.
 pub(crate) struct Served {
     pub(crate) paths: Vec<PathBuf>,
