@@ -22,7 +22,7 @@ pub(crate) fn write(device: &Device, filters: &Filters, functions: &Functions) {
 }
 
 /// The table first: a frame that comes in meanwhile is of a VLAN of one or the other. With virtual functions pools are told apart by
-/// VLAN, and the table lets all in (7.10.3.3).
+/// VLAN, and the table lets all in (7.10.3).
 pub(crate) fn write_vlans(device: &Device, filters: &Filters, functions: &Functions) {
     let registers = &device.registers;
     for (index, word) in filters.vlan_table().into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What a virtual function and the driver of its physical function say to each other in the mailbox (82599 datasheet 7.10.2.9 has the
+//! What a virtual function and the driver of its physical function say to each other in the mailbox (82599 datasheet 7.10.2 has the
 //! mailbox; its messages are a convention of the drivers, and these are their versions 1.0 to 1.2).
 //!
 //! The first word: what is asked, above it a number of the question's own, and in the answer whether it is granted. An answer has the

@@ -106,7 +106,7 @@ impl Interrupts {
         }
     }
 
-    /// A virtual function's mailbox has something: the vector that its VTIVAR_MISC names (8.3.5.2).
+    /// A virtual function's mailbox has something: the vector that its VTIVAR_MISC names (8.3.5).
     pub(super) fn mailbox(&mut self, registers: &Registers) {
         let entry = registers.get(IVAR_MISC);
         if entry & IVAR_VALID != 0 {

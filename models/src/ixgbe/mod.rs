@@ -68,7 +68,7 @@ pub use vf::Vf;
 const CTRL_MASTER_DISABLE: u32 = 1 << 2;
 /// Which BAR holds the MSI-X table.
 const MSIX_BAR: u8 = 4;
-/// The most virtual functions (7.10.2.1): each has a pool, and the card itself needs one.
+/// The most virtual functions (7.10.2): each has a pool, and the card itself needs one.
 const MOST_FUNCTIONS: u16 = 63;
 
 /// What kind of card it is.

@@ -97,7 +97,7 @@ impl Rss {
         Hash { value: self.toeplitz(packet.addresses(frame), ports), kind }
     }
 
-    /// The queue that a hash leads to: of all of them, or of those of the card's own pool (7.1.2.8.3, 7.10.2.2).
+    /// The queue that a hash leads to: of all of them, or of those of the card's own pool (7.1.2.8.3, 7.10.2).
     #[inline]
     pub(super) fn queue(registers: &Registers, hash: Hash) -> usize {
         let entry = hash.value & 0x7f;

@@ -187,7 +187,7 @@ impl Switch {
         self.lanes.get(function as usize).map(|lane| (lane, word))
     }
 
-    /// A frame from the wire that the filters have let in (7.10.3.3). Gives whether the card itself is to have it.
+    /// A frame from the wire that the filters have let in (7.10.3). Gives whether the card itself is to have it.
     pub(super) fn arrive(&mut self, registers: &mut Registers, frame: &[u8]) -> bool {
         let packet = parse(registers, frame);
         let (mut pools, _) = members(registers, frame, &packet);
@@ -216,7 +216,7 @@ impl Switch {
         Some(pool as u32)
     }
 
-    /// A frame that a pool sends (7.10.3.5): to the other pools that it is for. Gives whether it goes out as well.
+    /// A frame that a pool sends (7.10.3): to the other pools that it is for. Gives whether it goes out as well.
     pub(super) fn send(&mut self, registers: &mut Registers, frame: &mut Vec<u8>, pool: u32) -> bool {
         if !enabled(registers, PFVFTE, pool) {
             return false;
@@ -319,7 +319,7 @@ fn in_vlan(registers: &Registers, packet: &Packet) -> u64 {
     })
 }
 
-/// PFVFSPOOF (7.10.3.9): a frame whose source is not its sender's.
+/// PFVFSPOOF (7.10.3): a frame whose source is not its sender's.
 fn is_spoofed(registers: &Registers, frame: &[u8], packet: &Packet, pool: u32) -> bool {
     let checks = registers.get(PFVFSPOOF + 4 * (pool / 8)) >> (pool % 8);
     let own = |n: u32| {

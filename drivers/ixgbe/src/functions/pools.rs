@@ -6,7 +6,7 @@ use super::Functions;
 use crate::configure::fill;
 use crate::registers::*;
 
-/// Up to so many functions there are 32 pools of four queues, beyond 64 of two (7.10.2.1).
+/// Up to so many functions there are 32 pools of four queues, beyond 64 of two (7.10.2).
 const FEW: usize = 30;
 
 impl Functions {
@@ -76,7 +76,7 @@ impl Functions {
         fill(device, PFVMVIR, 0);
         let bits = rx_queues.max(1).ilog2();
         registers.write_at(PSRTYPE, own, PSRTYPE_IP | bits << PSRTYPE_RQPL_SHIFT);
-        // 7.10.3.9: none sends in another's name.
+        // 7.10.3: none sends in another's name.
         for index in 0..PFVFSPOOF.count {
             let functions = self.count().saturating_sub(8 * index).min(8);
             registers.write_at(PFVFSPOOF, index, (1 << functions) - 1);

@@ -1,4 +1,4 @@
-//! The function's end of the mailbox (section 7.10.2.9).
+//! The function's end of the mailbox (section 7.10.2).
 
 use std::cell::Cell;
 use std::time::Duration;

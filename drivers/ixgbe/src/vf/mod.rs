@@ -92,7 +92,7 @@ impl Card for CardVf {
     const RX_ERRORS: &'static [&'static str] = &[];
     const TX_ERRORS: &'static [&'static str] = &[];
 
-    /// 4.2.2.3, and what Intel's drivers clear besides: it leaves the rings' registers alone.
+    /// 4.2.2, and what Intel's drivers clear besides: it leaves the rings' registers alone.
     fn reset(device: &Device) -> Result<(), Error> {
         let registers = &device.registers;
         registers.write(VTEIMC, VECTORS);
@@ -146,7 +146,7 @@ impl Card for CardVf {
         self.write_multicast(device, filters)?;
         self.write_vlans(device, filters)?;
         self.write_modes(device, filters)?;
-        // 7.10.2.2: of the entry in the physical function's table, as many bits as there are queues to tell apart.
+        // 7.10.2: of the entry in the physical function's table, as many bits as there are queues to tell apart.
         let bits = config.rx.len().max(1).ilog2();
         device.registers.write(VFPSRTYPE, bits << VFPSRTYPE_RQPL_SHIFT);
         Ok(())
@@ -228,7 +228,14 @@ impl Card for CardVf {
             true => (mode::ALL_GROUPS, "all groups"),
             false => (mode::GROUPS, "its groups"),
         };
-        self.mailbox.require(device, &[SET_MODE, mode], "receiving", asked).map(|_| ())
+        let answer = self.mailbox.require(device, &[SET_MODE, mode], "receiving", asked)?;
+        // Linux's driver for the card grants less than was asked for, and says how much.
+        match answer[1] >= mode {
+            true => Ok(()),
+            false => {
+                Err(Error::Refused { port: device.name.clone(), what: "receiving", asked: asked.into() })
+            }
+        }
     }
 
     fn write_addresses(&self, device: &Device, filters: &Filters) -> Result<(), Error> {

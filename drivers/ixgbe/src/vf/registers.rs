@@ -4,38 +4,38 @@ use pagewire_ethdev::registers;
 
 // name           offset  array          mode  section     what it is
 registers! {
-    VFCTRL        0x0000                 WO  "8.3.5.1.1" "Device control";
-    VFSTATUS      0x0008                 RO  "8.3.5.1.2" "Device status";
-    VFLINKS       0x0010                 RO  "8.3.5.1.3" "Link status";
-    VFMAILBOX     0x02fc                 RW  "8.3.5.1.5" "Whose turn the mailbox is";
-    VFMBMEM       0x0200 [4 x 16]        RW  "8.3.5.1.6" "The mailbox's words";
+    VFCTRL        0x0000                 WO  "8.3.5" "Device control";
+    VFSTATUS      0x0008                 RO  "8.3.5" "Device status";
+    VFLINKS       0x0010                 RO  "8.3.5" "Link status";
+    VFMAILBOX     0x02fc                 RW  "8.3.5" "Whose turn the mailbox is";
+    VFMBMEM       0x0200 [4 x 16]        RW  "8.3.5" "The mailbox's words";
 
-    VTEICR        0x0100                 W1C "8.3.5.2.1" "Interrupt causes";
-    VTEIMS        0x0108                 RW  "8.3.5.2.3" "Interrupt mask, set";
-    VTEIMC        0x010c                 WO  "8.3.5.2.4" "Interrupt mask, clear";
-    VTEIAC        0x0110                 RW  "8.3.5.2.5" "Causes cleared automatically";
-    VTEIAM        0x0114                 RW  "8.3.5.2.6" "Causes masked automatically";
-    VTIVAR_MISC   0x0140                 RW  "8.3.5.2.9" "Which vector the mailbox raises";
+    VTEICR        0x0100                 W1C "8.3.5" "Interrupt causes";
+    VTEIMS        0x0108                 RW  "8.3.5" "Interrupt mask, set";
+    VTEIMC        0x010c                 WO  "8.3.5" "Interrupt mask, clear";
+    VTEIAC        0x0110                 RW  "8.3.5" "Causes cleared automatically";
+    VTEIAM        0x0114                 RW  "8.3.5" "Causes masked automatically";
+    VTIVAR_MISC   0x0140                 RW  "8.3.5" "Which vector the mailbox raises";
 
-    VFPSRTYPE     0x0300                 RW  "8.3.5.3.6" "How many bits of RSS choose a queue";
-    VFRDBAL       0x1000 [0x40 x 8]      RW  "8.3.5.3.1" "Receive ring base, low";
-    VFRDBAH       0x1004 [0x40 x 8]      RW  "8.3.5.3.1" "Receive ring base, high";
-    VFRDLEN       0x1008 [0x40 x 8]      RW  "8.3.5.3.2" "Receive ring length in bytes";
-    VFRDH         0x1010 [0x40 x 8]      RW  "8.3.5.3.3" "Receive ring head";
-    VFRDT         0x1018 [0x40 x 8]      RW  "8.3.5.3.4" "Receive ring tail: the doorbell";
-    VFRXDCTL      0x1028 [0x40 x 8]      RW  "8.3.5.3.5" "Receive descriptor control";
-    VFSRRCTL      0x1014 [0x40 x 8]      RW  "8.3.5.3.5" "Receive buffer sizes and descriptor type";
-    VFDCA_RXCTRL  0x100c [0x40 x 8]      RW  "8.3.5.5"   "Receive PCIe attributes";
+    VFPSRTYPE     0x0300                 RW  "8.3.5" "How many bits of RSS choose a queue";
+    VFRDBAL       0x1000 [0x40 x 8]      RW  "8.3.5" "Receive ring base, low";
+    VFRDBAH       0x1004 [0x40 x 8]      RW  "8.3.5" "Receive ring base, high";
+    VFRDLEN       0x1008 [0x40 x 8]      RW  "8.3.5" "Receive ring length in bytes";
+    VFRDH         0x1010 [0x40 x 8]      RW  "8.3.5" "Receive ring head";
+    VFRDT         0x1018 [0x40 x 8]      RW  "8.3.5" "Receive ring tail: the doorbell";
+    VFRXDCTL      0x1028 [0x40 x 8]      RW  "8.3.5" "Receive descriptor control";
+    VFSRRCTL      0x1014 [0x40 x 8]      RW  "8.3.5" "Receive buffer sizes and descriptor type";
+    VFDCA_RXCTRL  0x100c [0x40 x 8]      RW  "8.3.5" "Receive PCIe attributes";
 
-    VFTDBAL       0x2000 [0x40 x 8]      RW  "8.3.5.4.1" "Transmit ring base, low";
-    VFTDBAH       0x2004 [0x40 x 8]      RW  "8.3.5.4.1" "Transmit ring base, high";
-    VFTDLEN       0x2008 [0x40 x 8]      RW  "8.3.5.4.2" "Transmit ring length in bytes";
-    VFTDH         0x2010 [0x40 x 8]      RW  "8.3.5.4.3" "Transmit ring head";
-    VFTDT         0x2018 [0x40 x 8]      RW  "8.3.5.4.4" "Transmit ring tail: the doorbell";
-    VFTXDCTL      0x2028 [0x40 x 8]      RW  "8.3.5.4.5" "Transmit descriptor control";
-    VFTDWBAL      0x2038 [0x40 x 8]      RW  "8.3.5.4.6" "Where the head is written, low";
-    VFTDWBAH      0x203c [0x40 x 8]      RW  "8.3.5.4.6" "Where the head is written, high";
-    VFDCA_TXCTRL  0x200c [0x40 x 8]      RW  "8.3.5.5"   "Transmit PCIe attributes";
+    VFTDBAL       0x2000 [0x40 x 8]      RW  "8.3.5" "Transmit ring base, low";
+    VFTDBAH       0x2004 [0x40 x 8]      RW  "8.3.5" "Transmit ring base, high";
+    VFTDLEN       0x2008 [0x40 x 8]      RW  "8.3.5" "Transmit ring length in bytes";
+    VFTDH         0x2010 [0x40 x 8]      RW  "8.3.5" "Transmit ring head";
+    VFTDT         0x2018 [0x40 x 8]      RW  "8.3.5" "Transmit ring tail: the doorbell";
+    VFTXDCTL      0x2028 [0x40 x 8]      RW  "8.3.5" "Transmit descriptor control";
+    VFTDWBAL      0x2038 [0x40 x 8]      RW  "8.3.5" "Where the head is written, low";
+    VFTDWBAH      0x203c [0x40 x 8]      RW  "8.3.5" "Where the head is written, high";
+    VFDCA_TXCTRL  0x200c [0x40 x 8]      RW  "8.3.5" "Transmit PCIe attributes";
 }
 
 /// VFCTRL: reset the function.

@@ -1,4 +1,4 @@
-//! The statistics registers of a virtual function (section 8.3.5.6): they run on, whoever reads them, and count what passes within the
+//! The statistics registers of a virtual function (section 8.3.5): they run on, whoever reads them, and count what passes within the
 //! card as well.
 
 use pagewire_ethdev::counters;

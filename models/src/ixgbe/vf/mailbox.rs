@@ -1,5 +1,5 @@
 //! A virtual function's mailbox: 16 words that both sides read and write, and bits that say whose turn it is (82599 datasheet
-//! 7.10.2.9, 8.2.3.27, 8.3.5.1.5).
+//! 7.10.2, 8.2.3.27, 8.3.5).
 
 /// Words of the mailbox.
 pub(in super::super) const WORDS: usize = 16;
