@@ -154,7 +154,8 @@ pub trait Port: Send {
     }
 
     /// Answer what the virtual functions of [`PortConfig::functions`] have asked since the last time, and see to those that were reset.
-    /// To be called every few milliseconds while there are any: their drivers wait a second for an answer, some longer. Never waits.
+    /// To be called every few milliseconds while there are any, or when [`link_interrupt`](Port::link_interrupt) becomes readable: their
+    /// drivers wait a second for an answer, some longer. Never waits.
     ///
     /// # Errors
     ///

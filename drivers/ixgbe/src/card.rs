@@ -11,7 +11,7 @@ use crate::family::{Family, Media};
 use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
 use crate::functions::{FUNCTIONS, Functions};
 use crate::link::{self, Cage};
-use crate::registers::TDT;
+use crate::registers::{EICR, EIMS, TDT, cause};
 use crate::{DEVICES, DRIVER, eeprom, flows, phy, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
@@ -159,10 +159,14 @@ impl Card for Card82599 {
 
     fn enable_link_interrupt(&mut self, device: &Device) {
         link::enable_interrupt(device);
+        if !self.functions.is_empty() {
+            device.registers.write(EIMS, cause::MAILBOX);
+        }
     }
 
     fn acknowledge_link_interrupt(&mut self, device: &Device) {
         link::acknowledge_interrupt(device);
+        device.registers.write(EICR, cause::MAILBOX);
     }
 
     fn serve_functions(&mut self, device: &Device, filters: &Filters) -> Result<(), Error> {
@@ -220,6 +224,9 @@ impl Card82599 {
         }
         if !filters.flows.is_empty() {
             return Err(device.unsupported("flow rules, of which", filters.flows.len(), beside));
+        }
+        if let Some(mac) = filters.addresses().find(|mac| self.functions.have(*mac)) {
+            return Err(device.unsupported("address", mac, "a virtual function with it"));
         }
         let room = EXTRA_UNICAST - count;
         match filters.extra_unicast.len() {

@@ -190,7 +190,8 @@ pub(crate) fn enable_interrupt(device: &Device) {
     registers.write(IVAR_MISC, IVAR_MISC_OTHER_VECTOR_0);
     registers.write(EIAC, 0);
     registers.write(EIAM, 0);
-    registers.write(GPIE, GPIE_PIN_2);
+    // How many pools there are stays as it is.
+    registers.modify(GPIE, !(VT_MODE << GPIE_VT_MODE_SHIFT), GPIE_PIN_2);
     registers.write(EICR, u32::MAX);
     registers.write(EIMS, cause::LINK | cause::MODULE);
 }

@@ -221,6 +221,8 @@ pub(crate) const GCR_EXT_BUFFERS_CLEAR: u32 = 1 << 30;
 
 /// EICR, EIMS, EIMC: interrupt causes.
 pub(crate) mod cause {
+    /// A virtual function has asked for something, or was reset.
+    pub(crate) const MAILBOX: u32 = 1 << 19;
     pub(crate) const LINK: u32 = 1 << 20;
     /// Pin 2 has moved.
     pub(crate) const MODULE: u32 = 1 << 26;

@@ -144,7 +144,7 @@ impl Ixgbe {
                 self.registers.set(CTRL, value);
                 self.show_master();
             }
-            RXPBSIZE if value > self.config.kind.packet_buffer() => {
+            RXPBSIZE if self.config.kind == Kind::X540 && value > self.config.kind.packet_buffer() => {
                 let most = self.config.kind.packet_buffer();
                 self.control.count_malformed(format_args!("a packet buffer of {value} bytes, of {most}"));
                 self.registers.set(RXPBSIZE, most);

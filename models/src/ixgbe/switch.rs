@@ -124,6 +124,8 @@ impl Switch {
             lane.receives = on && enabled(registers, PFVFRE, n);
             lane.sends = on && enabled(registers, PFVFTE, n);
             lane.links = registers.get(LINKS);
+            // GCR_EXT.VT_Mode and GPIE.VT_Mode.
+            lane.interrupts = !on || registers.get(GCR_EXT) & 3 == registers.get(GPIE) >> 14 & 3;
             if self.changed {
                 lane.changes += 1;
                 let tables = (0..32).map(|n| RETA + 4 * n).chain((0..10).map(|n| RSSRK + 4 * n));

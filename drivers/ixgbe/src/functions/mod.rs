@@ -16,7 +16,7 @@ use crate::filters;
 use crate::messages::{CLEAR_TO_SEND, CONTROL, VERSION_1_1, WORDS};
 use crate::registers::*;
 
-/// The most: with 64 pools the port has one, and its flow rules the last one's last queue.
+/// The most: of 64 pools the port has one, and the last one's last queue is where flow rules drop.
 pub(crate) const FUNCTIONS: u16 = 62;
 /// Longest frame with its check sequence that comes in one buffer of whoever knows of no other.
 const LONGEST_STANDARD: usize = 1518;
@@ -103,6 +103,11 @@ impl Functions {
 
     pub(crate) fn count(&self) -> usize {
         self.all.len()
+    }
+
+    /// Whether an address is one of theirs.
+    pub(crate) fn have(&self, mac: MacAddr) -> bool {
+        self.all.iter().any(|function| function.mac == mac)
     }
 
     /// Answer what was asked since the last time.

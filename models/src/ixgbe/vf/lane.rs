@@ -20,6 +20,8 @@ pub(in super::super) struct Lane {
     /// PFVFRE and PFVFTE let it receive and send.
     pub(in super::super) receives: bool,
     pub(in super::super) sends: bool,
+    /// Card and interrupts are set for as many pools, as they must be.
+    pub(in super::super) interrupts: bool,
     /// The card was reset, and with it all queues.
     pub(in super::super) stop: bool,
     /// It was reset: PFVFLRE has yet to say so.

@@ -53,6 +53,8 @@ pub struct Vf {
     frame: Vec<u8>,
     /// The card's registers that hold for all functions, as of this change.
     changes: u64,
+    /// The card lets its interrupts out.
+    interrupting: bool,
     master: bool,
 }
 
@@ -75,6 +77,7 @@ impl Vf {
             arrived: Frames::new(),
             frame: Vec::new(),
             changes: 0,
+            interrupting: false,
             master: false,
         };
         vf.stop();
@@ -180,6 +183,7 @@ impl Vf {
             self.interrupts.write(&mut self.registers, EIMS, masks);
             lane = self.lane.lock();
         }
+        self.interrupting = lane.interrupts;
         if std::mem::take(&mut lane.mailbox.signal) {
             self.interrupts.mailbox(&self.registers);
         }
@@ -269,7 +273,9 @@ impl Function for Vf {
         }
         // The reads of its memory happen with the lane held; whoever waits for it is the card's poll.
         busy |= self.transmit.poll(&mut card, &mut *self.lane.lock());
-        card.interrupts.deliver(card.registers, &mut card.bus);
+        if self.interrupting {
+            card.interrupts.deliver(card.registers, &mut card.bus);
+        }
         busy
     }
 }
