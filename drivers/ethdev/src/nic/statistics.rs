@@ -28,7 +28,7 @@ pub struct Counter {
 ///     "rx_missed_packets" RXMPC   0x3fa0 [4 x 8];
 ///     "tx_good_packets"   VFGPTC  0x201c runs on 32;
 /// }
-/// assert_eq!((COUNTERS.len(), COUNTERS[1].high_mask, COUNTERS[2].low.count), (3, 0xf, 8));
+/// assert_eq!((COUNTERS.len(), COUNTERS[1].high_mask, COUNTERS[2].low.count, COUNTERS[3].runs_on), (4, 0xf, 8, 32));
 /// ```
 #[macro_export]
 macro_rules! counters {
