@@ -135,6 +135,65 @@ fn mode_mac_changes_the_addresses_and_nothing_else() {
     }
 }
 
+#[test]
+fn who_sleeps_forwards_every_frame_too() {
+    let sent = [frames(1, 2_000, 1_518), frames(2, 2_000, 1_518)];
+    for kind in ["--mapped", "--trapped"] {
+        let [at_a, at_b] = forward(kind, "--mode io --tx-ring 4096 --rx-ring 4096 --interrupts", &sent);
+        assert_same(&at_b, &sent[0]);
+        assert_same(&at_a, &sent[1]);
+    }
+}
+
+/// Nanoseconds that a process's run loops had a processor.
+fn loops_on_cpu(process: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+    let on_cpu = |task: std::path::PathBuf| {
+        let read = |name| std::fs::read_to_string(task.join(name)).expect("it runs");
+        let stat = read("schedstat");
+        let time = stat.split(' ').next().and_then(|time| time.parse().ok()).expect("a time");
+        if read("comm").starts_with("lcore-") { time } else { 0 }
+    };
+    tasks.map(|task| on_cpu(task.expect("a task").path())).sum()
+}
+
+#[test]
+fn idle_ports_with_interrupts_leave_their_core_and_tell_how_often_they_slept() {
+    let model = Model::started("--socket a --socket b --pair --mapped --json -T 0");
+    let mut forwarder = Forwarder::start(&model, "--port vfio-user:a --port vfio-user:b --interrupts");
+    let slept = |report: &Value| report["waiters"][0]["sleeps"].as_u64().expect("a count");
+    forwarder.wait_until("sleep", |report| slept(report) > 10);
+    let (start, before) = (Instant::now(), loops_on_cpu(forwarder.child.id()));
+    std::thread::sleep(Duration::from_secs(2));
+    let took = Duration::from_nanos(loops_on_cpu(forwarder.child.id()) - before);
+    let elapsed = start.elapsed();
+    assert!(took < elapsed / 100, "{took:?} of {elapsed:?}");
+    forwarder.signal("INT");
+    let (success, last, said) = forwarder.end();
+    assert!(success, "{said}");
+    let waiter = &last["waiters"][0];
+    let count = |name: &str| waiter[name].as_u64().expect(name);
+    assert!(slept(&last) > 100, "{waiter}");
+    assert_eq!(count("sleeps"), count("wake_ups") + count("time_outs"), "{waiter}");
+}
+
+#[test]
+fn what_cannot_sleep_says_so() {
+    let model = Model::folder();
+    for (arguments, expected) in [
+        (
+            "--port ring:x --port ring:x --interrupts",
+            "ring:x: receive interrupts at intervals of 20µs is not possible; the port has none",
+        ),
+        ("--port null: --interrupts", "null:0: receive interrupts at intervals of 20µs is not possible"),
+        ("--port null: --interrupts --mode txonly", "--interrupts with --mode txonly"),
+        ("--port null: --max-wait 5", "--interrupts"),
+    ] {
+        let (success, _, said) = Forwarder::start(&model, arguments).end();
+        assert!(!success && said.contains(expected), "{arguments}: {said}");
+    }
+}
+
 /// Two models in two processes, and l2fwd between them.
 fn between_two() -> (Model, Model, Forwarder) {
     let a = Model::started("--socket a --wire generate:60,64 --mapped --json -T 0");

@@ -4,7 +4,6 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
-use std::ptr::null_mut;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -135,18 +134,22 @@ impl Bar {
         if !self.inner.is_register(offset) {
             return Err(Error::NoDoorbell { address, index: region.index as u8, len, offset });
         }
-        let register = self.inner.mapped(offset).unwrap_or(null_mut());
-        Ok(Doorbell { register, offset, bar: self.clone() })
+        let mut unmapped = Box::new(0);
+        let mapped = self.inner.mapped(offset);
+        let register = mapped.unwrap_or(&raw mut *unmapped);
+        Ok(Doorbell { register, is_mapped: mapped.is_some(), offset, bar: self.clone(), _unmapped: unmapped })
     }
 }
 
 /// One register of a [`Bar`] that is written often, such as a queue's tail.
 pub struct Doorbell {
-    /// Null if it is not mapped.
+    /// A word that nobody reads if the register is not mapped.
     register: *mut u32,
+    is_mapped: bool,
     offset: usize,
     /// Keeps the mapping.
     bar: Bar,
+    _unmapped: Box<u32>,
 }
 
 // SAFETY: the pointer is to a register, which any thread may write with one store; the mapping lives as long as `bar`.
@@ -158,10 +161,21 @@ impl Doorbell {
     /// Writes the register: one store, after all that this thread has stored before, descriptors above all; see [`Bar`].
     #[inline]
     pub fn ring(&self, value: u32) {
-        fence(Ordering::Release);
-        if self.register.is_null() {
-            return self.bar.inner.trapped_write(self.offset, value);
+        match self.is_mapped {
+            true => self.ring_mapped(value),
+            false => self.bar.inner.trapped_write(self.offset, value),
         }
+    }
+
+    /// Whether [`ring`](Doorbell::ring) is one store.
+    pub fn is_mapped(&self) -> bool {
+        self.is_mapped
+    }
+
+    /// [`ring`](Doorbell::ring), of a register that [is mapped](Doorbell::is_mapped): nothing is written to another.
+    #[inline(always)]
+    pub fn ring_mapped(&self, value: u32) {
+        fence(Ordering::Release);
         // SAFETY: `Bar::doorbell` checked that this is an aligned register of a mapping, which `bar` keeps.
         unsafe { self.register.write_volatile(value.to_le()) };
     }

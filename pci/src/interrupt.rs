@@ -1,6 +1,6 @@
 //! Interrupts as events that a thread can wait for.
 
-// eventfd(2) and poll(2) are called by pointer.
+// eventfd(2) and ppoll(2) have no safe wrapper in the standard library.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -59,7 +59,7 @@ impl Interrupt {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
-            poll(&self.event, left).map_err(self.failed("waiting for"))?;
+            wait_any(&[self.event.as_fd()], left).map_err(self.failed("waiting for"))?;
         }
     }
 
@@ -82,7 +82,12 @@ impl AsFd for Interrupt {
     }
 }
 
-fn eventfd() -> io::Result<File> {
+/// An eventfd that does not block.
+///
+/// # Errors
+///
+/// Those of eventfd(2).
+pub fn eventfd() -> io::Result<File> {
     // SAFETY: no pointer is passed.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if fd < 0 {
@@ -92,17 +97,27 @@ fn eventfd() -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Waits until there is something to read, the time is up or a signal came; the caller looks which.
-fn poll(event: &File, left: Option<Duration>) -> io::Result<()> {
-    // Rounded up: a wait that ends early would spin.
-    let milliseconds = |left: Duration| i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-    let mut entry = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one entry, as the count says.
-    if unsafe { libc::poll(&mut entry, 1, left.map_or(-1, milliseconds)) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
+/// Waits until one of these can be read, the time is up or a signal came; without a time, for ever. Whether one can be read.
+///
+/// # Errors
+///
+/// Those of ppoll(2), but for signals.
+pub fn wait_any(fds: &[BorrowedFd<'_>], time: Option<Duration>) -> io::Result<bool> {
+    let entry = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries: Vec<_> = fds.iter().map(entry).collect();
+    let time = time.map(|time| libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    });
+    let limit = time.as_ref().map_or(std::ptr::null(), |time| &raw const *time);
+    let count = entries.len() as libc::nfds_t;
+    // SAFETY: as many entries as the count says; the time outlives the call or is none; no signal mask.
+    let ready = unsafe { libc::ppoll(entries.as_mut_ptr(), count, limit, std::ptr::null()) };
+    if ready >= 0 {
+        return Ok(ready > 0);
     }
-    Ok(())
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+        error => Err(error),
+    }
 }

@@ -57,6 +57,6 @@ pub use config::{
 pub use dma::DmaBuffer;
 pub use error::Error;
 pub use function::Function;
-pub use interrupt::Interrupt;
+pub use interrupt::{Interrupt, eventfd, wait_any};
 pub use space::{AddressSpace, AddressSpaceOptions, Backend};
 pub use sysfs::{FunctionInfo, NetInterface, Sysfs, enumerate};

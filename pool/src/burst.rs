@@ -3,11 +3,13 @@
 // Moves packets in and out of a buffer without the bookkeeping of `Vec::drain`, which costs as much as a packet.
 #![allow(unsafe_code)]
 
+use std::arch::x86_64::{_mm256_loadu_si256, _mm256_storeu_si256};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
 
+use crate::check;
 use crate::magazine::release_bulk;
-use crate::packet::Packet;
+use crate::packet::{Packet, Posted};
 use crate::pool::{Fresh, Pool};
 
 /// Packets handed over in one call. Its capacity is set once and never grows.
@@ -55,8 +57,8 @@ impl Burst {
     /// Add the packets that `next` makes, until it makes none, there are `count`, the burst is full, or the pool has no fragment.
     /// Returns how many.
     ///
-    /// The receive loop of a driver: `next` is told how many were added before, and lent a fragment, which it takes to put it in the
-    /// place of the one it makes its packet from.
+    /// `next` is told how many were added before, and lent a fragment, which it takes to put it in the place of the one it makes its
+    /// packet from.
     #[inline(always)]
     pub fn fill(
         &mut self,
@@ -85,6 +87,123 @@ impl Burst {
         // SAFETY: that many packets have been written.
         unsafe { self.packets.set_len(start + added) };
         added
+    }
+
+    /// [`fill`](Burst::fill) for a receive loop that walks its arrays itself: `exchange` is lent up to `count` fragments of the pool that are
+    /// [at hand](Pool::at_hand), room for as many packets behind those that are in the burst, and their number. Returns what it returns.
+    ///
+    /// # Safety
+    ///
+    /// As many as it returns, and no others, `exchange` has moved out of the front of the fragments, and written to the front of the room. It
+    /// does not panic.
+    #[inline(always)]
+    pub unsafe fn exchange(
+        &mut self,
+        pool: &mut Pool,
+        count: usize,
+        exchange: impl FnOnce(*const Posted, *mut Packet, usize) -> usize,
+    ) -> usize {
+        let (count, start) = (count.min(pool.at_hand()).min(self.room()), self.packets.len());
+        // SAFETY: start + count is within the capacity.
+        let packets = unsafe { self.packets.as_mut_ptr().add(start) };
+        let fragments = pool.first_at_hand();
+        let added = exchange(fragments.cast(), packets, count);
+        debug_assert!(added <= count);
+        if check::is_on() {
+            // SAFETY: so many were lent; the entries are as they were.
+            (0..added).for_each(|number| check::taken(unsafe { fragments.add(number).read() }));
+        }
+        // SAFETY: the caller's word: so many have been taken, so many packets written.
+        unsafe {
+            pool.have_taken(added);
+            self.packets.set_len(start + added);
+        }
+        added
+    }
+
+    /// Add the packet that `next` makes, if the burst has room for one and no more. Returns whether that was done.
+    #[inline(always)]
+    pub fn push_last(&mut self, next: impl FnOnce() -> Option<Packet>) -> bool {
+        let len = self.packets.len() + 1;
+        if len != self.packets.capacity() {
+            return false;
+        }
+        let Some(packet) = next() else { return false };
+        // SAFETY: `len` is the capacity; the new length covers exactly what has been written.
+        unsafe {
+            self.packets.as_mut_ptr().add(len - 1).write(packet);
+            self.packets.set_len(len);
+        }
+        true
+    }
+
+    /// Take the packet of a burst of one, if `accept` says yes to it.
+    #[inline(always)]
+    pub fn take_only(&mut self, accept: impl FnOnce(&Packet) -> bool) -> Option<Packet> {
+        let [packet] = self.packets.as_slice() else { return None };
+        if !accept(packet) {
+            return None;
+        }
+        // SAFETY: shortening is always allowed; the packet is the caller's from here on.
+        unsafe {
+            self.packets.set_len(0);
+            Some(self.packets.as_ptr().read())
+        }
+    }
+
+    /// Move packets from the front into `slots`, four at a time and `count` at most, as long as `accept` says yes to the first one's number
+    /// and the four. Returns how many.
+    ///
+    /// # Safety
+    ///
+    /// So many slots can be written from `slots` on. What is in them is not dropped. The CPU has AVX2.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn hand_over_fours(
+        &mut self,
+        slots: *mut Packet,
+        count: usize,
+        mut accept: impl FnMut(usize, &[Packet; 4]) -> bool,
+    ) -> usize {
+        let len = self.packets.len();
+        let count = count.min(len) & !3;
+        let first = self.packets.as_mut_ptr();
+        // SAFETY: shortening is always allowed. Should `accept` panic, they leak, and are not dropped twice.
+        unsafe { self.packets.set_len(0) };
+        let mut number = 0;
+        while number != count {
+            // SAFETY: in the buffer, and not yet taken.
+            let four = unsafe { &*first.add(number).cast::<[Packet; 4]>() };
+            if !accept(number, four) {
+                break;
+            }
+            // SAFETY: as above, and the caller's word for the slots. From here on the packets are theirs.
+            unsafe {
+                _mm256_storeu_si256(slots.add(number).cast(), _mm256_loadu_si256(first.add(number).cast()))
+            };
+            number += 4;
+        }
+        if number != len {
+            // SAFETY: so many are left.
+            unsafe { self.keep(number, len - number) };
+        }
+        number
+    }
+
+    /// What is left are `count` packets from place `first` on: they move to the front.
+    ///
+    /// # Safety
+    ///
+    /// They are there, and the burst is empty.
+    #[cold]
+    #[inline(never)]
+    unsafe fn keep(&mut self, first: usize, count: usize) {
+        let packets = self.packets.as_mut_ptr();
+        // SAFETY: the caller's word.
+        unsafe {
+            std::ptr::copy(packets.add(first), packets, count);
+            self.packets.set_len(count);
+        }
     }
 
     /// Drop all packets: a bulk return to their pools.

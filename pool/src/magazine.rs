@@ -102,6 +102,30 @@ impl Magazine {
         self.len += 1;
     }
 
+    /// Take fragments of pool `kind`, as many as there is room for. Returns how many.
+    ///
+    /// # Safety
+    ///
+    /// `records` points to `count` free-standing fragments of that pool, none of them large, of which the caller forgets those.
+    #[inline(always)]
+    unsafe fn take_in(&mut self, kind: u32, records: *const NonNull<Record>, count: usize) -> usize {
+        if self.kind != kind {
+            return 0;
+        }
+        let start = usize::from(self.len);
+        let count = count.min(usize::from(self.limit).saturating_sub(start));
+        if check::is_on() {
+            // SAFETY: there are `count`.
+            (0..count).for_each(|number| check::dropped(unsafe { *records.add(number) }));
+        }
+        debug_assert!(start + count <= CAPACITY);
+        // SAFETY: the fragments are the caller's, who gives them away; `limit`, which is CAPACITY at most, leaves room for that many behind
+        // the first `start`.
+        unsafe { ptr::copy_nonoverlapping(records, self.records.as_mut_ptr().add(start).cast(), count) };
+        self.len += count as u16;
+        count
+    }
+
     /// Send everything to the pool's return ring.
     #[must_use]
     fn flush(&mut self) -> Option<Doomed> {
@@ -239,38 +263,28 @@ pub unsafe fn release_alike(alike: Plain, packets: *const Packet, count: usize) 
 /// # Safety
 ///
 /// `records` points to `count` free-standing fragments of that pool, none of them large, which are the caller's, who forgets them afterwards.
-#[inline(always)]
-pub(crate) unsafe fn release_of(kind: u32, mut records: *const NonNull<Record>, mut count: usize) {
-    while count > 0 {
-        let taken = with_all(|magazines| {
-            let magazine = &mut magazines[magazine_of(kind)];
-            if magazine.kind != kind {
-                return 0;
-            }
-            let start = usize::from(magazine.len).min(CAPACITY);
-            let room = usize::from(magazine.limit).min(CAPACITY).saturating_sub(start).min(count);
-            if check::is_on() {
-                // SAFETY: there are `count`.
-                (0..room).for_each(|number| check::dropped(unsafe { *records.add(number) }));
-            }
-            // SAFETY: the fragments are the caller's, who gives them away; there is room for that many behind the first `start`.
-            unsafe {
-                let home = magazine.records.as_mut_ptr().add(start).cast();
-                ptr::copy_nonoverlapping(records, home, room);
-            }
-            magazine.len += room as u16;
-            room
-        });
-        // SAFETY: as above; what `taken` covers has been moved, and the next one is moved here.
-        unsafe {
-            records = records.add(taken);
-            count -= taken;
-            if count > 0 {
-                release_slow(*records);
-                records = records.add(1);
-                count -= 1;
-            }
-        }
+#[inline(never)]
+pub(crate) unsafe fn release_of(kind: u32, records: *const NonNull<Record>, count: usize) {
+    // SAFETY: the caller's word.
+    let taken = with_all(|magazines| unsafe { magazines[magazine_of(kind)].take_in(kind, records, count) });
+    if taken < count {
+        // SAFETY: what `taken` covers has been moved.
+        unsafe { release_rest(kind, records.add(taken), count - taken) };
+    }
+}
+
+/// What is left where a magazine had no room for all of [`release_of`], or was another pool's.
+///
+/// # Safety
+///
+/// As there.
+#[cold]
+#[inline(never)]
+unsafe fn release_rest(kind: u32, records: *const NonNull<Record>, count: usize) {
+    // SAFETY: there is one, which is the caller's; the others are moved by the next call.
+    unsafe {
+        release_slow(*records);
+        release_of(kind, records.add(1), count - 1);
     }
 }
 

@@ -3,6 +3,7 @@
 // Both are owning pointers to a fragment's record and its memory.
 #![allow(unsafe_code)]
 
+use std::arch::x86_64::*;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -130,6 +131,35 @@ impl Posted {
         let fields = unsafe { record.as_mut() };
         (fields.data, fields.offset, fields.packet_len) = (len, offset, len);
         Packet(record)
+    }
+}
+
+impl Posted {
+    /// [`complete_unchecked`](Posted::complete_unchecked) of four, in place: the lengths stand in the lower halves of four lanes of 64 bits,
+    /// in the order first, third, second, fourth.
+    ///
+    /// # Safety
+    ///
+    /// As there; each `Posted` is to be taken for a [`Packet`] from here on. The CPU has AVX2.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn complete_four(four: &[Posted; 4], offset: u32, lens: __m256i) {
+        let data = _mm256_or_si256(lens, _mm256_set1_epi64x(i64::from(offset) << 32));
+        let (low, high) = (_mm256_castsi256_si128(data), _mm256_extracti128_si256::<1>(data));
+        let data = [
+            (_mm_cvtsi128_si64(low), _mm_cvtsi128_si32(low)),
+            (_mm_cvtsi128_si64(high), _mm_cvtsi128_si32(high)),
+            (_mm_extract_epi64::<1>(low), _mm_extract_epi32::<2>(low)),
+            (_mm_extract_epi64::<1>(high), _mm_extract_epi32::<2>(high)),
+        ];
+        for (posted, (data, len)) in four.iter().zip(data) {
+            let record = posted.0.as_ptr();
+            // SAFETY: the fragment is ours alone. `offset` stands behind `data`, aligned for one store.
+            unsafe {
+                (&raw mut (*record).data).cast::<i64>().write(data);
+                (*record).packet_len = len as u32;
+            }
+        }
     }
 }
 
@@ -406,6 +436,24 @@ impl Packet {
         Ok(())
     }
 
+    /// Drop `count` bytes from the end of the last segment.
+    pub fn trim_back(&mut self, count: usize) -> Result<(), Error> {
+        let mut last = self.record();
+        // SAFETY: the segments belong to this packet.
+        while let Some(next) = unsafe { last.as_ref() }.next {
+            last = next;
+        }
+        // SAFETY: and it is ours, and not lent to anybody.
+        let last = unsafe { last.as_mut() };
+        let room = usize::from(last.len());
+        if count > room {
+            return Err(Error::NoRoom { asked: count, room });
+        }
+        last.data -= count as u32;
+        self.fields_mut().packet_len -= count as u32;
+        Ok(())
+    }
+
     /// Append `bytes` to a packet of one segment, which the CPU can read.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if !self.is_readable() {
@@ -462,9 +510,13 @@ impl fmt::Debug for Packet {
 /// too short and not too long. To be that, and to come home together with others, costs a packet one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plain {
+    /// The lowest word that is included, and how far it goes from there: both with half the range of a word added, so that the comparison
+    /// is one of signed numbers, as vector instructions have it.
     lowest: u64,
-    spread: u64,
+    spread: i64,
 }
+
+const HALF: u64 = 1 << 63;
 
 impl Plain {
     /// Packets of that packet's pool, of `shortest` to `longest` bytes.
@@ -472,24 +524,43 @@ impl Plain {
     pub fn like(packet: &Packet, shortest: u32, longest: u32) -> Plain {
         let pool = u64::from(packet.kind() & POOL);
         Plain {
-            lowest: pool << 32 | u64::from(shortest),
-            spread: u64::from(longest.saturating_sub(shortest)),
+            lowest: (pool << 32 | u64::from(shortest)) ^ HALF,
+            spread: (u64::from(longest.saturating_sub(shortest)) ^ HALF) as i64,
         }
     }
 
     /// Packets of no pool: none is like that.
-    pub const NONE: Plain = Plain { lowest: u64::MAX, spread: 0 };
+    pub const NONE: Plain = Plain { lowest: u64::MAX ^ HALF, spread: HALF as i64 };
 
     /// The pool's number.
     #[inline(always)]
     pub(crate) fn pool(&self) -> u32 {
-        (self.lowest >> 32) as u32
+        (self.lowest >> 32) as u32 & POOL
     }
 
     /// Whether the packet is one of them.
     #[inline(always)]
     pub fn includes(&self, packet: &Packet) -> bool {
-        packet.word().wrapping_sub(self.lowest) <= self.spread
+        packet.word().wrapping_sub(self.lowest) as i64 <= self.spread
+    }
+}
+
+impl Plain {
+    /// The lengths of four packets in bytes, in four lanes of 64 bits, if all are included.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX2.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn lens_of_four(&self, packets: &[Packet; 4]) -> Option<__m256i> {
+        let word = |number: usize| packets[number].word() as i64;
+        let words = _mm256_set_epi64x(word(3), word(2), word(1), word(0));
+        let lowest = _mm256_set1_epi64x(self.lowest as i64);
+        let spread = _mm256_set1_epi64x(self.spread);
+        let outside = _mm256_cmpgt_epi64(_mm256_sub_epi64(words, lowest), spread);
+        let lens = _mm256_and_si256(words, _mm256_set1_epi64x(u32::MAX.into()));
+        (_mm256_testz_si256(outside, outside) == 1).then_some(lens)
     }
 }
 

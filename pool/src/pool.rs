@@ -189,10 +189,37 @@ impl Pool {
         if self.next == self.end {
             return self.after_refill(Pool::alloc);
         }
+        // SAFETY: just compared.
+        Some(unsafe { self.alloc_at_hand() })
+    }
+
+    /// Take one fragment that is [at hand](Pool::at_hand).
+    ///
+    /// # Safety
+    ///
+    /// There is one.
+    #[inline(always)]
+    pub unsafe fn alloc_at_hand(&mut self) -> Posted {
+        debug_assert!(self.next < self.end);
         // SAFETY: entries from `next` to `end`, CACHE at most, are free fragments; stepping over it makes this the only owner.
         let fragment = unsafe { self.cache.get_unchecked(self.next).assume_init() };
         self.next += 1;
-        Some(Posted::from_record(fragment))
+        Posted::from_record(fragment)
+    }
+
+    /// Fragments that can be taken before the cache has to be refilled.
+    #[inline(always)]
+    pub fn at_hand(&self) -> usize {
+        self.end - self.next
+    }
+
+    /// Have `count` fragments [at hand](Pool::at_hand), if so many are free and the cache holds them. Returns how many are.
+    #[inline(always)]
+    pub fn have_at_hand(&mut self, count: usize) -> usize {
+        if self.at_hand() < count {
+            self.refill(count);
+        }
+        self.at_hand().min(count)
     }
 
     /// What an allocation does that finds the cache empty. It ends by calling this, and so needs no stack of its own.
@@ -213,16 +240,30 @@ impl Pool {
         Some(unsafe { fragment.complete_unchecked(self.headroom.into(), 0) })
     }
 
+    /// Where the fragments stand that are at hand, to be read before the pool is used again.
+    #[inline(always)]
+    pub(crate) fn first_at_hand(&self) -> *const NonNull<Record> {
+        // SAFETY: `next` is within the cache, or at its end.
+        unsafe { self.cache.as_ptr().add(self.next) }.cast()
+    }
+
+    /// The first `count` of those at hand have been taken.
+    ///
+    /// # Safety
+    ///
+    /// So many were there, and each has an owner.
+    #[inline(always)]
+    pub(crate) unsafe fn have_taken(&mut self, count: usize) {
+        self.next += count;
+    }
+
     /// Up to `count` fragments to post, taken one by one: what is not taken stays in the pool.
     ///
     /// The batch is shorter than `count` if fragments are short, or `count` above the 256 that the cache holds: a receive
     /// path asks for its burst and stops where the batch ends.
     #[inline(always)]
     pub fn batch(&mut self, count: usize) -> Batch<'_> {
-        if self.end - self.next < count {
-            self.refill(count);
-        }
-        let count = count.min(self.end - self.next);
+        let count = self.have_at_hand(count);
         // SAFETY: `next + count` is no more than `end`, which is within the cache.
         let (next, end) = unsafe {
             let next = self.cache.as_ptr().add(self.next);
@@ -258,14 +299,9 @@ impl Pool {
         self.end > 0
     }
 
-    /// Free fragments in the cache.
-    pub(crate) fn cached(&self) -> usize {
-        self.end - self.next
-    }
-
     /// Fragments that can be allocated at once, short of those that are on their way back.
     pub fn available(&self) -> usize {
-        self.cached() + self.store.free()
+        self.at_hand() + self.store.free()
     }
 
     /// Pages whose fragments are all in the page store.

@@ -103,6 +103,8 @@ pub(crate) const LARGE: u32 = 1 << 15;
 const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
 const _: () = assert!(offset_of!(Record, kind) < 32);
 const _: () = assert!(offset_of!(Record, packet_len) % 8 == 0);
+const _: () = assert!(offset_of!(Record, data) % 8 == 0);
+const _: () = assert!(offset_of!(Record, offset) == offset_of!(Record, data) + 4);
 const _: () = assert!(offset_of!(Record, kind) == offset_of!(Record, packet_len) + 4);
 // The highest number sets every bit that a number can.
 const _: () = assert!(kind_of(MAX_POOLS) & LARGE == 0);

@@ -161,7 +161,7 @@ impl Pool {
 
     /// Allocations from the cache so far.
     pub(crate) fn allocated(&self) -> u64 {
-        self.filled.wrapping_add(self.recycled).wrapping_sub(self.cached() as u64)
+        self.filled.wrapping_add(self.recycled).wrapping_sub(self.at_hand() as u64)
     }
 
     /// Put a free fragment into the page store, or those that it stands for. Returns how many.

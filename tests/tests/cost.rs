@@ -96,6 +96,19 @@ fn a_packet_forwarded_on_the_82599_costs_what_the_documentation_says() -> Result
     })
 }
 
+/// Two queues on two threads execute what one does: neither waits for the other, nor asks whether it has to.
+#[test]
+fn a_packet_costs_the_same_beside_another_queue() -> Result<()> {
+    let counted = printed(&optimised("scaling")?, &["--json", "instructions"])?;
+    let [one, two] = [0, 1].map(|number| counted[number]["instructions"].as_f64().unwrap_or_default());
+    println!("one queue: {one:.2} instructions a packet, two: {two:.2}");
+    assert!(
+        one > 0.0 && (two / one - 1.0).abs() < 0.01,
+        "{two:.2} instructions beside another queue, {one:.2} alone"
+    );
+    Ok(())
+}
+
 #[test]
 fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
     // Allocated and dropped, by the size of the bulk.

@@ -24,12 +24,17 @@ fn testpmd_forwards_by_mapped_doorbells() -> Result<()> {
 
 #[test]
 fn l2fwd_forwards_by_messages() -> Result<()> {
-    l2fwd(false)
+    l2fwd(false, "")
 }
 
 #[test]
 fn l2fwd_forwards_by_mapped_doorbells() -> Result<()> {
-    l2fwd(true)
+    l2fwd(true, "")
+}
+
+#[test]
+fn l2fwd_forwards_what_interrupts_wake_it_for() -> Result<()> {
+    l2fwd(true, "--interrupts")
 }
 
 fn testpmd(mapped: bool) -> Result<()> {
@@ -55,13 +60,13 @@ fn testpmd(mapped: bool) -> Result<()> {
     Ok(())
 }
 
-fn l2fwd(mapped: bool) -> Result<()> {
+fn l2fwd(mapped: bool, more: &str) -> Result<()> {
     /// Frames in each direction.
     const FRAMES: u64 = 30_000;
     let mut guest = guest(mapped)?;
     let (a, b) = (Guest::address(0), Guest::address(1));
     let options = "--mtu 9000 --json --stats-period 0";
-    let job = guest.start(&format!("exec pagewire l2fwd --port {a} --port {b} {options}"))?;
+    let job = guest.start(&format!("exec pagewire l2fwd --port {a} --port {b} {options} {more}"))?;
     guest.wait_for(&job, "port 1 .*link up", PATIENCE)?;
     // Up to 9,000 bytes of payload, an Ethernet header and what a tag would take, of five descriptors each way. No more is under
     // way than the rings (512 descriptors) and the card's packet buffer (512 KiB) have room for.
@@ -75,6 +80,8 @@ fn l2fwd(mapped: bool) -> Result<()> {
         }
     }
     assert_eq!(last["fragments"]["after_close"], 0, "{last:#}");
+    let woken = last["waiters"][0]["wake_ups"].as_u64();
+    assert_eq!(woken.is_some_and(|count| count > 0), !more.is_empty(), "{last:#}");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use pagewire_tests::{Guest, GuestOptions, Job, Nic, Traffic, Transfer};
 
 /// A guest with two cards given to vfio-pci, and `pagewire l2fwd` running on them.
@@ -30,6 +30,39 @@ fn every_frame_is_forwarded_unchanged_in_both_directions() -> Result<()> {
     // Not zero if a fragment is missing from the rings, or out after they are closed.
     assert_eq!(output.status, 0, "{output}");
     assert!(output.text.contains("0 out after close: nothing lost"), "{output}");
+    assert_eq!(guest.iommu_faults(), Vec::<String>::new());
+    Ok(())
+}
+
+/// With a limit of a second, what comes sooner after a silence came by an interrupt.
+#[test]
+fn interrupts_wake_a_loop_that_sleeps() -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(1);
+    const ALONE: u64 = 20;
+    let (mut guest, job) = forwarder("--interrupts --max-wait 1000000 --json --stats-period 0 --mode io")?;
+    let mut frame = Vec::new();
+    Traffic::Uniform { length: 60 }.frame(0, 7, &mut frame)?;
+    for number in 0..ALONE {
+        // Longer than it polls for nothing.
+        std::thread::sleep(Duration::from_millis(50));
+        let (from, to) = if number % 2 == 0 { (0, 1) } else { (1, 0) };
+        guest.wires[from].send(&frame)?;
+        ensure!(
+            guest.wires[to].receive(LIMIT / 2)?.as_deref() == Some(&frame[..]),
+            "frame {number} did not come"
+        );
+    }
+    let report =
+        Transfer::both_ways(Traffic::Mixed { seed: 6, lengths: 60..=1514 }, 20_000).run(&mut guest.wires)?;
+    println!("{report}");
+    guest.signal(&job, "INT")?;
+    let output = guest.wait(&job, Duration::from_secs(20))?;
+    report.lossless()?;
+    ensure!(output.status == 0, "{output}");
+    let last = output.text.lines().rev().find(|line| line.starts_with('{')).context("no JSON report")?;
+    let waiter = &serde_json::from_str::<serde_json::Value>(last)?["waiters"][0];
+    println!("{waiter}");
+    ensure!(waiter["wake_ups"].as_u64() >= Some(ALONE), "{waiter}");
     assert_eq!(guest.iommu_faults(), Vec::<String>::new());
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The command line of `pagewire l2fwd`.
 
+use std::time::Duration;
+
 use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::{MacAddr, RxOffloads, TxOffloads};
 use pagewire_pool::PoolConfig;
@@ -14,7 +16,8 @@ Examples:
   pagewire l2fwd --port 0000:01:00.0 --port 0000:02:00.0      forward between two cards until Ctrl-C
   pagewire l2fwd --port 01:00.0 --port 02:00.0 --mode io --json --duration 30
   pagewire l2fwd --port 01:00.0 --port 02:00.0 --mtu 9000     jumbo frames
-  pagewire l2fwd --port 01:00.0 --port 02:00.0 --queues 4 --cores 2-5     flows spread over four cores";
+  pagewire l2fwd --port 01:00.0 --port 02:00.0 --queues 4 --cores 2-5     flows spread over four cores
+  pagewire l2fwd --port 01:00.0 --port 02:00.0 --interrupts   leave the core to others while nothing comes";
 
 /// What `pagewire l2fwd` is asked to do.
 ///
@@ -93,6 +96,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOCKET")]
     pub(crate) capture_socket: Option<std::path::PathBuf>,
 
+    /// Sleep while nothing comes, until the card interrupts, rather than poll for ever
+    #[arg(long)]
+    pub(crate) interrupts: bool,
+
+    /// With --interrupts: microseconds at least from one interrupt of a queue to its next
+    #[arg(long, value_name = "MICROS", default_value_t = 20, requires = "interrupts")]
+    pub(crate) rx_usecs: u32,
+
+    /// With --interrupts: microseconds that a loop sleeps at most, and so a packet waits whatever becomes of its interrupt
+    #[arg(long, value_name = "MICROS", default_value_t = 10_000, requires = "interrupts",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_wait: u32,
+
     #[command(flatten)]
     pub(crate) reporting: Reporting,
 
@@ -135,6 +151,11 @@ impl Args {
     /// What the ports are asked to do.
     pub(crate) fn tx_offloads(&self) -> TxOffloads {
         if self.is_jumbo() { TxOffloads::MULTI_SEGS } else { TxOffloads::empty() }
+    }
+
+    /// How far apart interrupts are to be, if there are to be any.
+    pub(crate) fn rx_interrupts(&self) -> Option<Duration> {
+        self.interrupts.then(|| Duration::from_micros(self.rx_usecs.into()))
     }
 
     /// Whether frames take several fragments; headroom would then halve what each receives.

@@ -6,7 +6,7 @@ use ratatui::style::{Style, Stylize};
 use ratatui::text::{Line, Text};
 use ratatui::widgets::{Paragraph, Row, Table, Widget};
 
-use super::report::{Drops, GeneratorReport, PortReport, Report, Traffic};
+use super::report::{Drops, GeneratorReport, PortReport, Report, Sleeps, Traffic, WaiterReport};
 
 /// What stands below the tables.
 pub(crate) struct Bottom<'a> {
@@ -29,12 +29,13 @@ pub(crate) fn draw(buffer: &mut Buffer, title: &str, keys: &str, report: &Report
     let traffic = take(ports + 1, 1);
     let generator = take(report.generator.as_ref().map_or(0, |_| 2), 2);
     let drops = take(ports + 1, 2);
+    let waiters = take(if report.waiters.is_empty() { 0 } else { report.waiters.len() as u16 + 1 }, 2);
     let pools = take(report.pools.len() as u16 + 1, 2);
     let queues = report.ports.iter().map(|port| port.queues.len() as u16).sum::<u16>();
     let queues = take(queues, queues);
     let rest = take(u16::MAX, 2);
-    let heights = [1, traffic + queues, drops, generator, pools, rest];
-    let [head, traffic_area, drops_area, generator_area, pools_area, bottom_area] =
+    let heights = [1, traffic + queues, drops, generator, waiters, pools, rest];
+    let [head, traffic_area, drops_area, generator_area, waiters_area, pools_area, bottom_area] =
         Layout::vertical(heights.map(Constraint::Length)).areas(buffer.area);
 
     self::head(buffer, head, title, keys);
@@ -43,6 +44,7 @@ pub(crate) fn draw(buffer: &mut Buffer, title: &str, keys: &str, report: &Report
     if let Some(generator) = &report.generator {
         generator_table(buffer, generator_area, generator);
     }
+    waiters_table(buffer, waiters_area, report);
     pools_table(buffer, pools_area, report);
     let visible = usize::from(bottom_area.height.saturating_sub(1));
     let skipped = if bottom.last { bottom.lines.len().saturating_sub(visible) } else { 0 };
@@ -143,6 +145,15 @@ fn generator_table(buffer: &mut Buffer, area: Rect, generator: &GeneratorReport)
     cells.extend([sent, received, missing, late + corrupt + foreign].map(count));
     let columns = ["sent kpps", "back kpps", "sent", "back", "not back", "wrong"];
     table(buffer, area, "generators", &columns, vec![([" ".into(), "both".into()], cells, Style::new())]);
+}
+
+fn waiters_table(buffer: &mut Buffer, area: Rect, report: &Report) {
+    let rows = report.waiters.iter().map(|WaiterReport { cpu, sleeps }| {
+        let Sleeps { polls, sleeps, wake_ups, time_outs } = *sleeps;
+        let counts = [polls, sleeps, wake_ups, time_outs];
+        ([" ".into(), format!("core {cpu}")], counts.map(count).into(), Style::new())
+    });
+    table(buffer, area, "sleep", &["polls", "sleeps", "wake-ups", "time-outs"], rows.collect());
 }
 
 fn pools_table(buffer: &mut Buffer, area: Rect, report: &Report) {
@@ -248,6 +259,7 @@ mod tests {
                 received_pps: 1.4e6,
                 ..Default::default()
             }),
+            waiters: Vec::new(),
             cycles_per_packet: Vec::new(),
             fragments: None,
         }
@@ -290,6 +302,22 @@ mod tests {
  message 7
  message 8";
         assert_eq!(lines(80, 24, 2).join("\n"), expected.trim_start_matches('\n'));
+    }
+
+    #[test]
+    fn cores_that_sleep_are_shown() {
+        let sleeps = Sleeps { polls: 1_234_567, sleeps: 400, wake_ups: 300, time_outs: 99 };
+        let mut report = report(1);
+        report.waiters = vec![WaiterReport { cpu: 3, sleeps }];
+        let mut buffer = Buffer::empty(Rect::new(0, 0, 80, 24));
+        draw(&mut buffer, "", "", &report, &Bottom { title: "", lines: &[], last: true });
+        let shown = super::lines(&buffer);
+        let at = shown.iter().position(|line| line.starts_with(" sleep ")).expect("a table");
+        assert!(shown[at].ends_with("polls    sleeps  wake-ups time-outs"), "{shown:#?}");
+        assert!(
+            shown[at + 1].starts_with(" core 3 ")
+                && shown[at + 1].ends_with("1234567       400       300        99")
+        );
     }
 
     #[test]

@@ -21,11 +21,9 @@ pub(super) const CARDS: usize = 2;
 const FLOWS_PER_QUEUE: u16 = 16;
 /// How long frames may take that are on their way when the generators stop. All of it is needed only if somebody else has
 /// every core.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// After this long without one, some may have been dropped.
 const PAUSE: Duration = Duration::from_millis(20);
-/// After this long without one, none comes any more.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// The cards, served until it is dropped.
 pub(super) struct Embedded {
@@ -112,14 +110,14 @@ impl Embedded {
     }
 
     /// Stop the generators, and wait until all that they sent is accounted for, or no more of it comes. To ask the ports for
-    /// what they dropped takes many messages: that is for when frames stop coming.
-    pub(super) fn drain(&self, mut accounted: impl FnMut() -> bool) {
+    /// what they dropped takes many messages: that is for when frames stop coming. `rests`: times that each loop has found nothing.
+    pub(super) fn drain(&self, rests: impl Fn() -> Vec<u64>, mut accounted: impl FnMut() -> bool) {
         self.report.run(false);
         let start = Instant::now();
         let (mut seen, mut last) = (self.report.received(), start);
+        let mut silence = Silence::default();
         while self.report.received() < self.report.sent()
             && start.elapsed() < PATIENCE
-            && last.elapsed() < SILENCE
             && (last.elapsed() < PAUSE || !accounted())
         {
             thread::sleep(Duration::from_millis(1));
@@ -127,7 +125,37 @@ impl Embedded {
             if now != seen {
                 (seen, last) = (now, Instant::now());
             }
+            let idle = self.report.refused(CARDS).chain(rests()).collect();
+            if silence.is_believed(now, idle) {
+                break;
+            }
         }
+    }
+}
+
+/// That no frame comes any more, whoever has the cores: all who could bring one have looked for some, one after the other, and there was
+/// none.
+#[derive(Default)]
+struct Silence {
+    received: u64,
+    /// How often each had looked in vain when this turn of all of them began.
+    idle: Vec<u64>,
+    turns: u32,
+}
+
+impl Silence {
+    /// Turns that a frame takes at most: from a card to its loop, to the other card, and out.
+    const TURNS: u32 = 3;
+
+    /// Told how many frames have been received, and how often each party has looked in vain.
+    fn is_believed(&mut self, received: u64, idle: Vec<u64>) -> bool {
+        if received != self.received || self.idle.len() != idle.len() {
+            *self = Silence { received, idle, turns: 0 };
+        // Twice: one may have looked already when the turn began, and not said so yet.
+        } else if self.idle.iter().zip(&idle).all(|(before, now)| *now >= before + 2) {
+            (self.idle, self.turns) = (idle, self.turns + 1);
+        }
+        self.turns >= Self::TURNS
     }
 }
 
@@ -148,5 +176,28 @@ impl Drop for Embedded {
                 Err(_) => log::error!("a modelled card ended by a bug of its model"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_believed_when_everybody_has_looked_in_vain_and_not_for_its_length() {
+        let mut silence = Silence::default();
+        // One has no core: however often the others look, a frame may be with it.
+        for turn in 0..1000 {
+            assert!(!silence.is_believed(5, vec![turn, 2 * turn, 7]));
+        }
+        // It looks once, and again, and a frame comes.
+        assert!(!silence.is_believed(5, vec![1000, 2000, 9]));
+        assert!(!silence.is_believed(5, vec![1010, 2010, 11]));
+        assert!(!silence.is_believed(6, vec![1020, 2020, 13]));
+        // From there on all look, one turn after the other.
+        let turns = (1..10).take_while(|turn| {
+            !silence.is_believed(6, vec![1020 + 2 * turn, 2020 + 9 * turn, 13 + 2 * turn])
+        });
+        assert_eq!(turns.count(), 2);
     }
 }

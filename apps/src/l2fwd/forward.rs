@@ -6,12 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use pagewire_ethdev::{AnyPort, Link};
+use pagewire_ethdev::{AnyPort, Link, PortEvents, Waiter};
 
 use super::args::{Args, Mode};
 use super::cycles::CyclesPerPacket;
 use super::embedded::Embedded;
-use super::lane::{self, Idle, Lane};
+use super::lane::{self, IDLE_ROUNDS, Idle, Lane, LaneCounters};
 use super::live::View;
 use super::published::Reports;
 use crate::cores;
@@ -39,6 +39,7 @@ pub(super) fn forward(
     let end = Arc::new(AtomicBool::new(false));
     let mut shares: Vec<Vec<Lane>> = cpus.iter().map(|_| Vec::new()).collect();
     let cores = shares.len();
+    let counters: Vec<Arc<LaneCounters>> = lanes.iter().map(|lane| lane.counters.clone()).collect();
     for (number, lane) in lanes.into_iter().enumerate() {
         let queue = if args.queues > 1 { format!("queue {} of ", lane.queue) } else { String::new() };
         note!(
@@ -53,10 +54,19 @@ pub(super) fn forward(
         shares[number % cores].push(lane);
     }
     let (record, first) = (args.record_core_cycles, args.tx_first);
-    let idle = if cards.is_some_and(|cards| cards.shares(&cpus)) { Idle::Nap } else { Idle::Spin };
+    let shared = cards.is_some_and(|cards| cards.shares(&cpus));
     let (mut workers, mut failed) = (Vec::new(), None);
     for (cpu, mut share) in cpus.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
         let end = end.clone();
+        let idle = match args.interrupts {
+            true => {
+                let waiter = Waiter::new(IDLE_ROUNDS, Duration::from_micros(args.max_wait.into()));
+                reports.sleeps(cpu, waiter.counters());
+                Idle::Sleep(waiter)
+            }
+            false if shared => Idle::Nap,
+            false => Idle::Spin,
+        };
         let worker = thread::Builder::new().name(format!("lcore-{cpu}")).spawn(move || {
             // A loop that ends early, by a bug, ends the others too.
             let _end = EndOnExit(end.clone());
@@ -87,7 +97,9 @@ pub(super) fn forward(
             let ended = || stop.load(Ordering::Relaxed) || end.load(Ordering::Relaxed);
             let watched = watch(args, ports, reports, ended, start);
             if let Some(cards) = cards {
-                cards.drain(|| reports.own.report(ports, start.elapsed(), true).unexplained().is_none());
+                let rests = || counters.iter().map(|lane| lane.rests.load(Ordering::Relaxed)).collect();
+                let accounted = || reports.own.report(ports, start.elapsed(), true).unexplained().is_none();
+                cards.drain(rests, accounted);
             }
             watched
         }
@@ -138,12 +150,19 @@ fn watch(
     let mut next = period;
     view.begin(|| reports.own.report(ports, start.elapsed(), false))?;
     while !ended() && args.reporting.duration.is_none_or(|duration| start.elapsed() < duration) {
-        wait_for_link_change(ports);
+        wait_for_event(ports);
         for (number, (port, before)) in ports.iter_mut().zip(&mut links).enumerate() {
             let link = port.link();
             if link != *before {
                 note!("port {number} ({}): link {link}", port.info().name);
                 *before = link;
+            }
+            let trouble = port.events() & PortEvents::FATAL;
+            if !trouble.is_empty() {
+                let name = &port.info().name;
+                note!(
+                    "port {number} ({name}): the card tells of {trouble:?}; what it does from here on is not to be relied on"
+                );
             }
         }
         ports.iter().try_for_each(|port| port.check())?;
@@ -161,12 +180,12 @@ fn watch(
     Ok(())
 }
 
-/// Wait for a link interrupt, and not long: links without one are polled, and signals come at any time.
-fn wait_for_link_change(ports: &[AnyPort]) {
+/// Wait for a port's interrupt, and not long: links without one are polled, and signals come at any time.
+fn wait_for_event(ports: &[AnyPort]) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut interrupts: Vec<_> = ports
         .iter()
-        .filter_map(|port| port.link_interrupt())
+        .filter_map(|port| port.event_interrupt())
         .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
         .collect();
     // An error is a signal's: the caller looks for it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, MacAddr, Packet};
+use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, MacAddr, Packet, Waiter};
 
 use super::args::Mode;
 use super::cycles::{Cycles, Group};
@@ -12,7 +12,7 @@ use super::tap::Tap;
 use crate::tsc;
 
 /// Rounds without a packet after which a loop counts as idle and gives back what it hoards; a power of two.
-const IDLE_ROUNDS: u32 = 1024;
+pub(super) const IDLE_ROUNDS: u32 = 1024;
 
 /// From one port's receive queue to its peer's transmit queue of that number.
 pub(crate) struct Lane {
@@ -42,6 +42,8 @@ pub(crate) struct LaneCounters {
     /// Where cycles are recorded: how many, and the packets that took them.
     pub(crate) cycles: AtomicU64,
     pub(crate) recorded: AtomicU64,
+    /// Times that its core found nothing for many rounds.
+    pub(crate) rests: AtomicU64,
 }
 
 /// Destination and source, as they stand at the front of a frame.
@@ -130,13 +132,14 @@ fn swap(packet: &mut Packet) {
 }
 
 /// What a loop does that finds nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Idle {
     /// Looks again.
     Spin,
     /// Leaves the core for a moment to those who make the frames, which have no other. Not by yielding: who yields to somebody
     /// busy often enough has yielded for seconds.
     Nap,
+    /// Sleeps until a card interrupts.
+    Sleep(Waiter),
 }
 
 /// How long that is, besides the kernel's own 50 µs of slack.
@@ -172,36 +175,78 @@ fn forward(
     lanes: &mut [Lane],
     stop: &AtomicBool,
     idle_for: Idle,
-    mut poll: impl FnMut(usize, &mut Lane) -> usize,
+    poll: impl FnMut(usize, &mut Lane) -> usize,
 ) {
+    let nap = match idle_for {
+        Idle::Sleep(waiter) => return sleep_between(lanes, stop, waiter, poll),
+        Idle::Nap => Some(NAP),
+        Idle::Spin => None,
+    };
     let mut idle = 0u32;
-    while !stop.load(Ordering::Relaxed) {
-        let mut moved = 0;
-        for (number, lane) in lanes.iter_mut().enumerate() {
-            moved += poll(number, lane);
-        }
+    rounds(lanes, stop, poll, |lanes, moved| {
         if moved > 0 {
             idle = 0;
         } else {
             idle = idle.wrapping_add(1);
             if idle & (IDLE_ROUNDS - 1) == 0 {
-                rest(lanes, idle_for);
+                rest(lanes, nap);
             }
         }
+    });
+}
+
+/// Rounds of a loop that sleeps. In a function of its own: two loops in one would cost each of them registers.
+#[inline(never)]
+fn sleep_between(
+    lanes: &mut [Lane],
+    stop: &AtomicBool,
+    mut waiter: Waiter,
+    poll: impl FnMut(usize, &mut Lane) -> usize,
+) {
+    let mut said = false;
+    rounds(lanes, stop, poll, |lanes, moved| {
+        if moved == 0 && waiter.is_armed() {
+            rest(lanes, None);
+        }
+        let interrupts = lanes.iter().filter_map(|lane| lane.rx.interrupt());
+        if let Err(error) = waiter.polled(moved, interrupts) {
+            // A device that is gone ends it all soon.
+            if !std::mem::replace(&mut said, true) {
+                log::warn!("polling instead of sleeping: {error}");
+            }
+            std::thread::sleep(NAP);
+        }
+    });
+}
+
+#[inline(always)]
+fn rounds(
+    lanes: &mut [Lane],
+    stop: &AtomicBool,
+    mut poll: impl FnMut(usize, &mut Lane) -> usize,
+    mut after: impl FnMut(&mut [Lane], usize),
+) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut moved = 0;
+        for (number, lane) in lanes.iter_mut().enumerate() {
+            moved += poll(number, lane);
+        }
+        after(lanes, moved);
     }
-    rest(lanes, Idle::Spin);
+    rest(lanes, None);
 }
 
 /// Nothing to do: let no ring and no magazine keep what others could use.
 #[cold]
 #[inline(never)]
-fn rest(lanes: &mut [Lane], idle_for: Idle) {
+fn rest(lanes: &mut [Lane], nap: Option<Duration>) {
     for lane in lanes {
         lane.tx.reclaim();
+        lane.counters.rests.fetch_add(1, Ordering::Relaxed);
     }
     pagewire_pool::flush_thread();
-    if idle_for == Idle::Nap {
-        std::thread::sleep(NAP);
+    if let Some(nap) = nap {
+        std::thread::sleep(nap);
     }
 }
 

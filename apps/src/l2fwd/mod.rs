@@ -49,6 +49,11 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     if count > 256 {
         bail!("{count} ports; the most is 256");
     }
+    if args.interrupts && args.mode() == Mode::Txonly {
+        bail!(
+            "--interrupts with --mode txonly: what receives nothing is woken by nothing; leave one of them out"
+        );
+    }
     let map = args.portmap.clone().unwrap_or_else(|| PortMap::neighbours(count));
     let peers = map.resolve(count).map_err(anyhow::Error::msg)?;
     let lanes = count * usize::from(args.queues);
@@ -129,6 +134,7 @@ fn start(
             tx_offloads: args.tx_offloads(),
             promiscuous: !args.no_promiscuous,
             functions: vec![FunctionConfig::default(); args.vfs.into()],
+            rx_interrupts: args.rx_interrupts(),
             ..PortConfig::default()
         };
         for queue in 0..args.queues {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pagewire_ethdev::AnyPort;
+use pagewire_ethdev::{AnyPort, WaiterCounters};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::args::Args;
 use super::lane::{Lane, LaneCounters};
-use super::report::{GeneratorReport, PortReport, Report};
+use super::report::{GeneratorReport, PortReport, Report, Sleeps};
 use super::reporter::Reporter;
 use crate::stats::Statistics;
 
@@ -18,6 +18,16 @@ use crate::stats::Statistics;
 pub(super) struct Reports {
     pub(super) own: Reporter,
     pub(super) published: Published,
+}
+
+impl Reports {
+    /// A core will sleep.
+    pub(super) fn sleeps(&mut self, cpu: usize, counters: Arc<WaiterCounters>) {
+        for core in self.published.cores.iter_mut().filter(|core| core.cpu == cpu) {
+            core.waiter = Some(counters.clone());
+        }
+        self.own.waiters.push((cpu, counters));
+    }
 }
 
 /// The other processes' side. Rates are of the time since somebody asked last, not of this process's own periods.
@@ -32,6 +42,8 @@ struct Core {
     cpu: usize,
     /// Receiving port, queue and sending port.
     lanes: Vec<([usize; 3], Arc<LaneCounters>)>,
+    /// With `--interrupts`.
+    waiter: Option<Arc<WaiterCounters>>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +63,9 @@ struct CoreReport {
     /// Since the start, with `--record-core-cycles`.
     #[serde(skip_serializing_if = "Option::is_none")]
     cycles_per_packet: Option<f64>,
+    /// With `--interrupts`.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    sleeps: Option<Sleeps>,
 }
 
 #[derive(Serialize)]
@@ -74,6 +89,7 @@ impl Published {
             "rx_offloads": names(args.rx_offloads().iter_names().map(|(name, _)| name)),
             "tx_offloads": names(args.tx_offloads().iter_names().map(|(name, _)| name)),
             "promiscuous": !args.no_promiscuous,
+            "interrupts": args.interrupts,
             "capture_socket": args.capture_socket,
         });
         Published { statistics, reporter, configuration, cores: Vec::new() }
@@ -83,7 +99,7 @@ impl Published {
     pub(super) fn add(&mut self, cpu: usize, lane: &Lane) {
         let known = self.cores.iter().position(|core| core.cpu == cpu);
         let index = known.unwrap_or_else(|| {
-            self.cores.push(Core { cpu, lanes: Vec::new() });
+            self.cores.push(Core { cpu, lanes: Vec::new(), waiter: None });
             self.cores.len() - 1
         });
         let about = ([lane.rx_port, lane.queue, lane.tx_port], lane.counters.clone());
@@ -112,7 +128,8 @@ impl Core {
         };
         let lanes = self.lanes.iter().map(lane).collect();
         let cycles_per_packet = (packets > 0).then(|| cycles as f64 / packets as f64);
-        CoreReport { cpu: self.cpu, lanes, cycles_per_packet }
+        let sleeps = self.waiter.as_deref().map(Sleeps::new);
+        CoreReport { cpu: self.cpu, lanes, cycles_per_packet, sleeps }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is reported every period and at the end: the same to tables, to the screen and as JSON.
 
+use pagewire_ethdev::{WaiterCounters, WaiterStats};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,6 +20,9 @@ pub(crate) struct Report {
     /// Present if the ports are modelled cards of this process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) generator: Option<GeneratorReport>,
+    /// Present with `--interrupts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) waiters: Vec<WaiterReport>,
     /// Present at the end of a run with `--record-core-cycles`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) cycles_per_packet: Vec<CyclesPerPacket>,
@@ -90,6 +94,34 @@ pub(crate) struct PoolReport {
     pub(crate) inflight: u64,
     #[serde(flatten)]
     pub(crate) counters: Map<String, Value>,
+}
+
+/// A core that sleeps while nothing comes.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct WaiterReport {
+    pub(crate) cpu: usize,
+    #[serde(flatten)]
+    pub(crate) sleeps: Sleeps,
+}
+
+/// Since the start.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Sleeps {
+    /// Rounds over its queues.
+    pub(crate) polls: u64,
+    /// Times it slept.
+    pub(crate) sleeps: u64,
+    /// Sleeps that an interrupt ended.
+    pub(crate) wake_ups: u64,
+    /// Sleeps that lasted as long as they may.
+    pub(crate) time_outs: u64,
+}
+
+impl Sleeps {
+    pub(crate) fn new(counters: &WaiterCounters) -> Sleeps {
+        let WaiterStats { polls, sleeps, wake_ups, time_outs, .. } = counters.stats();
+        Sleeps { polls, sleeps, wake_ups, time_outs }
+    }
 }
 
 /// What became of the frames that the generators at the modelled cards sent.

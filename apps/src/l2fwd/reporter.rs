@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use pagewire_ethdev::{AnyPort, QueueStats, Stats, XStat};
+use pagewire_ethdev::{AnyPort, QueueStats, Stats, WaiterCounters, XStat};
 use pagewire_models::wire;
 use pagewire_pool::PoolMonitor;
 use serde_json::{Map, Value};
 
 use super::lane::LaneCounters;
-use super::report::{Drops, GeneratorReport, PoolReport, PortReport, QueueReport, Report, Traffic};
+use super::report::{
+    Drops, GeneratorReport, PoolReport, PortReport, QueueReport, Report, Sleeps, Traffic, WaiterReport,
+};
 
 /// Makes reports, and remembers what the last one said.
 pub(crate) struct Reporter {
@@ -19,6 +21,8 @@ pub(crate) struct Reporter {
     pub(crate) counters: Vec<Vec<Arc<LaneCounters>>>,
     /// What generators at modelled cards count, and whether everything received is dropped.
     pub(crate) generators: Option<(Arc<wire::Report>, bool)>,
+    /// Cores that sleep.
+    pub(crate) waiters: Vec<(usize, Arc<WaiterCounters>)>,
     before: Before,
 }
 
@@ -55,7 +59,7 @@ impl Reporter {
         counters: Vec<Vec<Arc<LaneCounters>>>,
         generators: Option<(Arc<wire::Report>, bool)>,
     ) -> Reporter {
-        Reporter { pools, counters, generators, before: Before::default() }
+        Reporter { pools, counters, generators, waiters: Vec::new(), before: Before::default() }
     }
 
     /// Another one for the same things, with a memory of its own.
@@ -141,6 +145,11 @@ impl Reporter {
             ports: reports,
             pools: self.pools.iter().map(PoolReport::new).collect(),
             generator,
+            waiters: self
+                .waiters
+                .iter()
+                .map(|(cpu, counters)| WaiterReport { cpu: *cpu, sleeps: Sleeps::new(counters) })
+                .collect(),
             cycles_per_packet: Vec::new(),
             fragments: None,
         }

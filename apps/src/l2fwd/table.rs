@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::report::{GeneratorReport, Report};
+use super::report::{GeneratorReport, Report, Sleeps, WaiterReport};
 
 impl Report {
     /// As text.
@@ -71,6 +71,13 @@ impl Report {
                 .map(|(name, value)| format!("{name} {value}"))
                 .collect();
             let _ = writeln!(text, "  pool {}: {}", pool.name, counters.join(", "));
+        }
+        for WaiterReport { cpu, sleeps } in &self.waiters {
+            let Sleeps { polls, sleeps, wake_ups, time_outs } = sleeps;
+            let _ = writeln!(
+                text,
+                "  core {cpu}: {polls} polls, {sleeps} sleeps; {wake_ups} ended by interrupts, {time_outs} by their limit"
+            );
         }
         for cycles in &self.cycles_per_packet {
             let _ = writeln!(

@@ -153,6 +153,10 @@ fn one(buffer: &mut Buffer, document: &Value, keys: &str) {
 fn core(core: &Value) -> Vec<String> {
     let cycles = core["cycles_per_packet"].as_f64();
     let cycles = cycles.map_or_else(String::new, |cycles| format!(": {cycles:.1} cycles per packet"));
+    let [sleeps, wake_ups] = ["sleeps", "wake_ups"].map(|name| core[name].as_u64());
+    let sleeps = sleeps.zip(wake_ups).map_or_else(String::new, |(sleeps, wake_ups)| {
+        format!("; has slept {sleeps} times, {wake_ups} of them until an interrupt")
+    });
     let lanes = list(core, "lanes").iter().map(|lane| {
         format!(
             "  port {} queue {} to port {}",
@@ -161,7 +165,7 @@ fn core(core: &Value) -> Vec<String> {
             number(lane, "to")
         )
     });
-    std::iter::once(format!("core {}{cycles}", number(core, "cpu"))).chain(lanes).collect()
+    std::iter::once(format!("core {}{cycles}{sleeps}", number(core, "cpu"))).chain(lanes).collect()
 }
 
 /// The cards of a `pagewire model`.

@@ -2,15 +2,15 @@
 
 use pagewire_ethdev::nic::{self, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, FlowLimits, Link, MacAddr, PortConfig, RssLimits, RxOffloads,
-    TxOffloads,
+    Capabilities, DescriptorLimits, Error, FlowLimits, Link, MacAddr, PortConfig, PortEvents, RssLimits,
+    RxOffloads, TxOffloads,
 };
 
 use crate::descriptor::{ExtendedRx, ExtendedTx};
 use crate::registers::*;
 use crate::reset::{reset, wake_phy};
 use crate::statistics::COUNTERS;
-use crate::{DEVICES, DRIVER};
+use crate::{DEVICES, DRIVER, interrupts};
 
 /// Longest frame that the vendor's drivers let the card take, with tag and frame check sequence, less what an MTU does not count.
 const MAX_MTU: u16 = 9234 - 22;
@@ -26,6 +26,8 @@ const ADDRESSES: usize = 15;
 pub struct I82574 {
     long: bool,
     rx_offloads: RxOffloads,
+    /// When events were last asked for.
+    link_up: bool,
 }
 
 /// Bits of RCTL.
@@ -96,6 +98,7 @@ impl nic::Card for I82574 {
         flow: FlowLimits::NONE,
         promiscuous: true,
         functions: 0,
+        rx_interrupts: Some(interrupts::LONGEST_INTERVAL),
     };
     const COUNTERS: &'static [Counter] = COUNTERS;
     const RX_MISSED: &'static [&'static str] = &["rx_missed_packets"];
@@ -168,6 +171,9 @@ impl nic::Card for I82574 {
         registers.hand_ring([RDBAL, RDBAH, RDLEN, RDH, RDT], 0, setup.iova, setup.bytes);
         registers.write(RXDCTL, rxdctl::GRAN_DESCRIPTORS | rxdctl::WTHRESH_1);
         registers.write(RFCTL, RFCTL_EXSTEN);
+        if let Some(interval) = setup.interrupts {
+            interrupts::set_interval(device, interval);
+        }
         let mut checksums = 0;
         if self.rx_offloads.contains(RxOffloads::IP_CSUM) {
             checksums |= rxcsum::IPOFLD;
@@ -220,14 +226,19 @@ impl nic::Card for I82574 {
         }
     }
 
-    fn enable_link_interrupt(&mut self, device: &Device) {
-        device.registers.write(IVAR, IVAR_OTHER_VECTOR_0);
-        device.registers.write(EIAC, 0);
-        device.registers.write(IMS, cause::LINK | cause::OTHER);
+    fn enable_interrupts(&mut self, device: &Device, queues: usize) {
+        interrupts::enable(device, queues);
     }
 
-    fn acknowledge_link_interrupt(&mut self, device: &Device) {
+    /// The cause is not asked: to read ICR may clear it, the queue's bits among others.
+    fn take_events(&mut self, device: &Device) -> PortEvents {
         device.registers.write(ICR, cause::LINK | cause::OTHER);
+        let up = self.link(device).is_up();
+        if std::mem::replace(&mut self.link_up, up) == up { PortEvents::empty() } else { PortEvents::LINK }
+    }
+
+    fn arm_receive(device: &Device, _queue: usize) -> Result<(), Error> {
+        device.arm(ICR, IMS, cause::RXQ0)
     }
 
     fn write_modes(&self, device: &Device, filters: &Filters) -> Result<(), Error> {

@@ -21,11 +21,6 @@ impl RxFormat for ExtendedRx {
     /// Frame check sequence, symbol, sequence, carrier extension or receive data error.
     const BROKEN: u64 = 1 << 24 | 1 << 25 | 1 << 26 | 1 << 28 | 1 << 31;
 
-    #[inline(always)]
-    fn len(word: u64) -> u16 {
-        (word >> 32) as u16
-    }
-
     /// TCPE stands for UDP as well.
     #[inline(always)]
     fn describe([_, word]: [u64; 2], offloads: RxOffloads, packet: &mut Packet) {
@@ -49,8 +44,6 @@ impl RxFormat for ExtendedRx {
 /// Extended transmit descriptor.
 pub struct ExtendedTx;
 
-/// Extended (DEXT), of data type; the card appends the frame check sequence.
-const DATA: u64 = 1 << 29 | 1 << 20 | 1 << 25;
 /// Insert the VLAN tag in the top 16 bits.
 const VLE: u64 = 1 << 30;
 /// Fill in the IPv4 header checksum as the context says.
@@ -70,11 +63,9 @@ impl TxFormat for ExtendedTx {
     /// The driver does not have it cut packets.
     const MAX_SEGMENTED: usize = 0;
     const SECOND_CONTEXT: u64 = 0;
-
-    #[inline(always)]
-    fn data(len: u16, _: usize) -> u64 {
-        DATA | u64::from(len)
-    }
+    /// Extended (DEXT), of data type; the card appends the frame check sequence.
+    const DATA: u64 = 1 << 29 | 1 << 20 | 1 << 25;
+    const PACKET_LEN: u32 = 64;
 
     fn encode(request: &Request) -> Option<Encoded> {
         let mut options = request.vlan.map_or(0, |tci| VLE | u64::from(tci) << 48);

@@ -18,12 +18,13 @@
 //! ```
 //!
 //! Where things are: `registers.rs` the register table, `reset.rs` reset and PHY, `card.rs` the initialisation in the datasheet's
-//! order (section 4.6) and filters, `descriptor.rs` what the card reads and writes, `statistics.rs` the counters. Rings and the
+//! order (section 4.6) and filters, `interrupts.rs` what wakes who sleeps, `descriptor.rs` what the card reads and writes, `statistics.rs` the counters. Rings and the
 //! port itself are [`pagewire_ethdev::nic`]'s. Section numbers are those of the *Intel 82574 GbE Controller Family Datasheet*,
 //! revision 3.4.
 
 mod card;
 mod descriptor;
+mod interrupts;
 mod registers;
 mod reset;
 mod statistics;

@@ -7,6 +7,7 @@ use pagewire_ethdev::registers;
 registers! {
     CTRL        0x00000           RW  "10.2.2.1"  "Device control";
     STATUS      0x00008           RO  "10.2.2.2"  "Device status";
+    CTRL_EXT    0x00018           RW  "10.2.2.5"  "Extended device control";
     EECD        0x00010           RW  "10.2.2.3"  "EEPROM control and data";
     MDIC        0x00020           RW  "10.2.2.7"  "MDI control: the way to the PHY's registers";
     FCAL        0x00028           RW  "10.2.2.8"  "Flow control address, low";
@@ -17,7 +18,9 @@ registers! {
     EXTCNF_CTRL 0x00f00           RW  "10.2.2.15" "Extended configuration control";
 
     ICR         0x000c0           W1C "10.2.4.1"  "Interrupt cause read";
+    EITR        0x000e8 [4 x 5]     RW  "10.2.4.3"  "Interval of each MSI-X vector's interrupts";
     EIAC        0x000dc           RW  "10.2.4.7"  "Causes cleared automatically in MSI-X mode";
+    IAM         0x000e0           RW  "10.2.4.8"  "Causes masked automatically";
     IMS         0x000d0           RW  "10.2.4.5"  "Interrupt mask, set";
     IMC         0x000d8           WO  "10.2.4.6"  "Interrupt mask, clear";
     IVAR        0x000e4           RW  "10.2.4.9"  "Which cause raises which MSI-X vector";
@@ -64,6 +67,14 @@ pub(crate) mod ctrl {
     pub(crate) const VME: u32 = 1 << 30;
 }
 
+/// CTRL_EXT: extended device control.
+pub(crate) mod ctrl_ext {
+    /// IAM masks a cause when its MSI-X message is sent.
+    pub(crate) const EIAME: u32 = 1 << 24;
+    /// As MSI-X needs it.
+    pub(crate) const PBA_SUPPORT: u32 = 1 << 31;
+}
+
 /// STATUS: device status.
 pub(crate) mod status {
     pub(crate) const FD: u32 = 1 << 0;
@@ -99,11 +110,14 @@ pub(crate) mod bmcr {
 /// ICR, IMS, IMC: interrupt causes.
 pub(crate) mod cause {
     pub(crate) const LINK: u32 = 1 << 2;
+    pub(crate) const RXQ0: u32 = 1 << 20;
     pub(crate) const OTHER: u32 = 1 << 24;
 }
 
-/// IVAR: "other" causes, the link's among them, raise vector 0.
-pub(crate) const IVAR_OTHER_VECTOR_0: u32 = 0b1000 << 16;
+/// IVAR: the receive queue raises vector 0; "other" causes, the link's among them, raise the vector whose number is there.
+pub(crate) const IVAR_RXQ0_VECTOR_0: u32 = 0b1000;
+pub(crate) const IVAR_OTHER_SHIFT: u32 = 16;
+pub(crate) const IVAR_OTHER_VALID: u32 = 0b1000 << IVAR_OTHER_SHIFT;
 
 /// RCTL: receive control.
 pub(crate) mod rctl {

@@ -1,6 +1,7 @@
 //! What ports can do, and what they are asked to.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use pagewire_pool::{Packet, PacketFlags, Pool, RssTypes};
 
@@ -125,6 +126,8 @@ pub struct Capabilities {
     pub promiscuous: bool,
     /// Virtual functions that it can look after.
     pub functions: u16,
+    /// The longest [`PortConfig::rx_interrupts`]; `None` if receive queues have no interrupts.
+    pub rx_interrupts: Option<Duration>,
 }
 
 /// What a port's RSS can be told.
@@ -151,12 +154,28 @@ pub struct RssConfig {
     pub key: Option<Vec<u8>>,
     /// The redirection table, of [`RssLimits::table`] queue numbers. By default all queues in turn.
     pub table: Option<Vec<u16>>,
-    /// What is hashed. By default all that the port can.
+    /// What is hashed. By default all that the port can. Empty is nothing: every packet goes to queue 0 but those that flow rules lead
+    /// elsewhere.
     pub types: Option<RssTypes>,
 }
 
 impl RssConfig {
-    fn check(&self, can: &RssLimits, queues: usize) -> Result<(), (&'static str, String, String)> {
+    fn check(
+        &self,
+        can: &RssLimits,
+        queues: usize,
+        hash: bool,
+    ) -> Result<(), (&'static str, String, String)> {
+        if self.types.is_some_and(|types| types.is_empty()) {
+            for (asked, what) in
+                [(hash, "RxOffloads::RSS_HASH"), (self.key.is_some(), "key"), (self.table.is_some(), "table")]
+            {
+                if asked {
+                    let limit = "no hash where RssConfig::types is empty";
+                    return Err(("RSS with a", what.into(), limit.into()));
+                }
+            }
+        }
         if let Some(key) = self.key.as_ref().filter(|key| key.len() != can.key) {
             return Err(("RSS key of", format!("{} bytes", key.len()), format!("keys of {} bytes", can.key)));
         }
@@ -284,6 +303,12 @@ pub struct PortConfig {
     /// The card's virtual functions, in order, which others drive: [`Port::serve_functions`](crate::Port::serve_functions) answers
     /// them. Without any, the card is the port's alone.
     pub functions: Vec<FunctionConfig>,
+    /// Use vector instructions (AVX2) where the CPU has them and a driver's loops know them; [`RxQueue::path`](crate::RxQueue::path) tells.
+    pub vector: bool,
+    /// Give each receive queue an interrupt ([`RxQueue::interrupt`](crate::RxQueue::interrupt)), and this much time at least from one
+    /// to the next: what a packet may wait for its interrupt. With [`RxOffloads::LRO`] also what segments wait for others of their
+    /// flow, 50 microseconds if it is 0.
+    pub rx_interrupts: Option<Duration>,
 }
 
 /// What a virtual function is given.
@@ -296,7 +321,7 @@ pub struct FunctionConfig {
 }
 
 impl Default for PortConfig {
-    /// No queues, MTU 1,500, no offloads, promiscuous.
+    /// No queues, MTU 1,500, no offloads, promiscuous, no receive interrupts.
     fn default() -> PortConfig {
         PortConfig {
             rx: Vec::new(),
@@ -307,6 +332,8 @@ impl Default for PortConfig {
             promiscuous: true,
             rss: RssConfig::default(),
             functions: Vec::new(),
+            vector: true,
+            rx_interrupts: None,
         }
     }
 }
@@ -361,6 +388,18 @@ impl PortConfig {
         if !missing.is_empty() {
             return refuse("transmit offload", format!("{missing:?}"), format!("{:?}", can.tx_offloads));
         }
-        self.rss.check(&can.rss, self.rx.len()).or_else(|(what, asked, limit)| refuse(what, asked, limit))
+        match (self.rx_interrupts, can.rx_interrupts) {
+            (None, _) => {}
+            (Some(asked), Some(longest)) if asked <= longest => {}
+            (Some(asked), longest) => {
+                let limit =
+                    longest.map_or("none: poll it".into(), |longest| format!("intervals up to {longest:?}"));
+                return refuse("receive interrupts at intervals of", format!("{asked:?}"), limit);
+            }
+        }
+        let hash = self.rx_offloads.contains(RxOffloads::RSS_HASH);
+        self.rss
+            .check(&can.rss, self.rx.len(), hash)
+            .or_else(|(what, asked, limit)| refuse(what, asked, limit))
     }
 }

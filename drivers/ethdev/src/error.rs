@@ -76,6 +76,9 @@ pub enum Error {
         /// The port's name.
         port: String,
     },
+    /// The operating system would not let a thread wait.
+    #[error("waiting for interrupts: {0}")]
+    Wait(std::io::Error),
     /// The floor below failed.
     #[error(transparent)]
     Pci(#[from] pagewire_pci::Error),

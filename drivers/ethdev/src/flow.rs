@@ -6,6 +6,9 @@ use crate::error::Error;
 /// Packets that go to a queue of their own whatever RSS says, or nowhere: all that have what is given here. What is not given is not
 /// looked at. A fragment has no ports and no protocol that is looked at.
 ///
+/// Rules are for packets of IP: without addresses for both versions, or for IPv4 alone where the port's [`FlowLimits::ipv6`] says so (the
+/// 82599). Everything else RSS sees to.
+///
 /// Of several rules that a packet satisfies the one of the highest priority counts; of several of that priority the device chooses
 /// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +56,7 @@ pub struct FlowLimits {
     pub rules: usize,
     /// Number of priorities.
     pub priorities: u8,
-    /// Whether they apply to IPv6.
+    /// Whether they apply to IPv6 too: if not, an address of it is refused, and a rule without addresses leaves its packets alone.
     pub ipv6: bool,
     /// Whether they can drop.
     pub drop: bool,
@@ -97,6 +100,12 @@ impl FlowRule {
         if let Some(address) = addresses.into_iter().flatten().find(|address| address.is_ipv6() && !can.ipv6)
         {
             return Err(info.unsupported("flow rule for address", address, "rules for IPv4"));
+        }
+        if let [Some(source), Some(destination)] = addresses
+            && source.is_ipv4() != destination.is_ipv4()
+        {
+            let asked = format!("from {source} to {destination}");
+            return Err(info.unsupported("flow rule", asked, "rules for one version of IP at a time"));
         }
         if self.priority >= can.priorities {
             let limit = format!("priorities 0 to {}", can.priorities.saturating_sub(1));

@@ -25,7 +25,8 @@
 //! }
 //! ```
 //!
-//! Applications that pick drivers at run time use [`AnyPort`], which dispatches once a burst.
+//! Applications that pick drivers at run time use [`AnyPort`], which dispatches once a burst. Those that would rather sleep than poll
+//! for nothing start their ports with [`PortConfig::rx_interrupts`] and use a [`Waiter`].
 //!
 //! What a driver author implements: [`Port`], [`RxQueue`] and [`TxQueue`]; what helps: [`nic`] (all of it but the card itself),
 //! [`PostedRing`], [`TransmitRing`] and [`DescriptorRing`] (the only unsafe code that a driver of a descriptor-ring card needs), [`QueueCounters`], [`poll_until`].
@@ -33,16 +34,20 @@
 mod config;
 mod error;
 mod flow;
+mod interrupt;
 mod link;
 mod mac;
 pub mod nic;
+mod path;
 mod port;
 mod posted_ring;
 mod refused;
 mod ring;
 mod stats;
 mod transmit_ring;
+mod vector;
 mod wait;
+mod waiter;
 
 pub use config::{
     Capabilities, DescriptorLimits, FunctionConfig, PortConfig, PortInfo, RssConfig, RssLimits, RxOffloads,
@@ -50,11 +55,13 @@ pub use config::{
 };
 pub use error::Error;
 pub use flow::{FlowAction, FlowLimits, FlowProtocol, FlowRule};
+pub use interrupt::{PortEvents, RxInterrupt};
 pub use link::Link;
 pub use mac::{MacAddr, ParseMacError};
 pub use pagewire_pool::{
     Burst, Chain, Drain, Packet, PacketFlags, PacketType, Pool, Posted, RssTypes, release_bulk,
 };
+pub use path::{Path, PathReport};
 pub use port::{AnyPort, AnyRxQueue, AnyTxQueue, Port, Queues, RxQueue, TxQueue};
 pub use posted_ring::PostedRing;
 pub use refused::TxRefused;
@@ -62,3 +69,4 @@ pub use ring::{DescriptorRing, RingView};
 pub use stats::{QueueCounters, QueueStats, Stats, XStat};
 pub use transmit_ring::TransmitRing;
 pub use wait::poll_until;
+pub use waiter::{Waiter, WaiterCounters, WaiterStats};

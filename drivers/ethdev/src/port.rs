@@ -5,8 +5,10 @@ use pagewire_pool::{Burst, Packet, Pool};
 use crate::config::{PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
 use crate::flow::FlowRule;
+use crate::interrupt::{PortEvents, RxInterrupt};
 use crate::link::Link;
 use crate::mac::MacAddr;
+use crate::path::PathReport;
 use crate::refused::TxRefused;
 use crate::stats::{QueueStats, Stats, XStat};
 
@@ -22,6 +24,17 @@ pub trait RxQueue: Send {
 
     /// Fragments that the ring holds now.
     fn posted(&self) -> usize;
+
+    /// How packets are received at present, and what keeps the queue off a faster path.
+    fn path(&self) -> PathReport {
+        PathReport::SIMPLE
+    }
+
+    /// The queue's interrupt, to sleep until packets come; `None` unless the port was started with
+    /// [`PortConfig::rx_interrupts`].
+    fn interrupt(&self) -> Option<&dyn RxInterrupt> {
+        None
+    }
 }
 
 /// The sending half of a queue pair; owned by one core.
@@ -36,9 +49,10 @@ pub trait TxQueue: Send {
     /// Whoever asks for them (`PacketFlags::TX_*`) says where the headers are ([`Packet::set_header_lens`]), and for TSO how long the
     /// TCP header and a segment's payload are ([`Packet::set_segmentation`]). Layer 2 goes up to the IP header, tags in the packet
     /// included; headers of a tunnel may be counted to it as far as the card can be told (127 bytes on an 82599), whose own checksums
-    /// the card then leaves alone. TSO implies the checksums of IP and TCP.
+    /// the card then leaves alone. TSO implies the checksums of IP and TCP, and wants all headers in the first segment.
     ///
-    /// The driver fills in what the card needs in the checksum fields, 0 or the sum of the pseudo-header, and so changes the packet.
+    /// The driver fills in what the card needs in the checksum fields, 0 or the sum of the pseudo-header, and so changes the packet; and
+    /// cuts off what is behind the end that IP tells, which the card would sum too.
     /// It cannot where the CPU does not reach the packet's memory, where the field is not in the first segment, and for the
     /// pseudo-header's sum where the IP header has options or extensions: there the field must hold, as it does for DPDK's drivers,
     /// 0 for IPv4, the pseudo-header's sum for TCP and UDP, without their length for TSO. In memory that the CPU does not reach,
@@ -61,6 +75,11 @@ pub trait TxQueue: Send {
 
     /// Fragments that the ring holds now.
     fn pending(&self) -> usize;
+
+    /// How packets are sent, and what keeps the queue off a faster path.
+    fn path(&self) -> PathReport {
+        PathReport::SIMPLE
+    }
 }
 
 /// What a port has that cannot stop one of its queues.
@@ -97,12 +116,14 @@ pub trait Port: Send {
     fn stop(&mut self) -> Result<(), Error>;
 
     /// Stop one receive queue while others run. The queue must have been dropped; its fragments go home, with the frames that were
-    /// in its ring. RSS sends what would come to it to the queues that run.
+    /// in its ring. RSS sends what would come to it to the queues that run. What has no hash goes to queue 0 whatever runs: it is the
+    /// last to stop and the first to start.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the port cannot; [`Error::State`] if the port or the queue is not started, or the queue has not been
-    /// dropped; [`Error::Timeout`] if the device does not stop it: then it keeps its memory until the port is stopped.
+    /// [`Error::Unsupported`] if the port cannot; [`Error::State`] if the port or the queue is not started, the queue has not been
+    /// dropped, a [flow rule](Port::set_flows) leads to it, or it is queue 0 and others run; [`Error::Timeout`] if the device does not
+    /// stop it: then it keeps its memory until this succeeds or the port is stopped.
     fn stop_rx_queue(&mut self, queue: u16) -> Result<(), Error> {
         Err(self.info().unsupported("stopping", format!("receive queue {queue} alone"), NO_QUEUE_STOP))
     }
@@ -111,8 +132,8 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the port cannot, or more is asked than it can do; [`Error::State`] if the port is not started or the
-    /// queue is; [`Error::Timeout`] if the device does not start it.
+    /// [`Error::State`] if the port is not started, the queue is, or receive queue 0 is not; [`Error::Unsupported`] if the port cannot, or
+    /// more is asked than it can do; [`Error::Timeout`] if the device does not start it. The queue stays stopped then.
     fn start_rx_queue(&mut self, queue: u16, _config: RxQueueConfig) -> Result<Self::Rx, Error> {
         Err(self.info().unsupported("starting", format!("receive queue {queue} alone"), NO_QUEUE_STOP))
     }
@@ -136,12 +157,18 @@ pub trait Port: Send {
         Err(self.info().unsupported("starting", format!("transmit queue {queue} alone"), NO_QUEUE_STOP))
     }
 
-    /// The link, as the device has it now. Acknowledges a link interrupt.
+    /// The link, as the device has it now. Acknowledges the [event interrupt](Port::event_interrupt).
     fn link(&mut self) -> Link;
 
-    /// Becomes readable when the link changes; `None` if the port has no such interrupt, and [`link`](Port::link) is to be polled.
-    fn link_interrupt(&self) -> Option<BorrowedFd<'_>> {
+    /// Becomes readable when the link changes, the device is in trouble or a virtual function asks for something; `None` if the port
+    /// has no such interrupt, and [`link`](Port::link) is to be polled.
+    fn event_interrupt(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    /// What has happened since this was asked last. Acknowledges the [event interrupt](Port::event_interrupt).
+    fn events(&mut self) -> PortEvents {
+        PortEvents::empty()
     }
 
     /// Whether the device is still there. To be asked now and then: a device that is gone receives nothing and says nothing.
@@ -154,7 +181,7 @@ pub trait Port: Send {
     }
 
     /// Answer what the virtual functions of [`PortConfig::functions`] have asked since the last time, and see to those that were reset.
-    /// To be called every few milliseconds while there are any, or when [`link_interrupt`](Port::link_interrupt) becomes readable: their
+    /// To be called every few milliseconds while there are any, or when [`event_interrupt`](Port::event_interrupt) becomes readable: their
     /// drivers wait a second for an answer, some longer. Never waits.
     ///
     /// # Errors
@@ -204,7 +231,8 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the port cannot follow one of them, and then none is changed; [`Error::State`] if it is not started.
+    /// [`Error::Unsupported`] if the port cannot follow one of them, [`Error::State`] if it is not started or a queue is stopped that one of
+    /// them leads to; then none is changed.
     fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
         FlowRule::check_all(rules, self.info(), 0)
     }
@@ -257,6 +285,12 @@ impl<Q: RxQueue + ?Sized> RxQueue for Box<Q> {
     fn posted(&self) -> usize {
         (**self).posted()
     }
+    fn path(&self) -> PathReport {
+        (**self).path()
+    }
+    fn interrupt(&self) -> Option<&dyn RxInterrupt> {
+        (**self).interrupt()
+    }
 }
 
 impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
@@ -272,6 +306,9 @@ impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
     }
     fn pending(&self) -> usize {
         (**self).pending()
+    }
+    fn path(&self) -> PathReport {
+        (**self).path()
     }
 }
 
@@ -315,8 +352,11 @@ where
     fn link(&mut self) -> Link {
         self.0.link()
     }
-    fn link_interrupt(&self) -> Option<BorrowedFd<'_>> {
-        self.0.link_interrupt()
+    fn event_interrupt(&self) -> Option<BorrowedFd<'_>> {
+        self.0.event_interrupt()
+    }
+    fn events(&mut self) -> PortEvents {
+        self.0.events()
     }
     fn check(&self) -> Result<(), Error> {
         self.0.check()

@@ -20,6 +20,8 @@ pub struct DescriptorRing<T> {
     /// The buffer's first word, kept here because it is asked for in every burst.
     words: NonNull<u64>,
     slots: Box<[T]>,
+    /// The number of descriptors less one.
+    mask: usize,
     buffer: DmaBuffer,
 }
 
@@ -40,7 +42,12 @@ impl<T> DescriptorRing<T> {
         assert!(count.is_power_of_two(), "a ring of {count} descriptors");
         // Intel asks for 128-byte alignment; a page also keeps rings of different queues from sharing lines.
         let buffer = space.allocate_dma(count * Self::DESCRIPTOR, 4096)?;
-        Ok(DescriptorRing { words: buffer.as_ptr().cast(), slots: slots.into_boxed_slice(), buffer })
+        Ok(DescriptorRing {
+            words: buffer.as_ptr().cast(),
+            slots: slots.into_boxed_slice(),
+            mask: count - 1,
+            buffer,
+        })
     }
 
     /// Where the device finds the first descriptor.
@@ -52,7 +59,13 @@ impl<T> DescriptorRing<T> {
     #[inline(always)]
     #[expect(clippy::len_without_is_empty, reason = "a ring is never empty")]
     pub fn len(&self) -> u32 {
-        self.slots.len() as u32
+        self.mask as u32 + 1
+    }
+
+    /// The descriptor's index, of a position that counts on without end.
+    #[inline(always)]
+    pub fn index(&self, position: u32) -> u32 {
+        position & self.mask as u32
     }
 
     /// Bytes of the ring, as length registers want them.
@@ -65,7 +78,7 @@ impl<T> DescriptorRing<T> {
     pub fn view(&mut self) -> RingView<'_, T> {
         RingView {
             words: self.words,
-            mask: self.slots.len() - 1,
+            mask: self.mask,
             slots: NonNull::from(&mut *self.slots).cast(),
             ring: PhantomData,
         }
@@ -73,17 +86,7 @@ impl<T> DescriptorRing<T> {
 
     /// The descriptor's slot.
     pub fn slot(&self, index: u32) -> &T {
-        &self.slots[index as usize & (self.slots.len() - 1)]
-    }
-
-    /// The `count` slots from `index` on, wrapping at the end of the ring: one or two slices.
-    #[inline(always)]
-    pub fn slots(&mut self, index: u32, count: u32) -> [&mut [T]; 2] {
-        let start = index as usize & (self.slots.len() - 1);
-        let count = (count as usize).min(self.slots.len());
-        let (wrapped, straight) = self.slots.split_at_mut(start);
-        let first = count.min(straight.len());
-        [&mut straight[..first], &mut wrapped[..count - first]]
+        &self.slots[index as usize & self.mask]
     }
 }
 

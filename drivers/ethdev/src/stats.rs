@@ -67,9 +67,9 @@ pub struct QueueStats {
 
 /// A queue's counters: written by the core that owns it, once a burst; read by anybody, without a lock.
 ///
-/// On a cache line of its own, so that a reader disturbs the writer at most once a burst.
+/// On cache lines of its own, so that a reader disturbs the writer at most once a burst, and other queues not at all.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(align(128))]
 pub struct QueueCounters {
     packets: AtomicU64,
     bytes: AtomicU64,
@@ -77,9 +77,9 @@ pub struct QueueCounters {
     nombuf: AtomicU64,
 }
 
+/// One writer: a plain addition in memory, without the bus lock of a read-modify-write.
 #[inline(always)]
-fn add(counter: &AtomicU64, n: u64) {
-    // One writer: a plain addition in memory, without the bus lock of a read-modify-write.
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }
 

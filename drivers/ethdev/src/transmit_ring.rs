@@ -3,10 +3,12 @@
 // The transmit loop writes descriptors by pointer, and packets that were sent are moved out of their slots unseen.
 #![allow(unsafe_code)]
 
+mod vector;
+
 use std::mem::MaybeUninit;
 
 use pagewire_pci::AddressSpace;
-use pagewire_pool::{Drain, Packet, Plain, release_alike, release_bulk};
+use pagewire_pool::{Burst, Drain, Packet, Plain, release_alike, release_bulk};
 
 use crate::error::Error;
 use crate::ring::DescriptorRing;
@@ -19,11 +21,15 @@ pub struct TransmitRing {
     ring: DescriptorRing<MaybeUninit<Option<Packet>>>,
     tail: u32,
     clean: u32,
+    /// How far a run goes: from `tail` to there descriptors are free, and the ring does not end before.
+    stop: u32,
     shortest: u32,
     longest: u32,
     /// What every slot from `alike_from` to before `tail` holds a packet of.
     alike: Plain,
     alike_from: u32,
+    /// Set only where the CPU has AVX2.
+    vector: bool,
 }
 
 impl TransmitRing {
@@ -40,7 +46,17 @@ impl TransmitRing {
     ) -> Result<TransmitRing, Error> {
         let slots = (0..descriptors).map(|_| MaybeUninit::uninit()).collect();
         let ring = DescriptorRing::new(space, slots)?;
-        Ok(TransmitRing { ring, tail: 0, clean: 0, shortest, longest, alike: Plain::NONE, alike_from: 0 })
+        Ok(TransmitRing {
+            ring,
+            tail: 0,
+            clean: 0,
+            stop: 0,
+            shortest,
+            longest,
+            alike: Plain::NONE,
+            alike_from: 0,
+            vector: false,
+        })
     }
 
     /// Where the device finds the first descriptor.
@@ -69,7 +85,7 @@ impl TransmitRing {
     /// What a tail register takes.
     #[inline(always)]
     pub fn tail_index(&self) -> u32 {
-        self.tail & (self.len() - 1)
+        self.ring.index(self.tail)
     }
 
     /// Oldest descriptor not yet released.
@@ -103,7 +119,7 @@ impl TransmitRing {
         view.write(self.tail, words);
         view.slot(self.tail).write(packet);
         self.tail = self.tail.wrapping_add(1);
-        self.alike_from = self.tail;
+        (self.alike_from, self.stop) = (self.tail, self.tail);
     }
 
     /// Whether [`send`](TransmitRing::send) takes the packet: it is [plain](Plain), and from now on of the pool that is expected.
@@ -119,18 +135,11 @@ impl TransmitRing {
     }
 
     /// The transmit loop: write the descriptors that `encode` makes of packets from the front of `packets`, one each. Ends at the first
-    /// that is not [expected](TransmitRing::expect), after `count`, and where there is none free. Returns how many.
+    /// that is not [expected](TransmitRing::expect), and with the [run](TransmitRing::begin_run). Returns how many.
     #[inline(always)]
-    pub fn send(
-        &mut self,
-        packets: &mut Drain<'_>,
-        count: usize,
-        mut encode: impl FnMut(&Packet) -> [u64; 2],
-    ) -> usize {
-        let alike = self.alike;
-        let count = count.min(self.free() as usize);
+    pub fn send(&mut self, packets: &mut Drain<'_>, mut encode: impl FnMut(&Packet) -> [u64; 2]) -> usize {
+        let (alike, count) = (self.alike, self.left() as usize);
         let mut view = self.ring.view();
-        let count = count.min(view.straight(self.tail));
         let words = view.words(self.tail);
         // SAFETY: `count` slots from there on are within the ring, and borrowed by the view.
         let slots = unsafe { std::slice::from_raw_parts_mut(view.slot_ptr(self.tail), count) };
@@ -150,20 +159,96 @@ impl TransmitRing {
         sent
     }
 
+    /// [`send`](TransmitRing::send) from the front of a burst in fours, as far as all four are expected: for a ring that
+    /// [uses vector instructions](TransmitRing::use_vector), and nothing in others. A descriptor's second word is `word`, with the packet's
+    /// length in it, and once more from bit `shift` on, or not if that is 64. Returns how many, and their bytes.
+    #[inline(always)]
+    pub fn send_vector(&mut self, packets: &mut Burst, word: u64, shift: u32) -> (usize, u64) {
+        if self.vector {
+            // SAFETY: the CPU has AVX2.
+            return unsafe { self.send_fours(packets, word, shift) };
+        }
+        (0, 0)
+    }
+
+    /// Use vector instructions from now on, if they are `wanted` and the CPU has those it takes.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not used.
+    pub fn use_vector(&mut self, wanted: bool) -> Result<(), &'static str> {
+        crate::vector::allowed(wanted)?;
+        self.vector = true;
+        Ok(())
+    }
+
+    /// Begin a run of at most `count` packets: as far as descriptors are free, up to the end of the ring. Returns how many.
+    #[inline(always)]
+    pub fn begin_run(&mut self, count: u32) -> u32 {
+        let straight = self.len() - self.ring.index(self.tail);
+        let count = count.min(self.free()).min(straight);
+        self.stop = self.tail.wrapping_add(count);
+        count
+    }
+
+    /// Packets that are left in the run.
+    #[inline(always)]
+    pub fn left(&self) -> u32 {
+        self.stop.wrapping_sub(self.tail)
+    }
+
+    /// One step of the [transmit loop](TransmitRing::send), for a burst of one packet that is expected, as long as more than `but` are left
+    /// in the [run](TransmitRing::begin_run). Returns whether it was that.
+    #[inline(always)]
+    pub fn send_one(
+        &mut self,
+        packets: &mut Burst,
+        but: u32,
+        encode: impl FnOnce(&Packet) -> [u64; 2],
+    ) -> bool {
+        if self.left() <= but {
+            return false;
+        }
+        let Some(packet) = packets.take_only(|packet| self.alike.includes(packet)) else { return false };
+        let mut view = self.ring.view();
+        view.write(self.tail, encode(&packet));
+        view.slot(self.tail).write(Some(packet));
+        self.tail = self.tail.wrapping_add(1);
+        true
+    }
+
     /// Release what is before a position, which the device has done with: one that was written and not yet released.
     #[inline(always)]
     pub fn release(&mut self, position: u32) {
         let (clean, count) = (self.clean, position.wrapping_sub(self.clean));
         assert!(count <= self.tail.wrapping_sub(clean), "released before it was written");
         self.clean = position;
-        let alike = self.alike_from.wrapping_sub(clean).wrapping_sub(1) >= self.len();
-        for slots in self.ring.slots(clean, count) {
-            match alike {
-                // SAFETY: each holds a packet that is alike, and `clean` is beyond it by now; `Option<Packet>` has `Packet`'s layout.
-                true => unsafe { release_alike(self.alike, slots.as_ptr().cast(), slots.len()) },
-                // SAFETY: they have been written, and `clean` is beyond them by now.
-                false => release_bulk(unsafe { slots.assume_init_mut() }),
-            }
+        let straight = self.ring.view().straight(clean) as u32;
+        if count > straight {
+            self.release_wrapped(clean, straight, count);
+        } else {
+            self.release_straight(clean, count);
+        }
+    }
+
+    /// [`release`](TransmitRing::release) slots on both sides of the ring's end.
+    #[cold]
+    #[inline(never)]
+    fn release_wrapped(&mut self, position: u32, straight: u32, count: u32) {
+        self.release_straight(position, straight);
+        self.release_straight(position.wrapping_add(straight), count - straight);
+    }
+
+    /// [`release`](TransmitRing::release) `count` slots, which end before the ring does, and before `clean`.
+    #[inline(always)]
+    fn release_straight(&mut self, position: u32, count: u32) {
+        let alike = self.alike_from.wrapping_sub(position).wrapping_sub(1) >= self.len();
+        let slots: *mut Option<Packet> = self.ring.view().slot_ptr(position).cast();
+        match alike {
+            // SAFETY: each holds a packet that is alike, and `clean` is beyond it by now; `Option<Packet>` has `Packet`'s layout.
+            true => unsafe { release_alike(self.alike, slots.cast(), count as usize) },
+            // SAFETY: they have been written, and `clean` is beyond them by now.
+            false => release_bulk(unsafe { std::slice::from_raw_parts_mut(slots, count as usize) }),
         }
     }
 

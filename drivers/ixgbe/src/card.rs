@@ -2,7 +2,7 @@
 
 use pagewire_ethdev::nic::{Card, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, RxOffloads, TxOffloads,
+    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, PortEvents, RxOffloads, TxOffloads,
 };
 
 use crate::configure::{self, RSS_QUEUES};
@@ -12,7 +12,7 @@ use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
 use crate::functions::{FUNCTIONS, Functions};
 use crate::link::{self, Cage};
 use crate::registers::{EICR, EIMS, TDT, cause};
-use crate::{DEVICES, DRIVER, eeprom, flows, phy, queues, reset, statistics};
+use crate::{DEVICES, DRIVER, eeprom, flows, interrupts, phy, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
 pub(crate) const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
@@ -45,8 +45,9 @@ impl Card for Card82599 {
     const CAPABILITIES: Capabilities = Capabilities {
         rx_queues: RSS_QUEUES,
         tx_queues: TX_QUEUES,
-        rx_descriptors: DescriptorLimits { min: 64, max: 4096 },
-        tx_descriptors: DescriptorLimits { min: 64, max: 4096 },
+        // Lengths are multiples of 128 bytes (8.2.3.8.3, 8.2.3.9.7), and prefetching is by 32.
+        rx_descriptors: DescriptorLimits { min: 32, max: 4096 },
+        tx_descriptors: DescriptorLimits { min: 32, max: 4096 },
         rx_offloads: RxOffloads::all(),
         tx_offloads: TxOffloads::all(),
         max_mtu: MAX_MTU,
@@ -58,6 +59,7 @@ impl Card for Card82599 {
         flow: flows::FLOWS,
         promiscuous: true,
         functions: FUNCTIONS,
+        rx_interrupts: Some(interrupts::LONGEST_INTERVAL),
     };
     const COUNTERS: &'static [Counter] = statistics::COUNTERS;
     const RX_MISSED: &'static [&'static str] = statistics::RX_MISSED;
@@ -114,8 +116,9 @@ impl Card for Card82599 {
     }
 
     fn start_receive(&mut self, device: &Device, _filters: &Filters, setup: RxSetup) -> Result<(), Error> {
-        let setup = RxSetup { queue: self.queue(setup.queue), ..setup };
-        queues::start_receive(device, setup, self.several_queues, self.strip_vlan)
+        let vector = setup.queue;
+        let setup = RxSetup { queue: self.queue(vector), ..setup };
+        queues::start_receive(device, setup, vector, self.several_queues, self.strip_vlan)
     }
 
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error> {
@@ -157,16 +160,22 @@ impl Card for Card82599 {
         }
     }
 
-    fn enable_link_interrupt(&mut self, device: &Device) {
-        link::enable_interrupt(device);
+    fn enable_interrupts(&mut self, device: &Device, queues: usize) {
+        interrupts::enable(device, queues);
         if !self.functions.is_empty() {
             device.registers.write(EIMS, cause::MAILBOX);
         }
     }
 
-    fn acknowledge_link_interrupt(&mut self, device: &Device) {
-        link::acknowledge_interrupt(device);
-        device.registers.write(EICR, cause::MAILBOX);
+    fn take_events(&mut self, device: &Device) -> PortEvents {
+        if !self.functions.is_empty() {
+            device.registers.write(EICR, cause::MAILBOX);
+        }
+        interrupts::take_events(device)
+    }
+
+    fn arm_receive(device: &Device, queue: usize) -> Result<(), Error> {
+        interrupts::arm(device, queue)
     }
 
     fn serve_functions(&mut self, device: &Device, filters: &Filters) -> Result<(), Error> {

@@ -58,6 +58,12 @@ fn receive(device: &Device, filters: &Filters, config: &PortConfig, functions: &
     // 7.1.10: without virtualisation all queues are pool 0's.
     registers.write_at(PSRTYPE, 0, PSRTYPE_IP);
     registers.write(RXCSUM, RXCSUM_PCSD);
+    if config.rx_offloads.contains(RxOffloads::HEADER_SPLIT) {
+        log::warn!(
+            "{}: header split is on, against which the 82599's datasheet advises in section 7.1.10: its results may be unpredictable",
+            device.name
+        );
+    }
     let coalesce = config.rx_offloads.contains(RxOffloads::LRO);
     registers.write(RFCTL, RFCTL_NFS_DIS | if coalesce { 0 } else { RFCTL_RSC_DIS });
     registers.modify(

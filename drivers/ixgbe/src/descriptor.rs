@@ -58,11 +58,6 @@ impl RxFormat for RxAdvanced {
     const BROKEN: u64 = rx::RXE;
 
     #[inline(always)]
-    fn len(word: u64) -> u16 {
-        (word >> 32) as u16
-    }
-
-    #[inline(always)]
     fn describe([kind, status]: [u64; 2], offloads: RxOffloads, packet: &mut Packet) {
         let mut flags = PacketFlags::empty();
         if status & rx::IPCS != 0 && offloads.contains(RxOffloads::IP_CSUM) {
@@ -130,7 +125,6 @@ mod tx {
     pub(super) const DD: u64 = 1 << 32;
     pub(super) const IXSM: u64 = 1 << 40;
     pub(super) const TXSM: u64 = 1 << 41;
-    pub(super) const PAYLEN_SHIFT: u32 = 46;
     /// The packet is cut into segments.
     pub(super) const TSE: u64 = 1 << 31;
     /// Context: the network header is IPv4's; the transport header is TCP's or SCTP's rather than UDP's; its length; a segment's
@@ -164,11 +158,9 @@ impl TxFormat for TxAdvanced {
     const MAX_SEGMENTED: usize = (1 << 18) - 1;
     /// IDX: a queue has two contexts (7.2.3.2.3).
     const SECOND_CONTEXT: u64 = 1 << 36;
-
-    #[inline(always)]
-    fn data(len: u16, packet: usize) -> u64 {
-        u64::from(len) | tx::DATA | tx::DEXT | tx::IFCS | (packet as u64) << tx::PAYLEN_SHIFT
-    }
+    const DATA: u64 = tx::DATA | tx::DEXT | tx::IFCS;
+    /// PAYLEN (7.2.3.2.4).
+    const PACKET_LEN: u32 = 46;
 
     fn encode(request: &Request) -> Option<Encoded> {
         let maclen = if request.l2_len == 0 { ETHERNET } else { request.l2_len };

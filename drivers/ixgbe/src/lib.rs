@@ -88,10 +88,10 @@
 //! Rings, refill, reports and everything else that cards have in common is [`pagewire_ethdev::nic`]'s; here is the card.
 //! Where things are: `card.rs` what the shared part calls, `registers.rs` and `statistics.rs` the tables, `reset.rs` and
 //! `configure.rs` the initialisation in the datasheet's order (section 4.6), `queues.rs` and `descriptor.rs` the rings as the card
-//! sees them, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and `semaphore.rs` what is shared with the
-//! firmware, `filters.rs` addresses and VLANs, `flows.rs` flow rules. `functions/` looks after a card's virtual functions, `vf/` is the
-//! driver of one, `messages.rs` what the two say to each other. `family.rs` has what the X540 differs in, `phy.rs` its PHY. Section numbers
-//! are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
+//! sees them, `interrupts.rs` what wakes who sleeps, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and
+//! `semaphore.rs` what is shared with the firmware, `filters.rs` addresses and VLANs, `flows.rs` flow rules. `functions/` looks after
+//! a card's virtual functions, `vf/` is the driver of one, `messages.rs` what the two say to each other. `family.rs` has what the X540
+//! differs in, `phy.rs` its PHY. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
 //!
 //! A port whose cage is empty opens and starts; its link is down until there is a module. No module is refused: what is
 //! not of a known kind is taken for limiting optics, with a warning. A module that can do 10 and 1 Gb/s is used at 10.
@@ -105,6 +105,7 @@ mod filters;
 mod flows;
 mod functions;
 mod i2c;
+mod interrupts;
 mod link;
 mod messages;
 mod phy;

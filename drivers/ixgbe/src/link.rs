@@ -183,20 +183,3 @@ fn restart(device: &Device, kind: Kind) -> Result<(), Error> {
     registers.write(AUTOC, mode);
     started
 }
-
-/// 4.6.6: changes of the link and of the module raise vector 0, which is what every cause does without GPIE.Multiple_MSIX.
-pub(crate) fn enable_interrupt(device: &Device) {
-    let registers = &device.registers;
-    registers.write(IVAR_MISC, IVAR_MISC_OTHER_VECTOR_0);
-    registers.write(EIAC, 0);
-    registers.write(EIAM, 0);
-    // How many pools there are stays as it is.
-    registers.modify(GPIE, !(VT_MODE << GPIE_VT_MODE_SHIFT), GPIE_PIN_2);
-    registers.write(EICR, u32::MAX);
-    registers.write(EIMS, cause::LINK | cause::MODULE);
-}
-
-/// A change after this raises the next interrupt.
-pub(crate) fn acknowledge_interrupt(device: &Device) {
-    device.registers.write(EICR, cause::LINK | cause::MODULE);
-}

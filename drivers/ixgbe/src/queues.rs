@@ -6,6 +6,7 @@ use std::time::Duration;
 use pagewire_ethdev::Error;
 use pagewire_ethdev::nic::{Device, Register, RxSetup, TxSetup};
 
+use crate::interrupts;
 use crate::registers::*;
 
 /// Where a receive queue's registers are: the card's own, or a virtual function's.
@@ -47,10 +48,6 @@ const TRANSMIT: TxBlock =
 
 /// How long a queue may take to be enabled, and the receive path to run dry.
 const MILLIS: u64 = 100;
-/// How long a coalesced packet may wait for another segment.
-const COALESCE_MICROS: u32 = 50;
-/// How long a transmit queue that is being stopped may go on sending.
-const LEFT_MILLIS: u64 = 10;
 /// Unit of SRRCTL's buffer size, and the most of them.
 pub(crate) const KIB: usize = 1024;
 const MOST_KIB: usize = 16;
@@ -137,15 +134,9 @@ impl TxBlock {
         device.wait_at("enabling a transmit queue", self.control, queue, MILLIS, enabled)
     }
 
-    /// 4.6.8.1. What it has not sent by then, the link being down for one, is not sent.
+    /// 4.6.8.1, after its first steps: all descriptors have been written back, or will never be, the link being down for one. The bit
+    /// is cleared only when all the queue's activity has ended.
     pub(crate) fn stop(&self, device: &Device, queue: usize) -> Result<(), Error> {
-        let [.., head, tail] = self.ring;
-        let end = device.registers.read_at(tail, queue);
-        if let Err(error) =
-            device.wait_at("sending what is left", head, queue, LEFT_MILLIS, |value| value == end)
-        {
-            log::warn!("{error}; it is not sent");
-        }
         device.registers.modify_at(self.control, queue, txdctl::ENABLE, 0);
         device.registers.read(self.push);
         let stopped = |value| value & txdctl::ENABLE == 0;
@@ -161,26 +152,30 @@ fn receive_block(queue: usize) -> (&'static RxBlock, usize) {
     }
 }
 
+/// The same of the register that says how it coalesces.
+fn coalescing(queue: usize) -> (Register, usize) {
+    match queue.checked_sub(RSCCTL.count) {
+        None => (RSCCTL, queue),
+        Some(queue) => (RSCCTL_64, queue),
+    }
+}
+
 /// The tail of a queue of the card's own.
 pub(crate) fn receive_tail(queue: usize) -> (Register, usize) {
     let (block, queue) = receive_block(queue);
     (block.ring[4], queue)
 }
 
-/// A queue of the card's own.
+/// A queue of the card's own, and the vector that it is to raise if it has interrupts.
 pub(crate) fn start_receive(
     device: &Device,
     setup: RxSetup,
+    vector: usize,
     drop: bool,
     strip_vlan: bool,
 ) -> Result<(), Error> {
-    if setup.header > 0 {
-        let name = &device.name;
-        log::warn!(
-            "{name}: header split, of which the 82599's datasheet says that it may be unpredictable (7.1.10)"
-        );
-    }
     coalesce(device, setup);
+    interrupts::set_up_queue(device, &setup, vector);
     let (block, queue) = receive_block(setup.queue);
     block.start(device, RxSetup { queue, ..setup }, drop, strip_vlan)
 }
@@ -195,11 +190,20 @@ pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Erro
     TRANSMIT.start(device, setup)
 }
 
+/// A queue of the card's own.
 pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
+    let (registers, (coalescing, index)) = (&device.registers, coalescing(queue));
+    if registers.read_at(coalescing, index) & RSCCTL_RSCEN != 0 {
+        // 4.6.7.2: no packet begins to be coalesced, and within two intervals those that have begun end.
+        registers.modify_at(coalescing, index, RSCCTL_RSCEN, 0);
+        registers.read(RECEIVE.push);
+        sleep(2 * interrupts::interval(device, queue));
+    }
     let (block, queue) = receive_block(queue);
     block.stop(device, queue)
 }
 
+/// A queue of the card's own.
 pub(crate) fn stop_transmit(device: &Device, queue: usize) -> Result<(), Error> {
     TRANSMIT.stop(device, queue)
 }
@@ -210,22 +214,14 @@ pub(crate) fn coalesced(buffer: usize) -> u16 {
     RSCCTL_MAXDESC.map(|(most, _)| most).into_iter().find(fits).unwrap_or(1)
 }
 
-/// 4.6.7.2: coalescing, for each queue. A packet ends with the interval of the queue's vector at the latest, whether that interrupts or
-/// not: nobody has enabled its cause.
+/// 4.6.7.2: coalescing, for each queue.
 fn coalesce(device: &Device, setup: RxSetup) {
-    let (registers, queue) = (&device.registers, setup.queue);
-    let shift = queue as u32 % 2 * 16;
-    let (control, index) = match queue.checked_sub(RSCCTL.count) {
-        None => (RSCCTL, queue),
-        Some(queue) => (RSCCTL_64, queue),
-    };
+    let (registers, (coalescing, index)) = (&device.registers, coalescing(setup.queue));
     let Some((_, most)) = RSCCTL_MAXDESC.into_iter().find(|(most, _)| *most == setup.coalesced) else {
-        registers.write_at(control, index, 0);
+        registers.write_at(coalescing, index, 0);
         return;
     };
-    registers.write_at(control, index, RSCCTL_RSCEN | most);
-    registers.modify_at(IVAR, queue / 2, 0xff << shift, IVAR_VECTOR_0 << shift);
-    registers.write_at(EITR, 0, EITR_CNT_WDIS | ((COALESCE_MICROS / 2) << EITR_INTERVAL_SHIFT));
+    registers.write_at(coalescing, index, RSCCTL_RSCEN | most);
 }
 
 /// 4.6.7, last step: let frames in, while none is half way through the security block.

@@ -27,6 +27,7 @@ registers! {
     GCR_EXT    0x11050                RW  "8.2.3.4.12"  "Extended PCIe control";
 
     EICR       0x00800                W1C "8.2.3.5.1"   "Interrupt causes";
+    EICS       0x00808                RW  "8.2.3.5.2"   "Interrupt causes: sets them, and reading it clears none";
     EIMS       0x00880                RW  "8.2.3.5.3"   "Interrupt mask, set";
     EIMC       0x00888                WO  "8.2.3.5.4"   "Interrupt mask, clear";
     EIAC       0x00810                RW  "8.2.3.5.5"   "Causes cleared automatically in MSI-X mode";
@@ -221,17 +222,34 @@ pub(crate) const GCR_EXT_BUFFERS_CLEAR: u32 = 1 << 30;
 
 /// EICR, EIMS, EIMC: interrupt causes.
 pub(crate) mod cause {
+    /// A request for memory failed.
+    pub(crate) const PCI_EXCEPTION: u32 = 1 << 18;
     /// A virtual function has asked for something, or was reset.
     pub(crate) const MAILBOX: u32 = 1 << 19;
     pub(crate) const LINK: u32 = 1 << 20;
     /// Pin 2 has moved.
     pub(crate) const MODULE: u32 = 1 << 26;
+    /// An error in the card's memory that it could not correct.
+    pub(crate) const ECC: u32 = 1 << 28;
 }
+/// EICR, EIMS, EIAC, EIAM: the lowest bits are the queues'.
+pub(crate) const QUEUE_CAUSES: usize = 16;
 
-/// GPIE: pin 2 may interrupt. All else as a single vector needs it: 0.
-pub(crate) const GPIE_PIN_2: u32 = 1 << 2;
-/// IVAR_MISC: causes that are no queue's, TCP timer's excepted, raise vector 0.
-pub(crate) const IVAR_MISC_OTHER_VECTOR_0: u32 = 0x80 << 8;
+/// GPIE: how causes are told.
+pub(crate) mod gpie {
+    /// Pin 2 may interrupt.
+    pub(crate) const PIN_2: u32 = 1 << 2;
+    /// Causes raise the vectors that IVAR and IVAR_MISC say, not all of them vector 0.
+    pub(crate) const MULTIPLE_MSIX: u32 = 1 << 4;
+    /// To read EICR clears no queue's cause.
+    pub(crate) const OTHERS_STAY: u32 = 1 << 5;
+    /// EIAM masks a cause when its vector is sent, not when EICR is read.
+    pub(crate) const AUTO_MASK: u32 = 1 << 30;
+    /// As MSI-X needs it.
+    pub(crate) const PBA_SUPPORT: u32 = 1 << 31;
+}
+/// IVAR_MISC: where the entry is of causes that are no queue's, TCP timer's excepted.
+pub(crate) const IVAR_MISC_OTHER_SHIFT: u32 = 8;
 
 /// FCTRL: receive filter control.
 pub(crate) mod fctrl {
@@ -305,6 +323,7 @@ pub(crate) mod ftqf {
     pub(crate) const UDP: u32 = 1;
     pub(crate) const SCTP: u32 = 2;
     pub(crate) const PRIORITY_SHIFT: u32 = 2;
+    pub(crate) const PRIORITY: u32 = 7;
     pub(crate) const ANY_SOURCE: u32 = 1 << 25;
     pub(crate) const ANY_DESTINATION: u32 = 1 << 26;
     pub(crate) const ANY_SOURCE_PORT: u32 = 1 << 27;
@@ -328,11 +347,13 @@ pub(crate) const RFCTL_NFS_DIS: u32 = 0b11 << 6;
 /// RSCCTL: coalesce, packets of 1, 4, 8 or 16 descriptors.
 pub(crate) const RSCCTL_RSCEN: u32 = 1 << 0;
 pub(crate) const RSCCTL_MAXDESC: [(u16, u32); 4] = [(16, 3 << 2), (8, 2 << 2), (4, 1 << 2), (1, 0)];
-/// EITR: the interval's unit is 2 microseconds; the counter stays as it is.
+/// EITR: where the interval is; the counter stays as it is.
 pub(crate) const EITR_INTERVAL_SHIFT: u32 = 3;
 pub(crate) const EITR_CNT_WDIS: u32 = 1 << 31;
-/// IVAR: a valid entry, for vector 0.
-pub(crate) const IVAR_VECTOR_0: u32 = 0x80;
+/// IVAR, IVAR_MISC: the entry's vector is to be raised.
+pub(crate) const IVAR_VALID: u32 = 0x80;
+/// IVAR: the vector.
+pub(crate) const IVAR_VECTOR: u32 = 0x3f;
 
 /// MRQC: RSS, and over what.
 pub(crate) mod mrqc {

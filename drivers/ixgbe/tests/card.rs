@@ -61,7 +61,7 @@ fn link_changes_are_seen_by_asking_and_by_interrupt() {
         let (_queues, mut port) = started(&running);
         eventually("the link", || port.link() == UP);
         let readable = |port: &mut Ixgbe, link| {
-            let fd = port.link_interrupt().expect("the model has MSI-X").as_raw_fd();
+            let fd = port.event_interrupt().expect("the model has MSI-X").as_raw_fd();
             let path = format!("/proc/self/fdinfo/{fd}");
             // The count of an eventfd is in its fdinfo.
             eventually("an interrupt", || {

@@ -2,12 +2,16 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::bench::{Bench, bytes, count, receive, send};
+use common::liar::Record;
 use common::packets::{ETHERNET, Flow, ask, payload, segments, tcp_header, whole};
 use common::{config, eventually, headers, pool, serve};
 use etherparse::TcpHeader;
 use pagewire_ethdev::{
-    Burst, Error, Packet, PacketFlags, Port, PortConfig, RxOffloads, RxQueue, TxOffloads, TxQueueConfig,
+    Burst, Error, Packet, PacketFlags, Port, PortConfig, RssConfig, RxOffloads, RxQueue, RxQueueConfig,
+    TxOffloads, TxQueueConfig,
 };
 use pagewire_pci::AddressSpace;
 
@@ -197,10 +201,10 @@ fn what_coalescing_cannot_have_is_refused() {
     let mut with_few = config(&space);
     with_few.rx_offloads = RxOffloads::LRO;
     with_few.tx = vec![TxQueueConfig { descriptors: 64 }];
-    // 64 in the ring, 16 in each of the 32 packets that may be open.
+    // 64 in the ring, 16 in each of the 32 packets that may be open and of one that is not coalesced, and one more.
     for (asked, expected) in [
         (with_split, "LRO with header split is not possible"),
-        (with_few, "512 fragments for it, where 576 are needed"),
+        (with_few, "512 fragments for it, where 593 are needed"),
     ] {
         let error = port.start(asked).err().expect(expected);
         assert!(
@@ -209,4 +213,49 @@ fn what_coalescing_cannot_have_is_refused() {
         );
     }
     running.assert_clean();
+}
+
+/// What has begun to be coalesced ends before the queue stops: the card begins no other, and is given two intervals of 25 units of 2,048
+/// ns (4.6.7.2).
+#[test]
+fn packets_end_before_their_queue_stops() {
+    for mapped in [false, true] {
+        let record = Record::default();
+        let mut bench = Bench::spoiled(
+            mapped,
+            |space, config| {
+                coalesce(space, config);
+                config.rx.push(RxQueueConfig::new(pool(space, 1024), 64));
+                config.rss = RssConfig { table: Some(vec![1; 128]), ..RssConfig::default() };
+            },
+            |card| card.liar = Box::new(record.clone()),
+        );
+        bench.b.running.lie(true);
+        let flow = Flow::new(false);
+        for round in 0..20 {
+            let frames: Vec<_> =
+                (0..3).map(|number| flow.tcp(&tcp_header(number * 500), &payload(500))).collect();
+            let packets = bench.packets(&frames);
+            send(&mut bench.a.tx[0], packets);
+            let sent = 3 * (round + 1);
+            eventually("the frames", || count(&mut bench.b.port, "rx_good_packets") == sent);
+            drop(bench.b.rx.pop());
+            record.take();
+            bench.b.port.stop_rx_queue(1).unwrap();
+            if !mapped {
+                let written = record.take();
+                let when = |register, bit: u32| {
+                    let is =
+                        |(offset, value, _): &&(u64, u32, Instant)| *offset == register && value & bit == 0;
+                    written.iter().find(is).expect("a bit that is cleared").2
+                };
+                let (coalescing, enabled) = (when(0x106c, 1), when(0x1068, 1 << 25));
+                assert!(enabled - coalescing >= Duration::from_nanos(2 * 25 * 2048));
+            }
+            let again = RxQueueConfig::new(pool(&bench.space, 1024), 64);
+            bench.b.rx.push(bench.b.port.start_rx_queue(1, again).unwrap());
+        }
+        // The card complains of what is stopped too early.
+        bench.finish();
+    }
 }

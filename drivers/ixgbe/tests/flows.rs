@@ -2,21 +2,29 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use common::bench::{Bench, assert_nothing, count, receive, send};
+use common::liar::Record;
 use common::packets::{Flow, payload, tcp_header};
 use common::{config, pool, serve};
-use pagewire_ethdev::{Error, FlowAction, FlowProtocol, FlowRule, Port, RssConfig, RxQueueConfig};
+use pagewire_ethdev::nic::testing::Random;
+use pagewire_ethdev::{
+    Error, FlowAction, FlowProtocol, FlowRule, Port, PortConfig, RssConfig, RxQueueConfig,
+};
+use pagewire_pci::AddressSpace;
 
 /// A card whose RSS leads everything to queue 1 of 4.
 fn bench() -> Bench {
-    Bench::new(false, |space, config| {
-        for _ in 1..4 {
-            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
-        }
-        config.rss = RssConfig { table: Some(vec![1; 128]), ..RssConfig::default() };
-    })
+    Bench::new(false, four_queues)
+}
+
+fn four_queues(space: &AddressSpace, config: &mut PortConfig) {
+    for _ in 1..4 {
+        config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
+    }
+    config.rss = RssConfig { table: Some(vec![1; 128]), ..RssConfig::default() };
 }
 
 fn ip(last: u8) -> Option<IpAddr> {
@@ -138,10 +146,15 @@ fn all_128_rules_are_followed() {
 fn what_the_card_cannot_follow_is_refused_and_a_stop_forgets() {
     let mut bench = bench();
     let rule = FlowRule::new(FlowAction::Queue(3));
+    let whole_of_ipv4 = FlowRule { source: ip(1), ..rule };
     bench.b.port.set_flows(&[rule]).unwrap();
     for (bad, expected) in [
         (
             FlowRule { source: Some("fd01::1".parse().unwrap()), ..rule },
+            "address fd01::1 is not possible; the port has rules for IPv4",
+        ),
+        (
+            FlowRule { destination: Some("fd01::1".parse().unwrap()), ..whole_of_ipv4 },
             "address fd01::1 is not possible; the port has rules for IPv4",
         ),
         (FlowRule { priority: 7, ..rule }, "priority 7 is not possible; the port has priorities 0 to 6"),
@@ -169,4 +182,53 @@ fn what_the_card_cannot_follow_is_refused_and_a_stop_forgets() {
     let (_space, mut port) = running.open().unwrap();
     assert!(matches!(port.set_flows(&[rule]), Err(Error::State { .. })));
     running.assert_clean();
+}
+
+/// Rules are changed while packets come in: whatever the card has between two writes is a rule of before or after, and one of both is never
+/// missing.
+#[test]
+fn at_no_moment_has_the_card_a_rule_that_nobody_set() {
+    /// Offsets of SAQF, DAQF, SDPQF, L34TIMIR and FTQF.
+    const FILTER: [u64; 5] = [0xe000, 0xe200, 0xe400, 0xe800, 0xe600];
+    const VALID: u32 = 1 << 31;
+    let mut random = Random::new();
+    let record = Record::default();
+    let mut bench = Bench::spoiled(false, four_queues, |card| card.liar = Box::new(record.clone()));
+    bench.b.running.lie(true);
+    record.take();
+    let mut registers = BTreeMap::<u64, u32>::new();
+    let valid = |registers: &BTreeMap<u64, u32>| -> Vec<[u32; 5]> {
+        let word = |offset| registers.get(&offset).copied().unwrap_or(0);
+        let filters = (0..128).map(|index| FILTER.map(|first| word(first + 4 * index)));
+        filters.filter(|words| words[4] & VALID != 0).collect()
+    };
+    let mut changes = 0;
+    for most in [3, 10, 60, 128, 128, 5] {
+        let rules: Vec<FlowRule> = (0..most)
+            .map(|_| FlowRule {
+                source: ip(random.below(150) as u8),
+                protocol: Some(FlowProtocol::Udp),
+                priority: random.below(7) as u8,
+                ..FlowRule::new(FlowAction::Queue(random.below(4) as u16))
+            })
+            .collect();
+        bench.b.port.set_flows(&rules).unwrap();
+        let before = valid(&registers);
+        let written = record.take();
+        let mut all = registers.clone();
+        all.extend(written.iter().map(|(offset, value, _)| (*offset, *value)));
+        let after = valid(&all);
+        assert_eq!(after.len(), most);
+        for (offset, value, _) in written {
+            registers.insert(offset, value);
+            let now = valid(&registers);
+            assert!(now.iter().all(|words| before.contains(words) || after.contains(words)), "{offset:#x}");
+            assert!(before.iter().all(|words| !after.contains(words) || now.contains(words)), "{offset:#x}");
+            changes += 1;
+        }
+    }
+    println!("{changes} writes");
+    assert!(changes > 1000, "{changes} writes");
+    bench.b.running.lie(false);
+    bench.finish();
 }

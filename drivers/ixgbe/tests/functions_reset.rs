@@ -149,7 +149,7 @@ fn the_card_is_told_by_interrupt() {
     };
     let mut answered = 0;
     while !opening.is_finished() {
-        let interrupt = port.link_interrupt().expect("MSI-X");
+        let interrupt = port.event_interrupt().expect("MSI-X");
         let mut fds = [PollFd::new(&interrupt, PollFlags::IN)];
         let fired = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 500_000_000 })).unwrap();
         // Acknowledged first: what comes after that raises it again.
@@ -171,7 +171,7 @@ fn a_function_is_told_by_interrupt() {
     let physical = Physical::start(&served, &TWO[..1], |_, _| ());
     let mut vf = Virtual::start(&served, 0);
     let has_fired = |vf: &Virtual| {
-        let interrupt = vf.port.link_interrupt().expect("MSI-X");
+        let interrupt = vf.port.event_interrupt().expect("MSI-X");
         let mut fds = [PollFd::new(&interrupt, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
     };

@@ -2,13 +2,19 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
 use common::bench::{Bench, bytes, count, receive, send};
-use common::packets::{Flow, payload, tcp_header};
-use common::{config, eventually, pool, serve};
+use common::liar::{Liar, Ring, Write};
+use common::packets::{Flow, KEY, payload, tcp_header, toeplitz};
+use common::{config, eventually, fault, headers, pool, serve};
 use pagewire_ethdev::{
-    Error, Packet, PacketFlags, Port, PortConfig, RssConfig, RssTypes, RxOffloads, RxQueue, RxQueueConfig,
-    TxQueue, TxQueueConfig,
+    Error, FlowAction, FlowRule, Packet, PacketFlags, Port, PortConfig, RssConfig, RssTypes, RxOffloads,
+    RxQueue, RxQueueConfig, TxQueue, TxQueueConfig,
 };
+use pagewire_models::Host;
 use pagewire_pci::AddressSpace;
 
 fn queues(space: &AddressSpace, config: &mut PortConfig, count: usize) {
@@ -17,20 +23,6 @@ fn queues(space: &AddressSpace, config: &mut PortConfig, count: usize) {
         config.tx.push(TxQueueConfig { descriptors: 64 });
     }
 }
-
-/// The hash as Microsoft describes it: for each bit of the input that is set, 32 bits of the key from there on.
-fn toeplitz(key: &[u8], input: &[u8]) -> u32 {
-    let bit = |bytes: &[u8], at: usize| u32::from(bytes[at / 8]) >> (7 - at % 8) & 1;
-    let window = |at: usize| (at..at + 32).fold(0, |word, at| word << 1 | bit(key, at));
-    (0..input.len() * 8).filter(|at| bit(input, *at) == 1).fold(0, |hash, at| hash ^ window(at))
-}
-
-/// The key of Microsoft's "Verifying the RSS Hash Calculation".
-const KEY: [u8; 40] = [
-    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0,
-    0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42,
-    0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
-];
 
 /// Packets of 20 flows of each kind, their hashes' input, and what it is.
 fn flows() -> Vec<(Vec<u8>, Vec<u8>, RssTypes)> {
@@ -133,6 +125,14 @@ fn what_rss_cannot_be_told_is_refused() {
         ),
         (RssConfig { table: Some(vec![2; 128]), ..RssConfig::default() }, "the port has 2 receive queues"),
         (RssConfig { types: Some(RssTypes::from_bits_retain(0x80)), ..RssConfig::default() }, "RSS of"),
+        (
+            RssConfig { types: Some(RssTypes::empty()), table: Some(vec![1; 128]), ..RssConfig::default() },
+            "RSS with a table is not possible; the port has no hash where RssConfig::types is empty",
+        ),
+        (
+            RssConfig { types: Some(RssTypes::empty()), key: Some(KEY.into()), ..RssConfig::default() },
+            "RSS with a key is not possible",
+        ),
     ] {
         let mut asked = config(&space);
         queues(&space, &mut asked, 2);
@@ -248,6 +248,13 @@ fn queues_that_cannot_stop_or_start_say_why() {
     let running = serve(false, |_| ());
     let (space, mut port) = running.open().unwrap();
     assert!(matches!(port.stop_rx_queue(0), Err(Error::State { what: "the port is not started", .. })));
+    // That comes first, whatever else is wrong with what is asked.
+    let wrong =
+        RxQueueConfig { headers: Some(headers(&space, 8, 64)), ..RxQueueConfig::new(pool(&space, 8), 5) };
+    let error = port.start_rx_queue(0, wrong).err().unwrap().to_string();
+    assert!(error.contains("the port is not started"), "{error}");
+    let error = port.start_tx_queue(0, TxQueueConfig { descriptors: 5 }).err().unwrap().to_string();
+    assert!(error.contains("the port is not started"), "{error}");
     let mut asked = config(&space);
     queues(&space, &mut asked, 2);
     let (mut rx, tx) = port.start(asked).unwrap();
@@ -269,14 +276,161 @@ fn queues_that_cannot_stop_or_start_say_why() {
     let mut queue = queue;
     let monitor = queue.pool().monitor();
     drop(queue);
-    running.set_faults(common::fault::QUEUE_1_NEVER_STOPS);
+    running.set_faults(fault::QUEUE_1_NEVER_STOPS);
     let error = port.stop_rx_queue(1).unwrap_err().to_string();
     assert!(error.contains("stopping a receive queue did not end"), "{error}");
     assert!(monitor.stats().inflight() >= 64);
+    // Nothing comes to it any more, and it is not started again before it has stopped.
+    let error = port.set_flows(&[FlowRule::new(FlowAction::Queue(1))]).unwrap_err().to_string();
+    assert!(error.contains("leads to a queue that is stopped"), "{error}");
+    let error = port.start_rx_queue(1, RxQueueConfig::new(pool(&space, 512), 64)).err().unwrap().to_string();
+    assert!(error.contains("stop it first"), "{error}");
     running.set_faults(0);
     port.stop_rx_queue(1).unwrap();
     assert_eq!(monitor.stats().inflight(), 0);
     drop((rx, tx));
     port.stop().unwrap();
     running.assert_clean();
+}
+
+/// What a failed start leaves behind is not taken for a queue that was dropped: a queue that somebody has is neither stopped nor started.
+#[test]
+fn a_queue_in_use_is_not_stopped_whatever_failed_before() {
+    let running = serve(false, |_| ());
+    let (space, mut port) = running.open().unwrap();
+    let mut asked = config(&space);
+    queues(&space, &mut asked, 2);
+    let (mut rx, mut tx) = port.start(asked).unwrap();
+    drop((rx.pop(), tx.pop()));
+    port.stop_rx_queue(1).unwrap();
+    port.stop_tx_queue(1).unwrap();
+    let again = |space: &AddressSpace| RxQueueConfig::new(pool(space, 512), 64);
+
+    // A card that does not take it stops it, and what it was given comes home.
+    running.set_faults(fault::QUEUE_1_NEVER_STARTS);
+    let refused = again(&space);
+    let monitor = refused.pool.monitor();
+    let error = port.start_rx_queue(1, refused).err().unwrap().to_string();
+    assert!(error.contains("enabling a receive queue did not end"), "{error}");
+    assert_eq!(monitor.stats().inflight(), 0);
+    let error = port.start_tx_queue(1, TxQueueConfig { descriptors: 64 }).err().unwrap().to_string();
+    assert!(error.contains("enabling a transmit queue did not end"), "{error}");
+
+    // One that neither takes it nor lets go of it keeps the memory.
+    running.set_faults(fault::GONE);
+    let kept = again(&space);
+    let kept_monitor = kept.pool.monitor();
+    assert!(
+        port.start_rx_queue(1, kept).is_err()
+            && port.start_tx_queue(1, TxQueueConfig { descriptors: 64 }).is_err()
+    );
+    assert!(kept_monitor.stats().inflight() >= 64);
+
+    running.set_faults(0);
+    let used = again(&space);
+    let used_monitor = used.pool.monitor();
+    let queue = port.start_rx_queue(1, used).unwrap();
+    let sender = port.start_tx_queue(1, TxQueueConfig { descriptors: 64 }).unwrap();
+    for error in [port.stop_rx_queue(1), port.stop_tx_queue(1)] {
+        assert!(error.as_ref().is_err_and(|error| error.to_string().contains("drop it before")), "{error:?}");
+    }
+    assert!(used_monitor.stats().inflight() >= 64, "it has its ring");
+    drop((queue, sender));
+    port.stop_rx_queue(1).unwrap();
+    port.stop_tx_queue(1).unwrap();
+    assert_eq!((used_monitor.stats().inflight(), kept_monitor.stats().inflight()), (0, 0));
+    drop((rx, tx));
+    port.stop().unwrap();
+    running.assert_clean();
+}
+
+/// Where packets go that have no hash, or that a rule leads, is a queue that runs.
+#[test]
+fn queues_that_packets_are_led_to_do_not_stop() {
+    let mut bench = Bench::new(false, |space, config| queues(space, config, 3));
+    let data = Flow::new(false).udp(&payload(100));
+    let says = |result: Result<(), Error>, expected: &str| {
+        let error = result.expect_err(expected);
+        assert!(matches!(error, Error::State { .. }) && error.to_string().contains(expected), "{error}");
+    };
+    let again = |space: &AddressSpace| RxQueueConfig::new(pool(space, 512), 64);
+    bench.b.port.set_flows(&[FlowRule::new(FlowAction::Queue(2))]).unwrap();
+    drop(bench.b.rx.split_off(1));
+    says(bench.b.port.stop_rx_queue(2), "flow rules lead to the queue");
+    bench.b.port.stop_rx_queue(1).unwrap();
+    says(bench.b.port.set_flows(&[FlowRule::new(FlowAction::Queue(1))]), "a queue that is stopped");
+    // The rule before is followed still, and nobody looks at its queue.
+    let (dropped, missed) = ("rx_flow_dropped_packets", "rx_missed_packets");
+    bench.b.port.set_flows(&[FlowRule::new(FlowAction::Drop)]).unwrap();
+    let packets = bench.packets([&data]);
+    send(&mut bench.a.tx[0], packets);
+    eventually("a drop", || count(&mut bench.b.port, dropped) == 1);
+    assert_eq!(count(&mut bench.b.port, missed), 0);
+    bench.b.rx.clear();
+    says(bench.b.port.stop_rx_queue(0), "stop the other queues before it");
+    bench.b.port.stop_rx_queue(2).unwrap();
+    bench.b.port.stop_rx_queue(0).unwrap();
+    says(bench.b.port.start_rx_queue(2, again(&bench.space)).map(drop), "start it first");
+    bench.b.port.set_flows(&[]).unwrap();
+    for queue in 0..3 {
+        let queue = bench.b.port.start_rx_queue(queue, again(&bench.space)).unwrap();
+        bench.b.rx.push(queue);
+    }
+    assert_eq!(bytes(&pass_each(&mut bench, &data).1), data);
+    bench.finish();
+}
+
+/// Writes no report before its time.
+struct Slow {
+    held: Vec<(Instant, u64, Vec<u8>)>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Liar for Slow {
+    fn write(&mut self, what: Write, iova: &mut u64, data: &mut [u8]) -> bool {
+        if what != Write::Report {
+            return true;
+        }
+        self.held.push((Instant::now(), *iova, data.to_vec()));
+        self.count.store(self.held.len(), Relaxed);
+        false
+    }
+
+    fn polled(&mut self, _: &[Ring], host: &mut dyn Host) {
+        for (_, iova, data) in
+            self.held.extract_if(.., |(since, ..)| since.elapsed() > Duration::from_millis(3))
+        {
+            host.dma_write(iova, &data).expect("memory that the driver has not let go of");
+        }
+        self.count.store(self.held.len(), Relaxed);
+    }
+}
+
+/// A transmit ring is let go of when the card has written back what it was to report, not when its head has come to the tail.
+#[test]
+fn a_transmit_queue_stops_after_its_reports() {
+    let count = Arc::<AtomicUsize>::default();
+    let mut bench = Bench::spoiled(
+        false,
+        |space, config| queues(space, config, 2),
+        |card| card.liar = Box::new(Slow { held: Vec::new(), count: count.clone() }),
+    );
+    let data = Flow::new(false).udp(&payload(100));
+    bench.a.running.lie(true);
+    // Up to a report that is asked for by the way, and beyond.
+    for packets in [1, 16, 20, 48] {
+        let packets = bench.packets(&vec![data.clone(); packets]);
+        let number = packets.len();
+        send(&mut bench.a.tx[1], packets);
+        receive(&mut bench.b.rx, number);
+        drop(bench.a.tx.pop());
+        bench.a.port.stop_tx_queue(1).unwrap();
+        assert_eq!(count.load(Relaxed), 0, "{number} packets: reports that are still to come");
+        bench.pool.trim();
+        assert_eq!(bench.pool.stats().inflight(), 0);
+        bench.a.tx.push(bench.a.port.start_tx_queue(1, TxQueueConfig { descriptors: 64 }).unwrap());
+    }
+    assert_eq!((bench.a.running.refused(), bench.a.running.logged("sending what is left")), (0, 0));
+    bench.a.running.lie(false);
+    bench.finish();
 }

@@ -67,21 +67,39 @@ fn tags_go_into_every_segment() {
     bench.finish();
 }
 
-/// What a caller has to fill in where the CPU does not reach the headers' checksums: here because they are in the second segment.
+/// What a caller has to fill in where the CPU does not reach the headers' checksums: here because they are in the second segment. A packet
+/// that is to be cut has none there.
 #[test]
 fn headers_in_several_segments_are_the_callers() {
     let mut bench = bench();
     let flow = Flow::new(false);
-    let data = payload(2500);
-    let mut packet = whole(flow, &data);
-    // RFC 9293's pseudo-header without the length.
-    let sum = 0x0a00 + 1 + 0x0a00 + 2 + 6u16;
-    packet[flow.l4() + 16..flow.l4() + 18].copy_from_slice(&sum.to_be_bytes());
-    packet[24..26].fill(0);
-    let mut packet = bench.packet(&packet, &[34, 1500, 1020]);
-    ask(&mut packet, flow, 1460);
-    let got: Vec<_> = bench.pass(vec![packet], 2)[0].iter().map(bytes).collect();
-    assert_eq!(got, segments(flow, &data, 1460));
+    let data = payload(1200);
+    let right = flow.tcp(&tcp_header(5), &data);
+    let mut blank = right.clone();
+    // RFC 9293's pseudo-header.
+    let sum = 0x0a00 + 1 + 0x0a00 + 2 + 6 + 1220u16;
+    blank[flow.l4() + 16..flow.l4() + 18].copy_from_slice(&sum.to_be_bytes());
+    blank[24..26].fill(0);
+    for first in [14, 20, 34, 40, 53] {
+        let mut packet = bench.packet(&blank, &[first, 500, blank.len() - first - 500]);
+        packet.set_flags(PacketFlags::TX_IP_CSUM | PacketFlags::TX_TCP_CSUM);
+        packet.set_header_lens(14, 20);
+        assert_eq!(bytes(&bench.pass_one(packet)), right, "{first} bytes in the first segment");
+    }
+    let cut = whole(flow, &data);
+    for (first, is) in [(14, false), (34, false), (53, false), (54, true), (55, true)] {
+        let mut packet = bench.packet(&cut, &[first, cut.len() - first]);
+        ask(&mut packet, flow, 600);
+        match bench.a.tx[0].check(&packet) {
+            Ok(()) => assert!(is, "{first} bytes in the first segment"),
+            Err(error) => {
+                assert!(!is && error.to_string().contains("all in its first segment"), "{error}");
+                continue;
+            }
+        }
+        let got: Vec<_> = bench.pass(vec![packet], 2)[0].iter().map(bytes).collect();
+        assert_eq!(got, segments(flow, &data, 600));
+    }
     bench.finish();
 }
 
@@ -138,14 +156,30 @@ fn padding_is_no_part_of_a_checksum() {
         for (mut right, flag, at) in [
             (flow.tcp(&tcp_header(5), &payload(1)), PacketFlags::TX_TCP_CSUM, 16),
             (flow.udp(&payload(3)), PacketFlags::TX_UDP_CSUM, 6),
+            (flow.sctp(&payload(4)), PacketFlags::TX_SCTP_CSUM, 8),
         ] {
-            right.resize(right.len().max(60) + 8, 0);
+            let len = right.len();
             let mut blank = right.clone();
             blank[flow.l4() + at..][..2].fill(0xa5);
-            let mut packet = bench.packet(&blank, &[right.len()]);
+            // Not zeros, as padding should be.
+            blank.resize(len.max(60) + 8, 0xee);
+            // The card's own is.
+            right.resize(len.max(60), 0);
+            for lengths in [vec![blank.len()], vec![len - 1, blank.len() - len + 1]] {
+                let before = bench.a.port.stats().tx_bytes;
+                let mut packet = bench.packet(&blank, &lengths);
+                packet.set_flags(flag);
+                packet.set_header_lens(14, flow.l3() as u16);
+                let got = bench.pass_one(packet);
+                assert_eq!(bytes(&got), right, "IPv6 {v6}, {flag:?} in {lengths:?}");
+                assert!(got.flags().contains(PacketFlags::RX_L4_CSUM_GOOD), "{:?}", got.flags());
+                assert_eq!(bench.a.port.stats().tx_bytes - before, len as u64);
+            }
+            let mut packet = bench.packet(&blank, &[len, blank.len() - len]);
             packet.set_flags(flag);
             packet.set_header_lens(14, flow.l3() as u16);
-            assert_eq!(bytes(&bench.pass_one(packet)), right, "IPv6 {v6}, {flag:?}");
+            let check = bench.a.tx[0].check(&packet);
+            assert_eq!(check.is_err(), flag == PacketFlags::TX_SCTP_CSUM, "{check:?}");
         }
     }
     bench.finish();
@@ -239,7 +273,8 @@ fn what_cannot_be_sent_is_refused_with_the_reason_and_counted() {
         errors += 1;
         assert_eq!(bench.a.port.stats().tx_errors, errors);
     }
-    let mut long = bench.packet(&vec![0x45; 39 * 50], &[50; 39]);
+    let lengths = [&[60][..], &[50; 36], &[45; 2]].concat();
+    let mut long = bench.packet(&vec![0x45; 39 * 50], &lengths);
     assert_eq!(bench.a.tx[0].check(&long), Err(TxRefused::TooLong { len: 1950, most: 1518 }));
     ask(&mut long, flow, 1000);
     assert_eq!(bench.a.tx[0].check(&long), Err(TxRefused::Descriptors { descriptors: 40, most: 38 }));

@@ -51,6 +51,7 @@ fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
             flow: FlowLimits::NONE,
             promiscuous: true,
             functions: 0,
+            rx_interrupts: None,
         },
     }
 }

@@ -111,7 +111,7 @@ impl Ixgbe {
             }
             Unit::Receive => {
                 self.registers.set(offset, value);
-                self.receive.written(&self.registers, offset);
+                self.receive.written(&self.registers, &self.control, offset);
                 self.share(offset, host);
             }
             Unit::Transmit => {

@@ -35,6 +35,11 @@ pub(super) fn buffer_size(srrctl: u32) -> usize {
     ((srrctl & 0x1f).max(1) as usize) << 10
 }
 
+/// Whether SRRCTL.DESCTYPE is not legacy.
+pub(super) fn is_advanced(srrctl: u32) -> bool {
+    kind(srrctl) != 0
+}
+
 /// Bytes of a header buffer, from SRRCTL.BSIZEHEADER.
 fn header_size(srrctl: u32) -> usize {
     ((srrctl >> 8 & 0x3f) as usize) << 6
@@ -63,8 +68,8 @@ impl SplitKind {
     }
 }
 
-/// Where a packet is split (7.1.10).
-pub(super) fn split(registers: &Registers, srrctl: u32, packet: &Packet) -> SplitKind {
+/// Where a packet is split (7.1.10), of whose header so many bytes are taken out.
+pub(super) fn split(registers: &Registers, srrctl: u32, packet: &Packet, taken_out: usize) -> SplitKind {
     let kind = kind(srrctl);
     if kind != 2 && kind != 5 {
         return SplitKind::None;
@@ -80,12 +85,12 @@ pub(super) fn split(registers: &Registers, srrctl: u32, packet: &Packet) -> Spli
         _ if has(SPLIT_L2) => packet.l3,
         _ => 0,
     };
-    match length {
+    match length.saturating_sub(taken_out) {
         0 if kind == 5 => SplitKind::Fill(size),
         0 => SplitKind::None,
-        _ if length <= size => SplitKind::Header(length),
+        length if length <= size => SplitKind::Header(length),
         _ if kind == 5 => SplitKind::Fill(size),
-        _ => SplitKind::Overflow(length),
+        length => SplitKind::Overflow(length),
     }
 }
 

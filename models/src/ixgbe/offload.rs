@@ -100,7 +100,8 @@ fn network(packet: &mut [u8], context: &Context) -> Result<(), &'static str> {
 }
 
 /// The packet's checksum field holds the pseudo header's sum already, which the card only has to add to. The card does not
-/// look at the network header, of which a context for checksums need not say the version: it sums up to the packet's end.
+/// look at the network header, of which a context for checksums need not say the version: it sums up to the packet's end, with padding that
+/// the driver has added, and before the card pads (specification update, "Padding on Transmitted SCTP Packets").
 fn transport(packet: &mut [u8], context: &Context) -> Result<(), &'static str> {
     let l4 = context.l4();
     let segment = packet.get_mut(l4..).ok_or("transport header outside the packet")?;

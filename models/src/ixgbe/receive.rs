@@ -1,6 +1,7 @@
 //! Receive: from the wire through the filters and the packet buffer into descriptors (82599 datasheet 7.1).
 
 use super::Card;
+use super::bus::Control;
 use super::checksum;
 use super::descriptor::{self, SplitKind, Written};
 use super::filters::{self, Filters, Verdict};
@@ -85,28 +86,33 @@ impl Receive {
     }
 
     /// A queue's register was written, and holds what it now holds.
-    pub(super) fn written(&mut self, registers: &Registers, offset: u32) {
+    pub(super) fn written(&mut self, registers: &Registers, control: &Control, offset: u32) {
         let queue = (offset & 0xfff) as usize / 0x40 + if offset >= RDBAL_64 { 64 } else { 0 };
         let field = offset % 0x40;
         if field == TAIL {
             self.queues[queue].ring.set_tail(registers.get(offset));
         } else {
-            self.load(registers, queue);
+            self.load(registers, control, queue);
         }
     }
 
     /// Take over a queue's registers.
-    pub(super) fn load(&mut self, registers: &Registers, queue: usize) {
+    fn load(&mut self, registers: &Registers, control: &Control, queue: usize) {
         let q = &mut self.queues[queue];
-        let control = registers.get(q.ring.block + CONTROL);
-        q.enabled = control & ENABLE != 0;
-        q.strip = control & VLAN_STRIP != 0;
+        let rxdctl = registers.get(q.ring.block + CONTROL);
+        q.enabled = rxdctl & ENABLE != 0;
+        q.strip = rxdctl & VLAN_STRIP != 0;
         q.srrctl = registers.get(q.ring.block + 0x14);
         q.ring.load(registers);
         let bit = 1 << queue;
         self.enabled = if q.enabled { self.enabled | bit } else { self.enabled & !bit };
         if !q.enabled {
-            self.rsc.forget(queue);
+            let lost = self.rsc.forget(queue);
+            if lost > 0 {
+                control.count_malformed(format_args!(
+                    "receive queue {queue} was stopped while {lost} packets were being coalesced"
+                ));
+            }
         }
     }
 
@@ -280,7 +286,11 @@ impl Receive {
             written.identification(&packet, frame);
         }
         let length = frame.len() + FCS;
-        if let Some(most) = Rsc::enabled(registers, queue) {
+        let coalesces = Rsc::enabled(registers, queue, q.srrctl).unwrap_or_else(|why| {
+            card.bus.malformed(format_args!("receive queue {queue} cannot coalesce: {why}"));
+            None
+        });
+        if let Some(most) = coalesces {
             let mut of = rsc::Queue { number: queue, ring: &mut q.ring, srrctl: q.srrctl };
             if self.rsc.take(card, &mut of, most, frame, &packet, written) {
                 card.registers.set(q.ring.block + HEAD, q.ring.head());
@@ -290,10 +300,10 @@ impl Receive {
             }
         }
         let registers = &mut *card.registers;
-        let split = descriptor::split(registers, q.srrctl, &packet);
         let strip = if q.strip { packet.vlan } else { None };
-        let data = frame.len() - if strip.is_some() { 4 } else { 0 }
-            + if registers.has(HLREG0, RXCRCSTRP) { 0 } else { FCS };
+        let tag = if strip.is_some() { 4 } else { 0 };
+        let split = descriptor::split(registers, q.srrctl, &packet, tag);
+        let data = frame.len() - tag + if registers.has(HLREG0, RXCRCSTRP) { 0 } else { FCS };
         let buffer = descriptor::buffer_size(q.srrctl);
         let in_header = split.header_bytes(data);
         let needed = (data - in_header).div_ceil(buffer).max(1) as u32;

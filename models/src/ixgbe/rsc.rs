@@ -19,6 +19,10 @@ const CONTEXTS: usize = 32;
 const MOST: usize = 64 << 10;
 const RSC_DISABLE: u32 = 1 << 5;
 const ENABLE: u32 = 1 << 0;
+/// HLREG0 and RDRXCTL: the check sequence is taken off. RDRXCTL: a field that is to be cleared.
+const CRC_STRIP: u32 = 1 << 1;
+const DMA_CRC_STRIP: u32 = 1 << 1;
+const FIRST_SIZE: u32 = 0x1f << 17;
 const IVAR_VALID: u32 = 1 << 7;
 /// A unit of EITR's interval in nanoseconds.
 const EITR_UNIT: u64 = 2048;
@@ -113,18 +117,40 @@ fn interval(registers: &Registers, queue: usize) -> Option<u64> {
 }
 
 impl Rsc {
-    /// Whether a queue coalesces, and the most descriptors of a packet then.
-    pub(super) fn enabled(registers: &Registers, queue: usize) -> Option<u32> {
+    /// Whether a queue coalesces, and the most descriptors of a packet then; or what it lacks for that (4.6.7.2, 7.11, 8.2.3.8.13).
+    pub(super) fn enabled(
+        registers: &Registers,
+        queue: usize,
+        srrctl: u32,
+    ) -> Result<Option<u32>, &'static str> {
         let control = registers.get(if queue < 64 { RSCCTL } else { RSCCTL_64 } + 0x40 * (queue as u32 % 64));
-        let on = control & ENABLE != 0
-            && !registers.has(RFCTL, RSC_DISABLE)
-            && interval(registers, queue).is_some();
-        on.then_some([1, 4, 8, 16][(control >> 2 & 3) as usize])
+        if control & ENABLE == 0 || registers.has(RFCTL, RSC_DISABLE) {
+            return Ok(None);
+        }
+        let most = [1, 4, 8, 16][(control >> 2 & 3) as usize];
+        if interval(registers, queue).is_none() {
+            return Err("its vector has no interval (IVAR, EITR)");
+        }
+        if !registers.has(HLREG0, CRC_STRIP) || !registers.has(RDRXCTL, DMA_CRC_STRIP) {
+            return Err("check sequences are not taken off (HLREG0, RDRXCTL)");
+        }
+        if registers.get(RDRXCTL) & FIRST_SIZE != 0 {
+            return Err("RDRXCTL.RSCFRSTSIZE is not 0");
+        }
+        if !descriptor::is_advanced(srrctl) {
+            return Err("its descriptors are legacy ones (SRRCTL)");
+        }
+        if most as usize * descriptor::buffer_size(srrctl) >= MOST {
+            return Err("its packets may have 64 KiB (RSCCTL.MAXDESC, SRRCTL)");
+        }
+        Ok(Some(most))
     }
 
-    /// A queue was stopped: what was open in it is lost.
-    pub(super) fn forget(&mut self, queue: usize) {
+    /// A queue was stopped: what was open in it is lost. Gives how many packets.
+    pub(super) fn forget(&mut self, queue: usize) -> usize {
+        let before = self.open.len();
         self.open.retain(|open| open.queue != queue);
+        before - self.open.len()
     }
 
     /// Take a frame in, if it is of a flow that is or can be coalesced. If not, what was open of its flow is closed.

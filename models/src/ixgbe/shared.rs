@@ -1,8 +1,8 @@
 //! Doorbells in shared memory: the pages with the queues' registers, mapped by the driver.
 //!
 //! The driver may store to any register there without the card noticing. Tails are looked at in every poll, the rest of a
-//! queue's block now and then, and when receive is switched on: when its control register (or SRRCTL) is not what it was, the
-//! whole block is taken over.
+//! queue's block now and then, and when receive is switched on: when its control register (or SRRCTL, or RSCCTL) is not what it was,
+//! the whole block is taken over.
 //!
 //! The pages also have the receive queues' statistics (QPRC, QBRC, QPRDC). Reading them clears them, which goes unnoticed in
 //! memory: drivers that add up what they read would count everything again and again. So they read 0 there, and are right only
@@ -21,7 +21,8 @@ pub(super) const AREAS: [Area; 3] = [
 ];
 
 const BAR: Region = Region::Bar(0);
-/// Control registers, and receive queues' SRRCTL, which drivers change while the queue runs, are compared once in so many polls.
+/// Control registers, and receive queues' SRRCTL and RSCCTL, which drivers change while the queue runs, are compared once in so many
+/// polls.
 const SCAN: u32 = 64;
 const SPLIT: u32 = 0x14;
 const COALESCE: u32 = 0x2c;
@@ -108,13 +109,12 @@ impl Ixgbe {
     pub(super) fn scan(&mut self, host: &mut dyn Host) {
         for block in blocks() {
             let transmit = (TDBAL..RDBAL_64).contains(&block);
-            let control = host.shared_read(BAR, (block + CONTROL) as u64);
-            let split = if transmit { 0 } else { host.shared_read(BAR, (block + SPLIT) as u64) };
-            if control == self.registers.get(block + CONTROL)
-                && (transmit || split == self.registers.get(block + SPLIT))
-            {
+            let mut same =
+                |field| host.shared_read(BAR, (block + field) as u64) == self.registers.get(block + field);
+            if same(CONTROL) && (transmit || same(SPLIT) && same(COALESCE)) {
                 continue;
             }
+            let control = host.shared_read(BAR, (block + CONTROL) as u64);
             for field in fields(block) {
                 let value = host.shared_read(BAR, (block + field) as u64);
                 self.registers.set(block + field, value);
@@ -123,7 +123,7 @@ impl Ixgbe {
             if transmit {
                 self.transmit.written(&self.registers, block + CONTROL);
             } else {
-                self.receive.written(&self.registers, block + CONTROL);
+                self.receive.written(&self.registers, &self.control, block + CONTROL);
             }
         }
     }

@@ -35,6 +35,10 @@ const KIND_CONTEXT: u64 = 2 << 20;
 const KIND_DATA: u64 = 3 << 20;
 const DONE: u64 = 1 << 32;
 
+/// Descriptors that the card keeps for a queue, and those of them that no packet may take besides WTHRESH (7.2.1.1).
+const KEPT: u32 = 40;
+const SPARE: u32 = 2;
+
 /// Shortest frame without FCS, and longest: 15.5 KiB with it.
 const MIN_FRAME: usize = 60;
 const MAX_FRAME: usize = 15872 - FCS;
@@ -49,6 +53,8 @@ struct Queue {
     contexts: [Context; 2],
     /// The packet so far: its end has not come yet if it is not empty.
     packet: Vec<u8>,
+    /// Descriptors that it is in.
+    descriptors: u32,
     request: Option<Request>,
     spoilt: bool,
 }
@@ -56,6 +62,7 @@ struct Queue {
 impl Queue {
     fn drop_packet(&mut self) {
         self.packet.clear();
+        self.descriptors = 0;
         self.request = None;
         self.spoilt = false;
     }
@@ -78,6 +85,7 @@ impl Transmit {
             enabled: false,
             contexts: Default::default(),
             packet: Vec::new(),
+            descriptors: 0,
             request: None,
             spoilt: false,
         };
@@ -264,6 +272,16 @@ fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: D
                 has_fcs,
             }
         });
+    }
+    q.descriptors += 1;
+    if q.descriptors > 1 && !q.spoilt {
+        let threshold = card.registers.get(q.ring.block + CONTROL) >> 16 & 0x7f;
+        let most = (KEPT - SPARE).saturating_sub(threshold);
+        if q.descriptors > most {
+            card.bus
+                .malformed(format_args!("transmit queue {queue}: a packet of more than {most} descriptors"));
+            q.spoilt = true;
+        }
     }
     let length = (word & LENGTH) as usize;
     let at = q.packet.len();

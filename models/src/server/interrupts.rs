@@ -1,13 +1,11 @@
 //! Interrupts: the eventfds that a client wants signalled.
 
-// poll(2) and eventfd(2) have no safe wrapper in the standard library.
-#![allow(unsafe_code)]
-
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use pagewire_pci::vfio_user::wire;
+
+use super::signal::Signaller;
 
 /// Kinds of interrupt, by VFIO's number.
 pub(crate) const INTX: usize = 0;
@@ -26,6 +24,8 @@ struct Kind {
 /// The interrupts of a function, as its client set them up.
 pub(crate) struct Interrupts {
     kinds: [Kind; 3],
+    /// What reaches eventfds, once there has been one.
+    signaller: Option<Signaller>,
     /// The line fired, or was masked, and was not unmasked yet.
     masked: bool,
     /// The line wanted to fire since.
@@ -36,7 +36,7 @@ impl Interrupts {
     /// Of this many vectors of each kind.
     pub(crate) fn new(counts: [u32; 3]) -> Interrupts {
         let kind = |count: u32| Kind { events: (0..count).map(|_| None).collect(), on: false };
-        Interrupts { kinds: counts.map(kind), masked: false, pending: false }
+        Interrupts { kinds: counts.map(kind), signaller: None, masked: false, pending: false }
     }
 
     /// How many vectors a kind has.
@@ -61,14 +61,14 @@ impl Interrupts {
     /// Signals a vector of the kind that is on.
     pub(crate) fn fire(&mut self, vector: u16) {
         if self.kinds[MSIX].on {
-            self.kinds[MSIX].signal(vector.into());
+            self.signal(MSIX, vector.into());
         } else if self.kinds[MSI].on {
-            self.kinds[MSI].signal(0);
+            self.signal(MSI, 0);
         } else if self.kinds[INTX].on && self.masked {
             self.pending = true;
         } else if self.kinds[INTX].on {
             self.masked = true;
-            self.kinds[INTX].signal(0);
+            self.signal(INTX, 0);
         }
     }
 
@@ -88,13 +88,23 @@ impl Interrupts {
                     (self.masked, self.pending) = (false, false);
                 }
             }
-            (wire::IRQ_DATA_NONE, wire::IRQ_TRIGGER) => vectors.for_each(|vector| kind.signal(vector)),
+            (wire::IRQ_DATA_NONE, wire::IRQ_TRIGGER) => vectors.for_each(|vector| self.signal(index, vector)),
             (wire::IRQ_DATA_BOOL, wire::IRQ_TRIGGER) if data.len() == count => {
-                vectors.zip(data).filter(|(_, on)| **on != 0).for_each(|(vector, _)| kind.signal(vector));
+                vectors
+                    .zip(data)
+                    .filter(|(_, on)| **on != 0)
+                    .for_each(|(vector, _)| self.signal(index, vector));
             }
             (wire::IRQ_DATA_EVENTFD, wire::IRQ_TRIGGER) if fds.is_empty() || fds.len() == count => {
                 if !fds.iter().all(is_eventfd) {
                     return Err(libc::EINVAL);
+                }
+                if self.signaller.is_none() {
+                    let made = Signaller::new().map_err(|error| {
+                        log::error!("eventfds cannot be signalled here, by asynchronous I/O: {error}");
+                        error.raw_os_error().unwrap_or(libc::EIO)
+                    })?;
+                    self.signaller = Some(made);
                 }
                 let mut fds = fds.into_iter().map(File::from);
                 kind.events[vectors].iter_mut().for_each(|event| *event = fds.next());
@@ -114,14 +124,11 @@ impl Interrupts {
         }
         Ok(())
     }
-}
 
-impl Kind {
-    fn signal(&self, vector: usize) {
-        let Some(Some(mut event)) = self.events.get(vector).map(Option::as_ref) else { return };
-        // A client's eventfd may block; where its counter is full the client knows that something came.
-        if writable(event)
-            && let Err(error) = event.write_all(&1u64.to_ne_bytes())
+    fn signal(&self, kind: usize, vector: usize) {
+        if let Some(Some(event)) = self.kinds[kind].events.get(vector)
+            && let Some(signaller) = &self.signaller
+            && let Err(error) = signaller.signal(event)
         {
             log::debug!("signalling vector {vector}: {error}");
         }
@@ -132,41 +139,4 @@ impl Kind {
 fn is_eventfd(fd: &OwnedFd) -> bool {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .is_ok_and(|target| target.as_os_str() == "anon_inode:[eventfd]")
-}
-
-fn writable(event: &File) -> bool {
-    let mut entry = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one entry, as the count says.
-    unsafe { libc::poll(&mut entry, 1, 0) > 0 && entry.revents & libc::POLLOUT != 0 }
-}
-
-/// An eventfd of our own.
-pub(crate) fn eventfd() -> io::Result<File> {
-    // SAFETY: no pointer is passed.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor, ours alone.
-    Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
-}
-
-/// Waits until one of these can be read, or the time is up. Without a time it waits for ever.
-pub(crate) fn wait(fds: &[BorrowedFd<'_>], time: Option<std::time::Duration>) -> io::Result<()> {
-    let entry = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let mut entries: Vec<_> = fds.iter().map(entry).collect();
-    let time = time.map(|time| libc::timespec {
-        tv_sec: time.as_secs() as libc::time_t,
-        tv_nsec: time.subsec_nanos().into(),
-    });
-    let limit = time.as_ref().map_or(std::ptr::null(), |time| &raw const *time);
-    let count = entries.len() as libc::nfds_t;
-    // SAFETY: as many entries as the count says; the time outlives the call or is none; no signal mask.
-    if unsafe { libc::ppoll(entries.as_mut_ptr(), count, limit, std::ptr::null()) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-    Ok(())
 }

@@ -28,6 +28,7 @@ mod memory;
 mod place;
 mod session;
 mod shared;
+mod signal;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -37,12 +38,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use pagewire_pci::eventfd;
 use pagewire_pci::vfio_user::transport::Broken;
 use pagewire_pci::vfio_user::{ListenError, Listener};
 
 pub use self::machine::Counters;
 
-use self::interrupts::eventfd;
 use self::place::Place;
 use self::session::End;
 use crate::Function;

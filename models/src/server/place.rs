@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use pagewire_pci::vfio_user::Listener;
 use pagewire_pci::vfio_user::transport::Channel;
+use pagewire_pci::wait_any;
 
-use super::interrupts::wait;
 use super::machine::Counters;
 use super::session::{End, Session};
 use super::shared::Shared;
@@ -165,5 +165,5 @@ pub(super) fn pause(places: &[Place<'_>], stoppers: &[&Stopper], quiet: Duration
     }
     let nap = places.iter().any(Place::is_taken).then(|| (quiet / 8).min(LONGEST_NAP));
     let fds = places.iter().filter_map(Place::fd).chain(stoppers.iter().map(|stopper| stopper.event.as_fd()));
-    wait(&fds.collect::<Vec<_>>(), nap)
+    wait_any(&fds.collect::<Vec<_>>(), nap).map(drop)
 }

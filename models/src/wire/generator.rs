@@ -35,6 +35,8 @@ pub struct StreamReport {
     pub corrupt: AtomicU64,
     /// Number after the highest one that came back.
     settled: AtomicU64,
+    /// Times that its generator was asked for a frame and had none to send.
+    refused: AtomicU64,
 }
 
 /// What became of the frames of all generators that share it.
@@ -76,6 +78,12 @@ impl Report {
     /// Frames of all streams that were lost.
     pub fn lost(&self) -> u64 {
         self.sum(|s| &s.lost)
+    }
+
+    /// Times that the card of each of the first streams asked its generator for a frame and got none: a card that is at work asks in every
+    /// turn.
+    pub fn refused(&self, streams: usize) -> impl Iterator<Item = u64> {
+        self.streams.iter().take(streams).map(|stream| stream.refused.load(Relaxed))
     }
 
     /// Frames that were late, changed or nobody's.
@@ -227,10 +235,12 @@ impl Wire for Generator {
         let report = &self.report.streams[self.traffic.stream as usize];
         let settled = report.settled.load(Relaxed);
         if self.next - self.given_up.max(settled).min(self.next) >= self.traffic.window {
+            single_writer_add(&report.refused, 1);
             self.window_full(settled);
             return None;
         }
         if !self.report.running.load(Relaxed) {
+            single_writer_add(&report.refused, 1);
             return None;
         }
         self.waiting_since = None;
@@ -276,6 +286,7 @@ mod tests {
         let (report, mut generator) = report(1);
         let mut frame = Vec::new();
         assert_eq!((0..100).filter(|_| generator.receive(&mut frame).is_some()).count(), 8);
+        assert_eq!(report.refused(2).collect::<Vec<_>>(), [92, 0]);
         std::thread::sleep(PATIENCE * 2);
         assert!(generator.receive(&mut frame).is_none());
         assert!(generator.receive(&mut frame).is_some());

@@ -8,7 +8,6 @@
 
 use std::env::current_exe;
 use std::ffi::OsStr;
-use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -29,6 +28,9 @@ use serde::Serialize;
 /// Packets counted, and passed before without counting: rings and caches reach their steady state.
 const PACKETS: usize = 4096;
 const WARM_UP: usize = 2048;
+/// Packets that are forwarded at a time, when the card has finished all before: as many as there are between two of its status reports,
+/// so that what is there to be cleaned never depends on how fast the card is.
+const ROUND: usize = 32;
 /// How long the card may take for a burst.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,7 +47,7 @@ struct Cli {
 enum Part {
     /// Be the driver of the card at a socket: what runs in valgrind
     #[command(hide = true)]
-    Drive { socket: PathBuf, mode: Mode, burst: usize },
+    Drive { socket: PathBuf, path: LoopPath, mode: Mode, burst: usize },
     /// Be the card
     #[command(hide = true)]
     Serve { socket: PathBuf },
@@ -58,8 +60,16 @@ enum Mode {
     Mac,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum LoopPath {
+    Vector,
+    Bulk,
+}
+
 #[derive(Serialize)]
 struct Figure {
+    path: LoopPath,
     mode: Mode,
     burst: usize,
     instructions: f64,
@@ -68,18 +78,20 @@ struct Figure {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     match cli.part {
-        Some(Part::Drive { socket, mode, burst }) => drive(&socket, mode, burst),
+        Some(Part::Drive { socket, path, mode, burst }) => drive(&socket, path, mode, burst),
         Some(Part::Serve { socket }) => serve(&socket),
         None => {
-            for mode in [Mode::Io, Mode::Mac] {
-                for burst in [32, 8, 1] {
-                    let figure = Figure { mode, burst, instructions: count(mode, burst)? };
-                    match cli.json {
-                        true => println!("{}", serde_json::to_string(&figure)?),
-                        false => println!(
-                            "{mode:?}, burst {burst}: {:.1} instructions a packet",
-                            figure.instructions
-                        ),
+            for path in [LoopPath::Vector, LoopPath::Bulk] {
+                for mode in [Mode::Io, Mode::Mac] {
+                    for burst in [32, 8, 1] {
+                        let figure = Figure { path, mode, burst, instructions: count(path, mode, burst)? };
+                        match cli.json {
+                            true => println!("{}", serde_json::to_string(&figure)?),
+                            false => println!(
+                                "{path:?}, {mode:?}, burst {burst}: {:.1} instructions a packet",
+                                figure.instructions
+                            ),
+                        }
                     }
                 }
             }
@@ -100,7 +112,7 @@ impl Drop for Card {
 }
 
 /// Instructions a packet.
-fn count(mode: Mode, burst: usize) -> Result<f64> {
+fn count(path: LoopPath, mode: Mode, burst: usize) -> Result<f64> {
     let folder = tempfile::tempdir()?;
     let (socket, this) = (folder.path().join("card"), current_exe()?);
     let card = Command::new(&this).arg("serve").arg(&socket).spawn().context("starting the card")?;
@@ -111,9 +123,11 @@ fn count(mode: Mode, burst: usize) -> Result<f64> {
         socket.display()
     );
     let mode = mode.to_possible_value().context("a mode without a name")?;
+    let path = path.to_possible_value().context("a path without a name")?;
     let burst = burst.to_string();
-    let args = ["drive".as_ref(), socket.as_os_str(), mode.get_name().as_ref(), OsStr::new(&burst)];
-    let collected = callgrind::count(&["forward_one_burst*"], &this, args)?;
+    let [path, mode] = [path.get_name().as_ref(), mode.get_name().as_ref()];
+    let args = ["drive".as_ref(), socket.as_os_str(), path, mode, OsStr::new(&burst)];
+    let collected = callgrind::count(&["forward_round*"], &this, args)?;
     Ok(collected as f64 / PACKETS as f64)
 }
 
@@ -124,61 +138,68 @@ fn serve(socket: &Path) -> Result<()> {
     Ok(server.run(&mut Model::new(Config { mapped: true, ..Config::default() }, wire))?)
 }
 
-fn drive(socket: &Path, mode: Mode, size: usize) -> Result<()> {
+fn drive(socket: &Path, path: LoopPath, mode: Mode, size: usize) -> Result<()> {
     let space =
         AddressSpace::new(AddressSpaceOptions { dma_page_size: PageSize::Size4K, ..Default::default() })?;
     let pool = Pool::new(&PoolConfig { backing: PageSize::Size4K, ..PoolConfig::default() }, &space)?;
     let mut port = Ixgbe::with_function(&space, space.open_vfio_user(socket)?)?;
-    let (mut rx, mut tx) = port.start(PortConfig::single_queue(pool))?;
+    let vector = matches!(path, LoopPath::Vector);
+    let (mut rx, mut tx) = port.start(PortConfig { vector, ..PortConfig::single_queue(pool) })?;
+    // Where the CPU has no AVX2 there is nothing to count.
+    let active = [rx[0].path(), tx[0].path()];
+    ensure!(
+        active.iter().all(|path| path.refused.is_none()) || !vector,
+        "not on the vector path: {active:?}"
+    );
     ensure!(poll_until(Duration::from_secs(5), || port.link().is_up()), "the link does not come up");
     let mut burst = Burst::new(size);
-    let mut passed = 0;
-    let mut forward = |packets: usize, counted: bool| {
-        for _ in 0..packets / size {
-            if !poll_until(PATIENCE, || has_finished(&mut port, passed, size)) {
-                return false;
-            }
-            let moved = match counted {
-                true => forward_one_burst(&mut rx[0], &mut tx[0], &mut burst, mode),
-                false => forward_burst(&mut rx[0], &mut tx[0], &mut burst, mode),
-            };
-            if moved != size {
-                return false;
-            }
-            passed += size as u64;
+    let rounds = (WARM_UP + PACKETS) / ROUND;
+    for round in 0..=rounds {
+        let finished = || has_finished(&mut port, (round * ROUND) as u64);
+        ensure!(
+            poll_until(PATIENCE, finished),
+            "the card does not deliver whole rounds of {ROUND} packets at bursts of {size}"
+        );
+        let (rx, tx, bursts) = (&mut rx[0], &mut tx[0], ROUND / size);
+        match mode {
+            _ if round == rounds => {}
+            _ if round < WARM_UP / ROUND => forward::<false>(rx, tx, &mut burst, bursts),
+            Mode::Io => forward_round::<false>(rx, tx, &mut burst, bursts),
+            Mode::Mac => forward_round::<true>(rx, tx, &mut burst, bursts),
         }
-        true
-    };
-    ensure!(
-        forward(WARM_UP, false) && forward(PACKETS, true),
-        "the card does not deliver whole bursts of {size}"
-    );
+    }
     drop((rx, tx));
     Ok(port.stop()?)
 }
 
-/// Whether the card has sent all that passed, and received another burst.
-fn has_finished(port: &mut Ixgbe, passed: u64, size: usize) -> bool {
+/// Whether the card has sent all packets that have passed, and received another round.
+fn has_finished(port: &mut Ixgbe, passed: u64) -> bool {
     let xstats = port.xstats();
     let count = |name| xstats.iter().find(|stat| stat.name == name).map_or(0, |stat| stat.value);
-    count("tx_good_packets") == passed && count("rx_good_packets") >= passed + size as u64
+    count("tx_good_packets") == passed && count("rx_good_packets") >= passed + ROUND as u64
 }
 
-/// The function that valgrind counts.
+/// The function that valgrind counts, one for each mode.
 #[inline(never)]
-fn forward_one_burst(rx: &mut impl RxQueue, tx: &mut impl TxQueue, burst: &mut Burst, mode: Mode) -> usize {
-    forward_burst(rx, tx, burst, black_box(mode))
+fn forward_round<const MAC: bool>(
+    rx: &mut impl RxQueue,
+    tx: &mut impl TxQueue,
+    burst: &mut Burst,
+    bursts: usize,
+) {
+    forward::<MAC>(rx, tx, burst, bursts);
 }
 
+/// The loop of an application: what there is no room for stays in the burst, and goes with the next.
 #[inline(always)]
-fn forward_burst(rx: &mut impl RxQueue, tx: &mut impl TxQueue, burst: &mut Burst, mode: Mode) -> usize {
-    let received = rx.rx_burst(burst);
-    if let Mode::Mac = mode {
-        burst.iter_mut().for_each(rewrite);
+fn forward<const MAC: bool>(rx: &mut impl RxQueue, tx: &mut impl TxQueue, burst: &mut Burst, bursts: usize) {
+    for _ in 0..bursts {
+        rx.rx_burst(burst);
+        if MAC {
+            burst.iter_mut().for_each(rewrite);
+        }
+        tx.tx_burst(burst);
     }
-    tx.tx_burst(burst);
-    burst.clear();
-    received
 }
 
 fn rewrite(packet: &mut Packet) {

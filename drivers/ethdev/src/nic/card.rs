@@ -1,5 +1,7 @@
 //! What a family of cards implements.
 
+use std::time::Duration;
+
 use super::device::Device;
 use super::filters::Filters;
 use super::rx::RxFormat;
@@ -7,6 +9,7 @@ use super::statistics::Counter;
 use super::tx::TxFormat;
 use crate::config::{Capabilities, PortConfig, RxOffloads};
 use crate::error::Error;
+use crate::interrupt::PortEvents;
 use crate::link::Link;
 use crate::mac::MacAddr;
 
@@ -36,6 +39,8 @@ pub struct RxSetup {
     pub header: usize,
     /// Most descriptors of a packet that the card coalesces; 0 if it is not to.
     pub coalesced: u16,
+    /// The interval of its interrupts, which are the vector of its number; `None` if it is to have none.
+    pub interrupts: Option<Duration>,
 }
 
 /// A transmit queue for the card to be told of.
@@ -153,8 +158,8 @@ pub trait Card: Send + Sized + 'static {
         Err(device.unsupported("stopping receive queue", queue, "no way to stop one"))
     }
 
-    /// Stop a transmit queue while others run: afterwards the card reads none of its memory. Called only if
-    /// [`Capabilities::queue_stop`] says so.
+    /// Stop a transmit queue while others run: afterwards the card reads and writes none of its memory. The card has reported all that
+    /// the queue was given, or had its time to. Called only if [`Capabilities::queue_stop`] says so.
     ///
     /// # Errors
     ///
@@ -179,11 +184,22 @@ pub trait Card: Send + Sized + 'static {
     /// The link as it is now.
     fn link(&mut self, device: &Device) -> Link;
 
-    /// Have link changes raise interrupt vector 0, whose MSI-X or MSI is set up.
-    fn enable_link_interrupt(&mut self, device: &Device);
+    /// Have link changes, and what else there is of [`PortEvents`], raise interrupt vector `queues`. That is 0 where receive queues have
+    /// no interrupts, and by MSI-X or MSI; else MSI-X, the vectors before it are the queues', and none of them is armed yet.
+    fn enable_interrupts(&mut self, device: &Device, queues: usize);
 
-    /// A link interrupt is being looked at: a change from now on raises the next one.
-    fn acknowledge_link_interrupt(&mut self, device: &Device);
+    /// What has happened since the last time. What does from now on raises the next interrupt.
+    fn take_events(&mut self, device: &Device) -> PortEvents;
+
+    /// Have the next packet of a receive queue raise its vector, once, and forget those before. What the card wrote into the ring
+    /// before that is to be there when this returns. Called only if [`Capabilities::rx_interrupts`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if the card is.
+    fn arm_receive(device: &Device, _queue: usize) -> Result<(), Error> {
+        Err(device.gone())
+    }
 
     /// Whether it goes on as it was started, asked by [`Port::check`](crate::Port::check) of one that is on the bus.
     ///

@@ -1,6 +1,5 @@
 //! The open card as all parts of a driver share it: who may let go of memory, and when.
 
-use std::any::Any;
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +13,21 @@ use crate::error::Error;
 use crate::mac::MacAddr;
 use crate::wait::poll_until;
 
-/// Memory that the card may still reach: rings, posted fragments, packets being sent. And the queue it was of.
-type Retired = (Way, usize, Box<dyn Any + Send>);
+/// What a dropped queue leaves behind: memory that the card may still reach.
+pub(super) trait Left: Send {
+    /// Whether the card has reported all that it was given to send; it is asked for what it was not to report before.
+    fn settle(&mut self) -> bool {
+        true
+    }
+}
+
+/// Who has queues, and what of them is left.
+#[derive(Default)]
+struct Lent {
+    in_use: Vec<(Way, usize)>,
+    /// What dropped queues left behind. Freed once the card has been reset, or has stopped that queue.
+    retired: Vec<(Way, usize, Box<dyn Left>)>,
+}
 
 /// Kinds of queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +47,7 @@ pub struct Device {
     /// The PCI function.
     pub function: Function,
     reset: fn(&Device) -> Result<(), Error>,
-    /// What dropped queues left behind. Freed once the card has been reset.
-    retired: Mutex<Vec<Retired>>,
+    lent: Mutex<Lent>,
 }
 
 impl Device {
@@ -57,7 +68,7 @@ impl Device {
             space: space.clone(),
             function,
             reset: C::reset,
-            retired: Mutex::default(),
+            lent: Mutex::default(),
         })
     }
 
@@ -74,6 +85,11 @@ impl Device {
             asked: asked.to_string(),
             limit: limit.to_string(),
         }
+    }
+
+    /// [`Error::Gone`]: registers read as all ones.
+    pub fn gone(&self) -> Error {
+        Error::Gone { port: self.name.clone() }
     }
 
     /// The port's own address, from the first pair of Intel's receive address registers.
@@ -98,29 +114,57 @@ impl Device {
         (self.reset)(self)
     }
 
+    /// A queue has been made, which [`retire`](Device::retire)s when it is dropped.
+    pub(super) fn lend(&self, way: Way, queue: usize) {
+        self.lent().in_use.push((way, queue));
+    }
+
+    /// Whether somebody has the queue.
+    pub(super) fn is_in_use(&self, way: Way, queue: usize) -> bool {
+        self.lent().in_use.contains(&(way, queue))
+    }
+
     /// A queue is gone: keep what the card may still read or write until the next reset.
     ///
     /// Its unit runs on meanwhile, and what is posted stays posted.
-    pub(super) fn retire(&self, way: Way, queue: usize, left: impl Any + Send) {
-        self.retired().push((way, queue, Box::new(left)));
+    pub(super) fn retire(&self, way: Way, queue: usize, left: impl Left + 'static) {
+        let mut lent = self.lent();
+        lent.in_use.retain(|used| *used != (way, queue));
+        lent.retired.push((way, queue, Box::new(left)));
     }
 
-    /// Whether a queue is gone that has not been stopped since.
+    /// Whether a queue left something behind that has not been let go of.
     pub(super) fn has_retired(&self, way: Way, queue: usize) -> bool {
-        self.retired().iter().any(|retired| (retired.0, retired.1) == (way, queue))
+        self.lent().retired.iter().any(|left| (left.0, left.1) == (way, queue))
+    }
+
+    /// Wait until the card has reported all that a dropped queue was given to send, at most `limit`. Returns whether it has.
+    pub(super) fn settle(&self, way: Way, queue: usize, limit: Duration) -> bool {
+        poll_until(limit, || {
+            let mut lent = self.lent();
+            let mut left = lent.retired.iter_mut().filter(|left| (left.0, left.1) == (way, queue));
+            left.all(|(.., left)| left.settle())
+        })
     }
 
     /// The card is done with a queue: let go of what it left behind.
     pub(super) fn release(&self, way: Way, queue: usize) {
-        let mut retired = self.retired();
-        let left: Vec<Retired> = retired.extract_if(.., |left| (left.0, left.1) == (way, queue)).collect();
-        // Without the lock: see `stop`.
-        drop(retired);
+        let mut lent = self.lent();
+        let left: Vec<_> = lent.retired.extract_if(.., |left| (left.0, left.1) == (way, queue)).collect();
+        // Without the lock: what is dropped may log, and a logger may drop a queue.
+        drop(lent);
         drop(left);
     }
 
-    fn retired(&self) -> MutexGuard<'_, Vec<Retired>> {
-        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The card is done with all that dropped queues left behind: let go of it.
+    pub(super) fn release_all(&self) {
+        let left = std::mem::take(&mut self.lent().retired);
+        // Without the lock, as above.
+        drop(left);
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Lent> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stop the card for good, then let go of what its queues left behind.
@@ -131,9 +175,7 @@ impl Device {
         let silenced = self.function.set_bus_master(false);
         // Either is enough to keep the card from memory.
         if reset.is_ok() || silenced.is_ok() {
-            let left = std::mem::take(&mut *self.retired());
-            // Without the lock: what is dropped may log, and a logger may drop a queue.
-            drop(left);
+            self.release_all();
         }
         silenced?;
         reset
@@ -186,7 +228,7 @@ impl Drop for Device {
             let level = if self.function.config().is_there() { log::Level::Warn } else { log::Level::Debug };
             log::log!(level, "{error}");
         }
-        let left = std::mem::take(&mut *self.retired());
+        let left = std::mem::take(&mut self.lent().retired);
         if !left.is_empty() {
             log::error!(
                 "{}: the card cannot be stopped; the memory it was given is never used again",

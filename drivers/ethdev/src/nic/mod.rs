@@ -5,14 +5,16 @@
 //! of several descriptors, status reports, statistics, and who may let go of memory when.
 //!
 //! Where things are: `card.rs` what is implemented, `port.rs` the port, `queues.rs` its queues, `rx.rs` and `tx.rs` the two hot paths, `device.rs` the
-//! open card, `registers.rs` and `statistics.rs` the tables, `filters.rs` addresses.
+//! open card, `interrupts.rs` what wakes who sleeps, `registers.rs` and `statistics.rs` the tables, `filters.rs` addresses.
 
 mod card;
 mod device;
 mod filters;
+mod interrupts;
 mod port;
 mod queues;
 mod registers;
+mod retiring;
 mod rx;
 mod statistics;
 mod tx;

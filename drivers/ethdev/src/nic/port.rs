@@ -1,22 +1,24 @@
 //! The port: states, checks, and the order of things.
 
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use pagewire_pci::{Address, AddressSpace, Function, Interrupt};
+use pagewire_pci::{Address, AddressSpace, Function};
 
 use super::card::Card;
 use super::device::{Device, Way};
 use super::filters::Filters;
-use super::queues::Started;
+use super::interrupts::Interrupts;
+use super::queues::{Started, State};
 use super::rx::{NicRx, RxCounters};
 use super::statistics::Statistics;
 use super::tx::NicTx;
 use crate::config::{NOT_PROMISCUOUS, PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
 use crate::flow::FlowRule;
+use crate::interrupt::PortEvents;
 use crate::link::Link;
 use crate::mac::MacAddr;
 use crate::port::{Port, Queues};
@@ -35,7 +37,7 @@ pub struct Nic<C: Card> {
     pub(super) filters: Filters,
     statistics: Statistics,
     pub(super) started: Option<Started>,
-    link_interrupt: Option<Interrupt>,
+    pub(super) interrupts: Interrupts,
     /// By queue; they outlive the queues.
     pub(super) rx_counters: Vec<Arc<RxCounters>>,
     pub(super) tx_counters: Vec<Arc<QueueCounters>>,
@@ -80,7 +82,7 @@ impl<C: Card> Nic<C> {
             filters: Filters::new(mac),
             statistics: Statistics::new(C::COUNTERS),
             started: None,
-            link_interrupt: None,
+            interrupts: Interrupts::default(),
             rx_counters: Vec::new(),
             tx_counters: Vec::new(),
         })
@@ -91,7 +93,7 @@ impl<C: Card> Nic<C> {
     }
 
     pub(super) fn not_started(&self) -> Error {
-        Error::State { port: self.info.name.clone(), what: "the port is not started" }
+        self.state("the port is not started")
     }
 
     fn check_unicast(&self, mac: MacAddr) -> Result<(), Error> {
@@ -101,31 +103,21 @@ impl<C: Card> Nic<C> {
         }
     }
 
-    /// Link changes by MSI-X, or MSI where that fails, or by asking.
-    fn enable_link_interrupt(&mut self) {
-        let function = &self.device.function;
-        let vectors = function.enable_msix(1).or_else(|_| function.enable_msi(1));
-        match vectors {
-            Ok(vectors) => {
-                self.link_interrupt = vectors.into_iter().next();
-                if self.link_interrupt.is_some() {
-                    self.card.enable_link_interrupt(&self.device);
-                }
-            }
-            Err(error) => log::warn!("{}: link changes are polled: no interrupt: {error}", self.info.name),
-        }
-    }
-
     fn try_start(&mut self, mut config: PortConfig) -> Result<NicQueues<C>, Error> {
         self.device.reset()?;
+        // What queues left behind that could not be stopped.
+        self.device.release_all();
         self.filters.promiscuous = config.promiscuous;
         self.filters.flows.clear();
         self.card.configure(&self.device, &self.filters, &config)?;
         self.statistics.clear(&self.device.registers);
         let finds_out = C::finds_out(&config);
         let (rx, tx) = (mem::take(&mut config.rx), mem::take(&mut config.tx));
-        let started = Started { config, finds_out, rx: vec![true; rx.len()], tx: vec![true; tx.len()] };
+        let started =
+            Started { config, finds_out, rx: vec![State::Runs; rx.len()], tx: vec![State::Runs; tx.len()] };
         self.redirect(&started);
+        let queues = started.config.rx_interrupts.map_or(0, |_| started.rx.len());
+        self.interrupts = Interrupts::new(&self.device, queues)?;
         let rx =
             rx.into_iter().enumerate().map(|(number, queue)| self.start_receive(number, queue, &started));
         let rx = rx.collect::<Result<Vec<_>, _>>()?;
@@ -133,7 +125,9 @@ impl<C: Card> Nic<C> {
             tx.into_iter().enumerate().map(|(number, queue)| self.start_transmit(number, queue, &started));
         let tx = tx.collect::<Result<Vec<_>, _>>()?;
         self.card.enable(&self.device);
-        self.enable_link_interrupt();
+        if self.interrupts.events().is_some() {
+            self.card.enable_interrupts(&self.device, queues);
+        }
         self.started = Some(started);
         Ok((rx, tx))
     }
@@ -168,13 +162,14 @@ impl<C: Card> Port for Nic<C> {
 
     fn start(&mut self, config: PortConfig) -> Result<Queues<Self::Rx, Self::Tx>, Error> {
         if self.started.is_some() {
-            let what = "the port is started already; stop it first";
-            return Err(Error::State { port: self.info.name.clone(), what });
+            return Err(self.state("the port is started already; stop it first"));
         }
         config.check(&self.info)?;
         let queues = self.try_start(config);
         if queues.is_err() {
             // What failed is the error to report; the device is stopped as well as can be.
+            self.interrupts = Interrupts::default();
+            let _ = self.device.function.disable_interrupts();
             let _ = self.device.stop();
         }
         queues
@@ -183,12 +178,11 @@ impl<C: Card> Port for Nic<C> {
     fn stop(&mut self) -> Result<(), Error> {
         self.check_started()?;
         if Arc::strong_count(&self.device) > 1 {
-            let what = "its queues are still in use; drop them before stopping the port";
-            return Err(Error::State { port: self.info.name.clone(), what });
+            return Err(self.state("its queues are still in use; drop them before stopping the port"));
         }
         self.update_statistics();
         self.started = None;
-        self.link_interrupt = None;
+        self.interrupts = Interrupts::default();
         // The card is stopped whatever becomes of its interrupts.
         let interrupts = self.device.function.disable_interrupts();
         self.device.stop()?;
@@ -200,9 +194,8 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn start_rx_queue(&mut self, queue: u16, config: RxQueueConfig) -> Result<Self::Rx, Error> {
-        let offloads = self.started.as_ref().map(|started| started.config.rx_offloads);
-        config.check(&self.info, offloads.unwrap_or_default())?;
         self.start_queue(Way::Receive, queue, |port, started| {
+            config.check(&port.info, started.config.rx_offloads)?;
             port.start_receive(queue.into(), config, started)
         })
     }
@@ -212,29 +205,31 @@ impl<C: Card> Port for Nic<C> {
     }
 
     fn start_tx_queue(&mut self, queue: u16, config: TxQueueConfig) -> Result<Self::Tx, Error> {
-        config.check(&self.info)?;
         self.start_queue(Way::Transmit, queue, |port, started| {
+            config.check(&port.info)?;
             port.start_transmit(queue.into(), config, started)
         })
     }
 
     fn link(&mut self) -> Link {
-        if let Some(interrupt) = &self.link_interrupt {
-            // Acknowledge first: a change after this raises the interrupt again.
-            let _ = interrupt.try_read();
-            self.card.acknowledge_link_interrupt(&self.device);
-        }
+        // Acknowledge first: a change after this raises the interrupt again.
+        self.look_at_events();
         self.card.link(&self.device)
     }
 
-    fn link_interrupt(&self) -> Option<BorrowedFd<'_>> {
-        self.link_interrupt.as_ref().map(|interrupt| interrupt.as_fd())
+    fn event_interrupt(&self) -> Option<BorrowedFd<'_>> {
+        self.interrupts.events()
+    }
+
+    fn events(&mut self) -> PortEvents {
+        self.look_at_events();
+        mem::take(&mut self.interrupts.happened)
     }
 
     fn check(&self) -> Result<(), Error> {
         match self.device.function.config().is_there() {
             true => self.card.check(&self.device),
-            false => Err(Error::Gone { port: self.info.name.clone() }),
+            false => Err(self.device.gone()),
         }
     }
 
@@ -301,6 +296,7 @@ impl<C: Card> Port for Nic<C> {
     fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
         let started = self.started.as_ref().ok_or_else(|| self.not_started())?;
         FlowRule::check_all(rules, &self.info, started.rx.len())?;
+        self.check_led_to(rules, started)?;
         match C::CAPABILITIES.flow.rules {
             0 => Ok(()),
             _ => self.change(|filters| filters.flows = rules.to_vec(), C::write_flows),

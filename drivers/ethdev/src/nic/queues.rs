@@ -1,20 +1,35 @@
 //! Queues: made and handed over when the port starts; single ones stopped, and started again, while it runs.
 
+use std::time::Duration;
+
 use pagewire_pool::Pool;
 
 use super::card::{Card, RxSetup, TxSetup};
 use super::device::Way;
 use super::port::Nic;
-use super::rx::{AssembledRing, NicRx, RxLimits, RxRing, Source};
+use super::rx::{AssembledRing, NicRx, Ring, RxLimits, RxRing, Source};
 use super::tx::{NicTx, TxRing};
 use crate::config::{PortConfig, RxOffloads, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
+use crate::flow::{FlowAction, FlowRule};
 
 /// Bytes of a frame besides its MTU: Ethernet header and one VLAN tag, without the frame check sequence.
 const FRAME_OVERHEAD: usize = 14 + 4;
 
 /// Bytes of a coalesced packet at most: what its IP header can tell, and Ethernet's.
 const COALESCED: usize = 0xffff + 14;
+
+/// How long a transmit queue that is being stopped may go on sending.
+const SENDING: Duration = Duration::from_millis(10);
+
+/// Whether a queue runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Runs,
+    /// The card was told to stop it and did not.
+    Stopping,
+    Stopped,
+}
 
 /// What a started port's queues have in common, and which of them run.
 pub(super) struct Started {
@@ -23,12 +38,12 @@ pub(super) struct Started {
     /// What the card finds out about received packets.
     pub(super) finds_out: RxOffloads,
     /// By queue.
-    pub(super) rx: Vec<bool>,
-    pub(super) tx: Vec<bool>,
+    pub(super) rx: Vec<State>,
+    pub(super) tx: Vec<State>,
 }
 
 impl Started {
-    fn running(&mut self, way: Way) -> &mut Vec<bool> {
+    fn states(&mut self, way: Way) -> &mut Vec<State> {
         match way {
             Way::Receive => &mut self.rx,
             Way::Transmit => &mut self.tx,
@@ -37,14 +52,15 @@ impl Started {
 
     /// The redirection table of so many entries: as configured, but queues that run stand in for those that do not.
     fn redirection(&self, entries: usize) -> Vec<u16> {
-        let mut running = (0..).zip(&self.rx).filter(|(_, runs)| **runs).map(|(queue, _)| queue).cycle();
+        let running = (0..).zip(&self.rx).filter(|(_, state)| **state == State::Runs);
+        let mut running = running.map(|(queue, _)| queue).cycle();
         (0..entries)
             .map(|entry| {
                 let table = self.config.rss.table.as_ref();
                 let queue = table.map_or(entry % self.rx.len().max(1), |table| table[entry].into());
                 match self.rx.get(queue) {
-                    Some(false) => running.next().unwrap_or(queue as u16),
-                    _ => queue as u16,
+                    None | Some(State::Runs) => queue as u16,
+                    Some(_) => running.next().unwrap_or(queue as u16),
                 }
             })
             .collect()
@@ -95,12 +111,13 @@ impl<C: Card> Nic<C> {
         };
         let counters = self.rx_counters[number].clone();
         let (device, offloads) = (&self.device, started.finds_out);
-        let (mut rx, (iova, bytes), header) = match queue.headers {
+        let (ring, (iova, bytes), header) = match queue.headers {
             None if !lro => {
-                let ring =
+                let mut ring =
                     RxRing::new(device, queue.pool, queue.descriptors, limits, offloads, doorbell, counters)?;
+                ring.use_vector(started.config.vector);
                 let place = (ring.descriptors.iova(), ring.descriptors.bytes());
-                (NicRx::new(ring, device.clone(), number), place, 0)
+                (Ring::Posted(ring), place, 0)
             }
             headers => {
                 let header = headers.as_ref().map_or(Ok(0), |headers| self.header_buffer(headers))?;
@@ -116,14 +133,18 @@ impl<C: Card> Nic<C> {
                     counters,
                 )?;
                 let place = ring.place();
-                (NicRx::new_assembled(ring, device.clone(), number), place, header)
+                (Ring::Assembled(Box::new(ring)), place, header)
             }
         };
+        self.device.lend(Way::Receive, number);
+        let mut rx = NicRx::new(ring, device.clone(), number);
         // From here on the card may know of the ring: the queue's drop keeps its memory, whatever fails.
         self.device.function.set_bus_master(true)?;
-        let setup = RxSetup { queue: number, iova, bytes, buffer, header, coalesced };
+        let interrupts = config.rx_interrupts;
+        let setup = RxSetup { queue: number, iova, bytes, buffer, header, coalesced, interrupts };
         self.card.start_receive(&self.device, &self.filters, setup)?;
         rx.ring_doorbell();
+        rx.interrupt = self.interrupts.of_queue::<C>(&self.device, number);
         Ok(rx)
     }
 
@@ -157,7 +178,7 @@ impl<C: Card> Nic<C> {
             self.tx_counters.push(Default::default());
         }
         let (tail, index) = self.card.transmit_tail(number);
-        let ring = TxRing::new(
+        let mut ring = TxRing::new(
             &self.device,
             queue.descriptors,
             usize::from(started.config.mtu) + FRAME_OVERHEAD,
@@ -165,35 +186,47 @@ impl<C: Card> Nic<C> {
             self.device.registers.doorbell(tail, index)?,
             self.tx_counters[number].clone(),
         )?;
+        ring.use_vector(started.config.vector);
         let setup = TxSetup { queue: number, iova: ring.descriptors.iova(), bytes: ring.descriptors.bytes() };
         self.device.function.set_bus_master(true)?;
         let queue = NicTx::new(ring, self.device.clone(), number);
+        self.device.lend(Way::Transmit, number);
         self.card.start_transmit(&self.device, setup)?;
         Ok(queue)
     }
 
     pub(super) fn stop_queue(&mut self, way: Way, queue: u16) -> Result<(), Error> {
         let number = self.check_queue(way, queue, true)?;
-        if !self.device.has_retired(way, number) {
-            let what = "the queue is still in use; drop it before stopping it";
-            return Err(Error::State { port: self.info.name.clone(), what });
+        if self.device.is_in_use(way, number) {
+            return Err(self.state("the queue is still in use; drop it before stopping it"));
         }
         let Some(mut started) = self.started.take() else { return Err(self.not_started()) };
         // Nothing is to be led to it while it stops.
-        started.running(way)[number] = false;
-        let stopped = match way {
-            Way::Receive => {
-                self.redirect(&started);
-                self.card.stop_receive(&self.device, number)
-            }
-            Way::Transmit => self.card.stop_transmit(&self.device, number),
-        };
-        match stopped {
-            Ok(()) => self.device.release(way, number),
-            Err(_) => started.running(way)[number] = true,
+        started.states(way)[number] = State::Stopping;
+        match way {
+            Way::Receive => self.redirect(&started),
+            Way::Transmit if !self.device.settle(way, number, SENDING) => log::warn!(
+                "{}: sending what is left in transmit queue {number} did not end within {SENDING:?}; it is not sent",
+                self.info.name
+            ),
+            Way::Transmit => {}
+        }
+        let stopped = self.silence(way, number);
+        if stopped.is_ok() {
+            started.states(way)[number] = State::Stopped;
         }
         self.started = Some(started);
         stopped
+    }
+
+    /// Have the card stop a queue that is gone, and let go of what it left behind.
+    fn silence(&mut self, way: Way, number: usize) -> Result<(), Error> {
+        match way {
+            Way::Receive => self.card.stop_receive(&self.device, number),
+            Way::Transmit => self.card.stop_transmit(&self.device, number),
+        }?;
+        self.device.release(way, number);
+        Ok(())
     }
 
     pub(super) fn start_queue<Q>(
@@ -206,15 +239,22 @@ impl<C: Card> Nic<C> {
         let Some(mut started) = self.started.take() else { return Err(self.not_started()) };
         let result = start(self, &started);
         if result.is_ok() {
-            started.running(way)[number] = true;
-            self.redirect(&started);
+            started.states(way)[number] = State::Runs;
+            if way == Way::Receive {
+                self.redirect(&started);
+            }
+        } else if self.device.has_retired(way, number)
+            && let Err(error) = self.silence(way, number)
+        {
+            // The start's own error is the one to report.
+            log::warn!("{error}; what the queue was given is kept until it stops");
         }
         self.started = Some(started);
         result
     }
 
-    /// Whether a queue can be stopped or started now. Returns its number.
-    fn check_queue(&mut self, way: Way, queue: u16, runs: bool) -> Result<usize, Error> {
+    /// Whether a queue can be stopped (`runs`) or started now. Returns its number.
+    fn check_queue(&self, way: Way, queue: u16, runs: bool) -> Result<usize, Error> {
         let what = match way {
             Way::Receive => "receive queue",
             Way::Transmit => "transmit queue",
@@ -222,17 +262,56 @@ impl<C: Card> Nic<C> {
         if !C::CAPABILITIES.queue_stop {
             return Err(self.info.unsupported(what, format!("{queue} alone"), crate::port::NO_QUEUE_STOP));
         }
-        let Some(started) = &mut self.started else { return Err(self.not_started()) };
-        let running = started.running(way);
-        let (state, count) = (running.get(usize::from(queue)).copied(), running.len());
-        match state {
-            Some(state) if state == runs => Ok(queue.into()),
-            Some(_) => {
-                let what =
-                    if runs { "the queue is stopped already" } else { "the queue is running; stop it first" };
-                Err(Error::State { port: self.info.name.clone(), what })
-            }
-            None => Err(self.info.unsupported(what, queue, format!("{count} as it was started"))),
+        let Some(started) = &self.started else { return Err(self.not_started()) };
+        let states = match way {
+            Way::Receive => &started.rx,
+            Way::Transmit => &started.tx,
+        };
+        let number = usize::from(queue);
+        let Some(state) = states.get(number) else {
+            let limit = format!("{} as it was started", states.len());
+            return Err(self.info.unsupported(what, queue, limit));
+        };
+        match (runs, *state == State::Stopped) {
+            (true, true) => return Err(self.state("the queue is stopped already")),
+            (false, false) => return Err(self.state("the queue is running; stop it first")),
+            _ => {}
         }
+        if way == Way::Receive {
+            self.check_default(&started.rx, number, runs)?;
+        }
+        Ok(number)
+    }
+
+    /// What has no hash goes to queue 0, and what a flow rule names to that rule's queue: neither may be led to nobody.
+    fn check_default(&self, states: &[State], number: usize, stop: bool) -> Result<(), Error> {
+        let others = states.iter().skip(1).any(|state| *state == State::Runs);
+        if number == 0 && stop && others {
+            return Err(
+                self.state("packets without a hash go to receive queue 0; stop the other queues before it")
+            );
+        }
+        if number != 0 && !stop && states[0] != State::Runs {
+            return Err(self.state("packets without a hash go to receive queue 0; start it first"));
+        }
+        let leads = |rule: &FlowRule| rule.action == FlowAction::Queue(number as u16);
+        if stop && self.filters.flows.iter().any(leads) {
+            return Err(self.state("flow rules lead to the queue; set rules without it before stopping it"));
+        }
+        Ok(())
+    }
+
+    /// Whether flow rules lead to queues that run.
+    pub(super) fn check_led_to(&self, rules: &[FlowRule], started: &Started) -> Result<(), Error> {
+        let runs = |queue: u16| started.rx.get(usize::from(queue)) == Some(&State::Runs);
+        match rules.iter().any(|rule| matches!(rule.action, FlowAction::Queue(queue) if !runs(queue))) {
+            true => Err(self.state("a flow rule leads to a queue that is stopped; start it first")),
+            false => Ok(()),
+        }
+    }
+
+    /// [`Error::State`]: the call does not fit the port's state.
+    pub(super) fn state(&self, what: &'static str) -> Error {
+        Error::State { port: self.info.name.clone(), what }
     }
 }

@@ -14,21 +14,26 @@ pub(super) use assembled::{AssembledRing, Source};
 use assembly::Assembly;
 pub(super) use assembly::RxLimits;
 
-use super::device::{Device, Way};
+use super::device::{Device, Left, Way};
+use super::interrupts::QueueInterrupt;
+use super::retiring::Retiring;
 use crate::config::RxOffloads;
 use crate::error::Error;
+use crate::interrupt::RxInterrupt;
+use crate::path::{self, PathReport, refused};
 use crate::port::RxQueue;
-use crate::posted_ring::PostedRing;
+use crate::posted_ring::{PostedRing, Whole};
 use crate::stats::QueueCounters;
 
 /// Descriptors refilled before the card is told: a doorbell costs more than the rest of a packet.
 const REFILL_BATCH: u32 = 32;
-/// Longest receive loop between two looks at the pool, within what its cache holds.
+/// Descriptors that one call looks at one by one, at least.
 const CHUNK: usize = 64;
 
 /// A receive descriptor of two words. Posted, its first word is the buffer's address and its second is zero; the card writes both.
 ///
-/// What is asked here is in the second word, but for [`describe`](RxFormat::describe).
+/// What is asked here is in the second word, but for [`describe`](RxFormat::describe); all bits named are among its lower 32, and bits 32 to 47
+/// are how many bytes the card wrote.
 pub trait RxFormat: Send + 'static {
     /// The card is done with the descriptor.
     const DONE: u64;
@@ -36,9 +41,6 @@ pub trait RxFormat: Send + 'static {
     const END: u64;
     /// The frame is broken: bits that mean so in its last descriptor.
     const BROKEN: u64;
-
-    /// Bytes the card wrote into the buffer, as it says.
-    fn len(word: u64) -> u16;
 
     /// Put what the card found out about the packet into its metadata. `offloads`: what it was set up to find out
     /// ([`Card::finds_out`](super::Card::finds_out)); cards say more than that, and not always what it seems.
@@ -57,18 +59,26 @@ pub trait RxFormat: Send + 'static {
 
 /// A receive queue of a card with descriptors of format `F`.
 pub struct NicRx<F: RxFormat> {
-    /// One of the two is present until dropped.
-    ring: Option<Box<RxRing<F>>>,
-    assembled: Option<Box<AssembledRing<F>>>,
-    device: Arc<Device>,
-    number: usize,
+    ring: Retiring<Ring<F>>,
+    pub(super) interrupt: Option<QueueInterrupt>,
+}
+
+/// A receive queue's ring, of one of two kinds.
+#[expect(clippy::large_enum_variant, reason = "it is boxed")]
+pub(super) enum Ring<F> {
+    /// Frames lie in descriptors in a row, of one buffer each.
+    Posted(RxRing<F>),
+    /// They are put together.
+    Assembled(Box<AssembledRing<F>>),
 }
 
 /// How the next descriptors are received. Kept, though the assembly and the offloads say it: to ask both costs the loop a register.
 #[derive(Clone, Copy)]
 enum Path {
+    /// In fours, nothing but the data.
+    Vector,
     /// In runs, nothing but the data.
-    Plain,
+    Bulk,
     /// In runs, with what the card found out.
     Describing,
     /// One by one: within a frame.
@@ -76,9 +86,10 @@ enum Path {
 }
 
 impl Path {
-    fn of(assembly: &Assembly, offloads: RxOffloads) -> Path {
+    fn of(assembly: &Assembly, offloads: RxOffloads, vector: bool) -> Path {
         match assembly {
-            Assembly::Between if offloads.is_empty() => Path::Plain,
+            Assembly::Between if offloads.is_empty() && vector => Path::Vector,
+            Assembly::Between if offloads.is_empty() => Path::Bulk,
             Assembly::Between => Path::Describing,
             _ => Path::Assembling,
         }
@@ -100,26 +111,30 @@ pub(super) struct RxCounters {
     pub(super) longer_than_mtu: AtomicU64,
 }
 
-/// Everything the card may write, and how far it has come.
+/// Everything the card may write, and how far it has come. Of two queues on two cores no line is shared, nor the pair of lines that a
+/// core fetches together.
+#[repr(align(128))]
 pub(super) struct RxRing<F> {
     pub(super) descriptors: PostedRing,
-    /// Next descriptor to look at.
-    pub(super) next: u32,
-    /// Descriptors refilled since the last doorbell.
-    held: u32,
+    /// Where the next descriptor is when the card is to be told of what was refilled.
+    doorbell_at: u32,
     refill_batch: u32,
     /// What is to be found out about packets.
     offloads: RxOffloads,
     doorbell: Doorbell,
     assembly: Assembly,
     path: Path,
+    /// Whether whole packets are taken with vector instructions, or why not.
+    vector: Result<(), &'static str>,
     limits: RxLimits,
     counters: Arc<RxCounters>,
-    pool: Pool,
     format: PhantomData<F>,
 }
 
 impl<F: RxFormat> RxRing<F> {
+    const WHOLE: Whole =
+        Whole { mask: (F::DONE | F::END | F::BROKEN) as u32, bits: (F::DONE | F::END) as u32 };
+
     /// A ring full of posted fragments.
     pub(super) fn new(
         device: &Device,
@@ -130,9 +145,8 @@ impl<F: RxFormat> RxRing<F> {
         doorbell: Doorbell,
         counters: Arc<RxCounters>,
     ) -> Result<RxRing<F>, Error> {
-        let headroom = pool.headroom();
-        // With fewer the longest frame would wait for ever for a fragment that it holds itself.
-        let needed = u64::from(descriptors) + u64::from(limits.segments);
+        // With fewer a frame of too many descriptors would wait for ever for a fragment that it holds itself.
+        let needed = u64::from(descriptors) + u64::from(limits.segments) + 1;
         let has = pool.stats().fragments;
         let fragments: Vec<Posted> = (0..descriptors).map_while(|_| pool.alloc()).collect();
         if has < needed || fragments.len() < descriptors as usize {
@@ -141,87 +155,92 @@ impl<F: RxFormat> RxRing<F> {
         let offloads = offloads - RxOffloads::SCATTER;
         let longest = u16::try_from(limits.frame).unwrap_or(u16::MAX);
         Ok(RxRing {
-            descriptors: PostedRing::new(&device.space, fragments, headroom, longest)?,
-            next: 0,
-            held: 0,
+            descriptors: PostedRing::new(&device.space, pool, fragments, longest)?,
+            doorbell_at: 0,
             refill_batch: REFILL_BATCH.min(descriptors / 4),
             offloads,
             doorbell,
             assembly: Assembly::Between,
-            path: Path::of(&Assembly::Between, offloads),
+            path: Path::of(&Assembly::Between, offloads, false),
+            vector: Err(refused::NOT_WANTED),
             limits,
             counters,
-            pool,
             format: PhantomData,
         })
     }
 
     /// Hand the ring to the card, whose head is at 0.
-    ///
-    /// The tail stays one descriptor behind `next`: head equal to tail would mean an empty ring.
     pub(super) fn ring_doorbell(&mut self) {
-        self.doorbell.ring(self.next.wrapping_sub(1) & (self.descriptors.len() - 1));
-        self.held = 0;
+        self.doorbell.ring(self.descriptors.tail_index());
+        self.doorbell_at = self.descriptors.next().wrapping_add(self.refill_batch);
     }
 
-    /// Take what the card has finished, at most a chunk, and put fresh fragments in its place. Returns the packets' bytes.
-    ///
-    /// Nearly always that is one run of whole packets in one fragment each.
-    #[inline(always)]
-    fn receive(&mut self, out: &mut Burst) -> u64 {
-        let most = out.room().min(CHUNK);
-        let (packets, bytes) = self.receive_run(out, most);
-        if packets < most && self.is_done() {
-            return bytes + self.receive_rest(out, most - packets);
-        }
-        bytes
-    }
-
-    /// Whether the card is done with the next descriptor.
-    #[inline(always)]
-    fn is_done(&mut self) -> bool {
-        self.descriptors.read::<1>(self.next) & F::DONE != 0
-    }
-
-    /// The hot loop: whole packets only, no calls, up to the end of the ring. Twice in the program, with and without metadata.
-    #[inline(always)]
-    fn receive_run(&mut self, out: &mut Burst, most: usize) -> (usize, u64) {
-        let run = match self.path {
-            Path::Plain => self.exchange::<false>(out, most),
-            Path::Describing => self.exchange_described(out, most),
-            Path::Assembling => (0, 0),
+    /// [`rx_burst`](RxQueue::rx_burst), of any burst: take what the card has finished, and put fresh fragments in its place.
+    #[inline(never)]
+    fn receive(&mut self, out: &mut Burst) -> usize {
+        let vector = match self.path {
+            Path::Vector => true,
+            Path::Bulk => false,
+            _ => return self.receive_many(out),
         };
-        self.next = self.next.wrapping_add(run.0 as u32);
-        run
+        if self.descriptors.left() < 4 {
+            self.begin_run();
+            if out.push_last(|| self.receive_one()) {
+                return 1;
+            }
+        }
+        let (packets, bytes) = match vector {
+            true => self.descriptors.take_vector(out, Self::WHOLE),
+            false => self.receive_bulk(out),
+        };
+        if packets > 0 {
+            self.counters.queue.count(packets, bytes);
+            // Nearly always that is all.
+            if out.room() == 0 {
+                return packets;
+            }
+        }
+        packets + self.receive_many(out)
     }
 
-    /// In a function of its own: two loops in one would cost each of them registers.
+    /// The loop without vector instructions: whole packets only, no calls, up to the end of the run.
     #[inline(never)]
-    fn exchange_described(&mut self, out: &mut Burst, most: usize) -> (usize, u64) {
-        self.exchange::<true>(out, most)
+    fn receive_bulk(&mut self, out: &mut Burst) -> (usize, u64) {
+        self.descriptors.take::<false>(out, Self::WHOLE, |_, _| {})
     }
 
-    #[inline(always)]
-    fn exchange<const DESCRIBE: bool>(&mut self, out: &mut Burst, most: usize) -> (usize, u64) {
-        let (whole, offloads) = (F::DONE | F::END, self.offloads);
-        self.descriptors.exchange::<DESCRIBE>(
-            self.next,
-            &mut self.pool,
-            out,
-            most,
-            |status| (status & (whole | F::BROKEN) == whole).then(|| F::len(status)),
-            |words, packet| F::describe(words, offloads, packet),
-        )
+    /// Take packets with vector instructions, if they are `wanted` and the CPU has them.
+    pub(super) fn use_vector(&mut self, wanted: bool) {
+        self.vector = self.descriptors.use_vector(wanted);
+        self.path = Path::of(&self.assembly, self.offloads, self.vector.is_ok());
     }
 
-    /// Go on where a run ended with more to take: at the start of the ring, or with a descriptor that is to be looked at alone.
-    #[cold]
+    fn report(&self) -> PathReport {
+        match self.vector {
+            _ if !self.offloads.is_empty() => {
+                PathReport { active: path::Path::Bulk, refused: Some(refused::DESCRIBING) }
+            }
+            Err(why) => PathReport { active: path::Path::Bulk, refused: Some(why) },
+            Ok(()) => PathReport { active: path::Path::Vector, refused: None },
+        }
+    }
+
+    /// Tell the card of what has been posted since the last doorbell, if that is enough, and begin a run up to the next.
+    fn begin_run(&mut self) {
+        if self.descriptors.next().wrapping_sub(self.doorbell_at) as i32 >= 0 {
+            self.ring_doorbell();
+        }
+        self.descriptors.begin_run(self.doorbell_at.wrapping_sub(self.descriptors.next()));
+    }
+
+    /// Take what the card has finished, at most a chunk, one by one: in runs as long as they are whole packets in one fragment each.
     #[inline(never)]
-    fn receive_rest(&mut self, out: &mut Burst, mut left: usize) -> u64 {
-        let mut bytes = 0;
-        while left > 0 {
-            let (packets, run_bytes) = self.receive_run(out, left);
-            (bytes, left) = (bytes + run_bytes, left - packets);
+    fn receive_many(&mut self, out: &mut Burst) -> usize {
+        let (next, len) = (self.descriptors.next(), out.len());
+        let (mut left, mut bytes) = (CHUNK, 0);
+        while left > 0 && out.room() > 0 && self.is_done() {
+            let (packets, run_bytes) = self.receive_run(out);
+            (bytes, left) = (bytes + run_bytes, left.saturating_sub(packets));
             if packets > 0 {
                 continue;
             }
@@ -230,34 +249,75 @@ impl<F: RxFormat> RxRing<F> {
                 Other::Consumed => {}
                 Other::Packet(packet) => {
                     bytes += packet.len() as u64;
-                    // There is room: `left` counts it.
+                    // There is room: just asked.
                     let _ = out.push(packet);
                 }
             }
             left -= 1;
         }
-        bytes
+        if self.descriptors.next() != next {
+            self.counters.queue.count(out.len() - len, bytes);
+        }
+        out.len() - len
+    }
+
+    /// Take one packet that is like most, if the ring need not be seen to.
+    #[inline(always)]
+    fn receive_one(&mut self) -> Option<Packet> {
+        let (packet, bytes) = self.descriptors.take_one(Self::WHOLE)?;
+        self.counters.queue.count(1, bytes);
+        Some(packet)
+    }
+
+    /// Whether the card is done with the next descriptor.
+    #[inline(always)]
+    fn is_done(&mut self) -> bool {
+        self.descriptors.read::<1>(0) & F::DONE != 0
+    }
+
+    fn receive_run(&mut self, out: &mut Burst) -> (usize, u64) {
+        match self.path {
+            Path::Vector | Path::Bulk => {
+                if self.descriptors.left() == 0 {
+                    self.begin_run();
+                }
+                self.receive_bulk(out)
+            }
+            Path::Describing => self.receive_described(out),
+            Path::Assembling => (0, 0),
+        }
+    }
+
+    /// [`receive_bulk`](RxRing::receive_bulk) with what the card found out.
+    #[inline(never)]
+    fn receive_described(&mut self, out: &mut Burst) -> (usize, u64) {
+        let offloads = self.offloads;
+        self.begin_run();
+        let taken = self.descriptors.take::<true>(out, Self::WHOLE, |words, packet| {
+            F::describe(words, offloads, packet);
+        });
+        // `receive_one` describes nothing.
+        self.descriptors.end_run();
+        taken
     }
 
     /// The next descriptor, whatever it is.
     #[cold]
     #[inline(never)]
     fn receive_other(&mut self) -> Other {
-        let status = self.descriptors.read::<1>(self.next);
+        let status = self.descriptors.read::<1>(0);
         if status & F::DONE == 0 {
             return Other::None;
         }
-        let words = [self.descriptors.read::<0>(self.next), status];
+        let words = [self.descriptors.read::<0>(0), status];
         // The replacement first: without one, or with one that is too small for the card, the packet stays where it is.
-        let fresh = self.pool.alloc();
-        let Some(done) = fresh.and_then(|fragment| self.descriptors.replace(self.next, fragment).ok()) else {
+        let Some(done) = self.descriptors.replace() else {
             self.counters.queue.count_nombuf();
             return Other::None;
         };
-        self.next = self.next.wrapping_add(1);
         let headroom = self.descriptors.headroom();
         let packet = self.assembly.add::<F>(status, done, headroom, self.limits, &self.counters);
-        self.path = Path::of(&self.assembly, self.offloads);
+        self.path = Path::of(&self.assembly, self.offloads, self.vector.is_ok());
         match packet {
             None => Other::Consumed,
             Some(mut packet) => {
@@ -281,73 +341,72 @@ enum Other {
 }
 
 impl<F: RxFormat> NicRx<F> {
-    pub(super) fn new(ring: RxRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
-        NicRx { ring: Some(Box::new(ring)), assembled: None, device, number }
-    }
-
-    pub(super) fn new_assembled(ring: AssembledRing<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
-        NicRx { ring: None, assembled: Some(Box::new(ring)), device, number }
+    pub(super) fn new(ring: Ring<F>, device: Arc<Device>, number: usize) -> NicRx<F> {
+        NicRx { ring: Retiring::new(ring, device, Way::Receive, number), interrupt: None }
     }
 
     /// Hand the ring to the card.
     pub(super) fn ring_doorbell(&mut self) {
-        if let Some(ring) = &mut self.ring {
-            ring.ring_doorbell();
+        match &mut *self.ring {
+            Ring::Posted(ring) => ring.ring_doorbell(),
+            Ring::Assembled(ring) => ring.ring_doorbell(),
         }
-        if let Some(ring) = &mut self.assembled {
-            ring.ring_doorbell();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn assemble(&mut self, out: &mut Burst) -> usize {
-        self.assembled.as_mut().map_or(0, |ring| ring.receive(out))
     }
 
     #[cfg(test)]
     pub(super) fn ring(&mut self) -> &mut RxRing<F> {
-        self.ring.as_mut().expect("a live queue has its ring")
+        let Ring::Posted(ring) = &mut *self.ring else { panic!("a queue that assembles frames") };
+        ring
+    }
+
+    #[cfg(test)]
+    pub(super) fn assembled(&mut self) -> &mut AssembledRing<F> {
+        let Ring::Assembled(ring) = &mut *self.ring else { panic!("a queue that assembles no frames") };
+        ring
     }
 }
 
 impl<F: RxFormat> RxQueue for NicRx<F> {
+    #[inline]
     fn rx_burst(&mut self, out: &mut Burst) -> usize {
-        let Some(ring) = &mut self.ring else { return self.assemble(out) };
-        let (next, len) = (ring.next, out.len());
-        let bytes = ring.receive(out);
-        let (taken, packets) = (ring.next.wrapping_sub(next), out.len() - len);
-        if taken > 0 {
-            ring.counters.queue.count(packets, bytes);
-            ring.held += taken;
-            if ring.held >= ring.refill_batch {
-                ring.ring_doorbell();
-            }
+        match &mut *self.ring {
+            Ring::Posted(ring) => match out.push_last(|| ring.receive_one()) {
+                true => 1,
+                false => ring.receive(out),
+            },
+            Ring::Assembled(ring) => ring.receive(out),
         }
-        packets
     }
 
     fn pool(&mut self) -> &mut Pool {
-        // The rings leave only in `drop`.
-        match &mut self.ring {
-            Some(ring) => &mut ring.pool,
-            None => self.assembled.as_mut().expect("a live queue has its ring").pool(),
+        match &mut *self.ring {
+            Ring::Posted(ring) => ring.descriptors.pool(),
+            Ring::Assembled(ring) => ring.pool(),
         }
     }
 
     fn posted(&self) -> usize {
-        match &self.ring {
-            Some(ring) => ring.descriptors.len() as usize + ring.assembly.held(),
-            None => self.assembled.as_ref().map_or(0, |ring| ring.posted()),
+        match &*self.ring {
+            Ring::Posted(ring) => ring.descriptors.len() as usize + ring.assembly.held(),
+            Ring::Assembled(ring) => ring.posted(),
         }
+    }
+
+    fn path(&self) -> PathReport {
+        match &*self.ring {
+            Ring::Posted(ring) => ring.report(),
+            Ring::Assembled(_) => {
+                PathReport { active: path::Path::Assembled, refused: Some(refused::ASSEMBLING) }
+            }
+        }
+    }
+
+    fn interrupt(&self) -> Option<&dyn RxInterrupt> {
+        self.interrupt.as_ref().map(|interrupt| interrupt as &dyn RxInterrupt)
     }
 }
 
-impl<F: RxFormat> Drop for NicRx<F> {
-    fn drop(&mut self) {
-        self.device.retire(Way::Receive, self.number, (self.ring.take(), self.assembled.take()));
-    }
-}
+impl<F: RxFormat> Left for Ring<F> {}
 
 #[cfg(test)]
 mod tests;

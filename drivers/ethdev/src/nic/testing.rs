@@ -132,6 +132,7 @@ pub(super) mod plain {
     use super::*;
     use crate::config::{Capabilities, DescriptorLimits, RssLimits, TxOffloads};
     use crate::flow::FlowLimits;
+    use crate::interrupt::PortEvents;
     use crate::link::Link;
     use crate::mac::MacAddr;
 
@@ -157,9 +158,6 @@ pub(super) mod plain {
         const DONE: u64 = 1;
         const END: u64 = 2;
         const BROKEN: u64 = 1 << 31;
-        fn len(word: u64) -> u16 {
-            (word >> 32) as u16
-        }
         fn describe([first, _]: [u64; 2], _: RxOffloads, packet: &mut Packet) {
             packet.set_rss_hash(first as u32, crate::RssTypes::IPV4);
         }
@@ -181,9 +179,8 @@ pub(super) mod plain {
         const MAX_DESCRIPTORS: u32 = 40;
         const MAX_SEGMENTED: usize = 0xffff;
         const SECOND_CONTEXT: u64 = 1 << 36;
-        fn data(len: u16, _: usize) -> u64 {
-            len.into()
-        }
+        const DATA: u64 = 0;
+        const PACKET_LEN: u32 = 64;
         fn encode(request: &Request) -> Option<Encoded> {
             Some(Encoded { options: 1 << 41, context: Some([request.l3_len.into(), 1 << 29]) })
         }
@@ -218,6 +215,7 @@ pub(super) mod plain {
             flow: FlowLimits::NONE,
             promiscuous: true,
             functions: 0,
+            rx_interrupts: None,
         };
         const COUNTERS: &'static [Counter] = &[];
         const RX_MISSED: &'static [&'static str] = &[];
@@ -257,8 +255,10 @@ pub(super) mod plain {
         fn link(&mut self, _: &Device) -> Link {
             Link::Down
         }
-        fn enable_link_interrupt(&mut self, _: &Device) {}
-        fn acknowledge_link_interrupt(&mut self, _: &Device) {}
+        fn enable_interrupts(&mut self, _: &Device, _: usize) {}
+        fn take_events(&mut self, _: &Device) -> PortEvents {
+            PortEvents::empty()
+        }
         fn write_modes(&self, _: &Device, _: &Filters) -> Result<(), Error> {
             Ok(())
         }

@@ -2,7 +2,6 @@
 
 mod plan;
 
-use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -12,9 +11,11 @@ use pagewire_pool::{Burst, Drain, Packet};
 use plan::Contexts;
 pub use plan::{Encoded, L4, Request};
 
-use super::device::{Device, Way};
+use super::device::{Device, Left, Way};
+use super::retiring::Retiring;
 use crate::config::TxOffloads;
 use crate::error::Error;
+use crate::path::{Path, PathReport, refused};
 use crate::port::TxQueue;
 use crate::refused::TxRefused;
 use crate::stats::QueueCounters;
@@ -22,6 +23,9 @@ use crate::transmit_ring::TransmitRing;
 
 /// Descriptors between two status reports: one write-back by the card, one look by us, one bulk return to the pool.
 const REPORT_EVERY: u32 = 32;
+
+/// More descriptors than a ring has.
+const ALL: u32 = 1 << 30;
 
 /// A transmit descriptor of two words. In a data descriptor the first is the buffer's address.
 pub trait TxFormat: Send + 'static {
@@ -43,9 +47,16 @@ pub trait TxFormat: Send + 'static {
     /// if it keeps one.
     const SECOND_CONTEXT: u64;
 
-    /// The second word of a data descriptor of `len` bytes, of a packet of `packet` bytes in all, headers not counted if it is cut
-    /// into segments.
-    fn data(len: u16, packet: usize) -> u64;
+    /// The second word of a data descriptor, but for its length, which is in its lowest bits.
+    const DATA: u64;
+    /// The lowest bit in it of the packet's length, headers not counted if it is cut into segments; 64 if it is not told.
+    const PACKET_LEN: u32;
+
+    /// The second word of a data descriptor of `len` bytes, of a packet of `packet` bytes in all.
+    #[inline(always)]
+    fn data(len: u16, packet: usize) -> u64 {
+        Self::DATA | u64::from(len) | (packet as u64).checked_shl(Self::PACKET_LEN).unwrap_or(0)
+    }
 
     /// That of a data descriptor that is a whole packet.
     #[inline(always)]
@@ -62,20 +73,63 @@ pub trait TxFormat: Send + 'static {
 
 /// A transmit queue of a card with descriptors of format `F`.
 pub struct NicTx<F: TxFormat> {
-    /// Present until dropped.
-    ring: Option<Box<TxRing<F>>>,
-    device: Arc<Device>,
-    number: usize,
+    ring: Retiring<TxRing<F>>,
 }
 
-/// Everything the card may read, and how far it has come.
+/// Positions of descriptors that report, in turn: of a ring's, of which each reports once at most.
+pub(super) struct Reports {
+    positions: Box<[u32]>,
+    oldest: u32,
+    end: u32,
+}
+
+impl Reports {
+    fn new(descriptors: u32) -> Reports {
+        Reports { positions: vec![0; descriptors as usize].into(), oldest: 0, end: 0 }
+    }
+
+    #[inline(always)]
+    fn place(&self, number: u32) -> usize {
+        number as usize & (self.positions.len() - 1)
+    }
+
+    #[inline(always)]
+    fn push(&mut self, position: u32) {
+        let place = self.place(self.end);
+        self.positions[place] = position;
+        self.end = self.end.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn oldest(&self) -> Option<u32> {
+        (self.oldest != self.end).then(|| self.positions[self.place(self.oldest)])
+    }
+
+    #[cfg(test)]
+    fn all(&self) -> Vec<u32> {
+        (self.oldest..self.end).map(|number| self.positions[self.place(number)]).collect()
+    }
+
+    #[inline(always)]
+    fn forget_oldest(&mut self) {
+        self.oldest = self.oldest.wrapping_add(1);
+    }
+}
+
+/// Everything the card may read, and how far it has come. Apart from other queues' as [`RxRing`](super::rx::RxRing) is.
+#[repr(align(128))]
 pub(super) struct TxRing<F> {
     pub(super) descriptors: TransmitRing,
-    /// Descriptors since the last that reports its status: fewer than `report_every` between packets.
-    unreported: u32,
+    /// Whether they are written with vector instructions, or why not.
+    vector: Result<(), &'static str>,
+    /// The position after the last descriptor that reports its status: fewer than `report_every` behind the tail between packets.
+    reported: u32,
     /// Descriptors that report, oldest first.
-    pub(super) reports: VecDeque<u32>,
+    pub(super) reports: Reports,
     report_every: u32,
+    /// Packets at the end of a run that the short way of single packets leaves: the last, before a report; all if the doorbell is more than
+    /// a store.
+    spared: u32,
     /// Longest frame the link takes, without the frame check sequence.
     longest: usize,
     offloads: TxOffloads,
@@ -96,9 +150,11 @@ impl<F: TxFormat> TxRing<F> {
     ) -> Result<TxRing<F>, Error> {
         Ok(TxRing {
             descriptors: TransmitRing::new(&device.space, descriptors, F::SHORTEST as u32, longest as u32)?,
-            unreported: 0,
-            reports: VecDeque::with_capacity(descriptors as usize),
+            vector: Err(refused::NOT_WANTED),
+            reported: 0,
+            reports: Reports::new(descriptors),
             report_every: REPORT_EVERY.min(descriptors / 4),
+            spared: if doorbell.is_mapped() { 1 } else { u32::MAX },
             longest,
             offloads,
             contexts: Contexts::default(),
@@ -108,28 +164,135 @@ impl<F: TxFormat> TxRing<F> {
         })
     }
 
+    /// Send with vector instructions, if they are `wanted` and the CPU has them.
+    pub(super) fn use_vector(&mut self, wanted: bool) {
+        self.vector = self.descriptors.use_vector(wanted);
+    }
+
     /// Free what the card has reported done, oldest first, until that was `wanted` descriptors or more.
     ///
     /// With every report that is asked for, as many are wanted as there are between two: one comes home for each that leaves and each
     /// that the receive queue posts anew. A card that finishes hundreds at a time would flood the thread's magazine, and most would
     /// take the return ring. Cleaned to the end is a ring that is full or idle.
     fn clean_reported(&mut self, wanted: u32) {
-        let before = self.descriptors.clean();
-        while self.descriptors.clean().wrapping_sub(before) < wanted
-            && let Some(&report) = self.reports.front()
+        let enough = self.descriptors.clean().wrapping_add(wanted);
+        while let Some(report) = self.reports.oldest()
             && self.descriptors.read::<1>(report) & F::DONE != 0
         {
-            self.reports.pop_front();
+            self.reports.forget_oldest();
             self.descriptors.release(report.wrapping_add(1));
+            if report.wrapping_add(1).wrapping_sub(enough) as i32 >= 0 {
+                break;
+            }
         }
     }
 
     /// Have the card report the descriptor written last, and see to reports that are there.
     #[inline(never)]
     fn report(&mut self) {
-        self.reports.push_back(self.descriptors.tail().wrapping_sub(1));
-        self.unreported = 0;
+        self.reports.push(self.descriptors.tail().wrapping_sub(1));
+        self.reported = self.descriptors.tail();
         self.clean_reported(self.report_every);
+    }
+
+    /// Send a burst of one packet that is like the last, if the ring need not be seen to.
+    #[inline(always)]
+    fn send_one(&mut self, packets: &mut Burst) -> bool {
+        let Some(len) = self.write_one(packets, self.spared) else { return false };
+        self.doorbell.ring_mapped(self.descriptors.tail_index());
+        self.counters.count(1, len.into());
+        true
+    }
+
+    /// All of that but the doorbell and the count, as long as more than `but` are left in the run. Returns the packet's bytes.
+    #[inline(always)]
+    fn write_one(&mut self, packets: &mut Burst, but: u32) -> Option<u32> {
+        let mut len = 0;
+        let written = self.descriptors.send_one(packets, but, |packet| {
+            // A plain packet is not longer.
+            len = u32::from(packet.len() as u16);
+            [packet.iova(), F::whole(len)]
+        });
+        written.then_some(len)
+    }
+
+    /// Begin a run up to the next status report.
+    fn begin_run(&mut self) -> u32 {
+        self.descriptors.begin_run(self.report_every - self.unreported())
+    }
+
+    /// Ask for a status report if one is due, in the descriptor written last, which the card does not own before the doorbell.
+    #[inline(always)]
+    fn see_to_report(&mut self) {
+        if self.unreported() == self.report_every {
+            self.descriptors.set_last::<1>(F::REPORT);
+            self.report();
+        }
+    }
+
+    /// [`tx_burst`](TxQueue::tx_burst), of any burst.
+    #[inline(never)]
+    fn send_burst(&mut self, packets: &mut Burst) -> usize {
+        if packets.len() == 1 && self.send_single(packets) {
+            return 1;
+        }
+        if self.descriptors.left() < 4 {
+            self.begin_run();
+        }
+        // Nearly always that is all.
+        let (sent, bytes) = self.descriptors.send_vector(packets, F::DATA | F::END, F::PACKET_LEN);
+        if sent == 0 {
+            return self.send_many(packets);
+        }
+        self.counters.count(sent, bytes);
+        self.see_to_report();
+        if packets.is_empty() {
+            self.ring_doorbell();
+            return sent;
+        }
+        let more = self.send_many(packets);
+        if more == 0 {
+            self.ring_doorbell();
+        }
+        sent + more
+    }
+
+    /// Send a burst of one packet that is like the last, with which a run begins or ends.
+    #[inline(never)]
+    fn send_single(&mut self, packets: &mut Burst) -> bool {
+        if self.descriptors.left() == 0 && self.begin_run() == 0 {
+            return false;
+        }
+        let Some(len) = self.write_one(packets, 0) else { return false };
+        self.see_to_report();
+        if self.descriptors.left() == 0 {
+            self.begin_run();
+        }
+        self.ring_doorbell();
+        self.counters.count(1, len.into());
+        true
+    }
+
+    #[inline(never)]
+    fn send_many(&mut self, packets: &mut Burst) -> usize {
+        let (before, tail) = (packets.len(), self.descriptors.tail());
+        let mut queue = packets.drain();
+        let mut bytes = self.send_run(&mut queue);
+        let mut errors = 0;
+        if queue.len() > 0 {
+            let (more, dropped) = self.send_rest(&mut queue);
+            (bytes, errors) = (bytes + more, dropped);
+        }
+        drop(queue);
+        let gone = before - packets.len();
+        if self.descriptors.tail() != tail {
+            self.ring_doorbell();
+            self.counters.count(gone - errors, bytes);
+        } else if !packets.is_empty() {
+            // What the next packet waits for may be descriptors that nobody has been asked to report.
+            self.request_report();
+        }
+        gone
     }
 
     /// Send packets of one fragment that ask for nothing, until there is another, or no room, or a status report is due. Returns
@@ -140,17 +303,13 @@ impl<F: TxFormat> TxRing<F> {
     #[inline(always)]
     fn send_run(&mut self, queue: &mut Drain<'_>) -> u64 {
         let mut bytes = 0u32;
-        let room = (self.report_every - self.unreported) as usize;
-        let sent = self.descriptors.send(queue, room, |packet| {
+        self.begin_run();
+        self.descriptors.send(queue, |packet| {
             let len = packet.len() as u32;
             bytes += len;
             [packet.iova(), F::whole(len)]
         });
-        self.unreported += sent as u32;
-        if self.unreported == self.report_every {
-            self.descriptors.set_last::<1>(F::REPORT);
-            self.report();
-        }
+        self.see_to_report();
         bytes.into()
     }
 
@@ -186,7 +345,7 @@ impl<F: TxFormat> TxRing<F> {
         if let Ok(plan) = &plan
             && plan.descriptors > self.descriptors.free()
         {
-            self.clean_reported(u32::MAX);
+            self.clean_reported(ALL);
             if plan.descriptors > self.descriptors.free() {
                 return Other::Waits;
             }
@@ -205,18 +364,18 @@ impl<F: TxFormat> TxRing<F> {
         for (number, segment) in packet.segments().enumerate() {
             let words = [segment.iova(), F::data(segment.data_len(), plan.told) | plan.options];
             match number + 1 < segments {
-                true => self.write(words, None),
+                true => self.descriptors.write(words, None),
                 false => last = words,
             }
         }
         last[1] |= F::END;
         // Its count is one more once it is written.
-        let report = self.unreported + 1 >= self.report_every;
+        let report = self.unreported() + 1 >= self.report_every;
         if report {
             last[1] |= F::REPORT;
         }
         packet.clear_requests();
-        self.write(last, Some(packet));
+        self.descriptors.write(last, Some(packet));
         if report {
             self.report();
         }
@@ -234,10 +393,10 @@ impl<F: TxFormat> TxRing<F> {
     #[cold]
     #[inline(never)]
     fn request_report(&mut self) {
-        if self.unreported == 0 || self.descriptors.free() == 0 {
+        if self.unreported() == 0 || self.descriptors.free() == 0 {
             return;
         }
-        self.write(F::report(self.contexts.last::<F>()), None);
+        self.descriptors.write(F::report(self.contexts.last::<F>()), None);
         self.report();
         self.ring_doorbell();
     }
@@ -247,9 +406,10 @@ impl<F: TxFormat> TxRing<F> {
         self.doorbell.ring(self.descriptors.tail_index());
     }
 
-    fn write(&mut self, words: [u64; 2], packet: Option<Packet>) {
-        self.descriptors.write(words, packet);
-        self.unreported += 1;
+    /// Descriptors since the last that reports its status.
+    #[inline(always)]
+    fn unreported(&self) -> u32 {
+        self.descriptors.tail().wrapping_sub(self.reported)
     }
 }
 
@@ -267,63 +427,55 @@ enum Other {
 
 impl<F: TxFormat> NicTx<F> {
     pub(super) fn new(ring: TxRing<F>, device: Arc<Device>, number: usize) -> NicTx<F> {
-        NicTx { ring: Some(Box::new(ring)), device, number }
+        NicTx { ring: Retiring::new(ring, device, Way::Transmit, number) }
     }
 
     #[cfg(test)]
     pub(super) fn ring(&mut self) -> &mut TxRing<F> {
-        self.ring.as_mut().expect("a live queue has its ring")
+        &mut self.ring
     }
 }
 
 impl<F: TxFormat> TxQueue for NicTx<F> {
+    #[inline]
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
-        let Some(ring) = &mut self.ring else { return 0 };
-        let (before, tail) = (packets.len(), ring.descriptors.tail());
-        let mut queue = packets.drain();
-        let mut bytes = ring.send_run(&mut queue);
-        let mut errors = 0;
-        if queue.len() > 0 {
-            let (more, dropped) = ring.send_rest(&mut queue);
-            (bytes, errors) = (bytes + more, dropped);
+        match self.ring.send_one(packets) {
+            true => 1,
+            false => self.ring.send_burst(packets),
         }
-        drop(queue);
-        let gone = before - packets.len();
-        if ring.descriptors.tail() != tail {
-            ring.ring_doorbell();
-            ring.counters.count(gone - errors, bytes);
-        } else if !packets.is_empty() {
-            // What the next packet waits for may be descriptors that nobody has been asked to report.
-            ring.request_report();
-        }
-        gone
     }
 
     fn check(&self, packet: &Packet) -> Result<(), TxRefused> {
-        self.ring.as_ref().map_or(Ok(()), |ring| ring.plan(packet).map(|_| ()))
+        self.ring.plan(packet).map(|_| ())
     }
 
     fn reclaim(&mut self) -> usize {
         let before = self.pending();
-        if let Some(ring) = &mut self.ring
-            && ring.descriptors.clean() != ring.descriptors.tail()
-        {
-            ring.clean_reported(u32::MAX);
+        if self.ring.descriptors.clean() != self.ring.descriptors.tail() {
+            self.ring.clean_reported(ALL);
             // Of what is left, the report is there by one of the next calls.
-            ring.request_report();
+            self.ring.request_report();
         }
         before - self.pending()
     }
 
     fn pending(&self) -> usize {
-        let Some(ring) = &self.ring else { return 0 };
-        ring.descriptors.packets().map(Packet::segment_count).sum()
+        self.ring.descriptors.packets().map(Packet::segment_count).sum()
+    }
+
+    fn path(&self) -> PathReport {
+        match self.ring.vector {
+            Ok(()) => PathReport { active: Path::Vector, refused: None },
+            Err(why) => PathReport { active: Path::Bulk, refused: Some(why) },
+        }
     }
 }
 
-impl<F: TxFormat> Drop for NicTx<F> {
-    fn drop(&mut self) {
-        self.device.retire(Way::Transmit, self.number, self.ring.take());
+impl<F: TxFormat> Left for TxRing<F> {
+    fn settle(&mut self) -> bool {
+        self.clean_reported(ALL);
+        self.request_report();
+        self.descriptors.clean() == self.descriptors.tail()
     }
 }
 

@@ -121,7 +121,7 @@ impl Functions {
             return Ok(());
         }
         if registers.read(STATUS) == u32::MAX {
-            return Err(Error::Gone { port: device.name.clone() });
+            return Err(device.gone());
         }
         let resets = Family::of(device).function_resets;
         for number in 0..self.count() {

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 
 use pagewire_ethdev::nic::{Card, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, FlowLimits, Link, MacAddr, PortConfig, RssLimits, RxOffloads,
-    TxOffloads,
+    Capabilities, DescriptorLimits, Error, FlowLimits, Link, MacAddr, PortConfig, PortEvents, RssLimits,
+    RxOffloads, TxOffloads,
 };
 
 use crate::card::MAX_MTU;
@@ -48,6 +48,8 @@ pub struct CardVf {
     strip_vlan: bool,
     /// VLANs that it has been told of.
     vlans: RefCell<Vec<u16>>,
+    /// The link as it was last told of.
+    link_up: bool,
 }
 
 /// What the physical function grants, and how it is talked to.
@@ -86,6 +88,7 @@ impl Card for CardVf {
         flow: FlowLimits::NONE,
         promiscuous: false,
         functions: 0,
+        rx_interrupts: None,
     };
     const COUNTERS: &'static [Counter] = statistics::COUNTERS;
     const RX_MISSED: &'static [&'static str] = &[];
@@ -119,7 +122,7 @@ impl Card for CardVf {
         let mailbox = Mailbox::default();
         let granted = greet(device, &mailbox)?;
         let mac = granted.mac.unwrap_or_else(MacAddr::random_local);
-        Ok((CardVf { mailbox, granted, strip_vlan: false, vlans: RefCell::default() }, mac))
+        Ok((CardVf { mailbox, granted, strip_vlan: false, vlans: RefCell::default(), link_up: false }, mac))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -195,7 +198,7 @@ impl Card for CardVf {
         }
     }
 
-    fn enable_link_interrupt(&mut self, device: &Device) {
+    fn enable_interrupts(&mut self, device: &Device, _queues: usize) {
         let registers = &device.registers;
         registers.write(VTIVAR_MISC, VTIVAR_MISC_VECTOR_0);
         registers.write(VTEIAC, 0);
@@ -204,8 +207,10 @@ impl Card for CardVf {
         registers.write(VTEIMS, 1);
     }
 
-    fn acknowledge_link_interrupt(&mut self, device: &Device) {
+    fn take_events(&mut self, device: &Device) -> PortEvents {
         device.registers.write(VTEICR, 1);
+        let up = self.link(device).is_up();
+        if std::mem::replace(&mut self.link_up, up) == up { PortEvents::empty() } else { PortEvents::LINK }
     }
 
     /// The physical function was reset, by its driver's will or without: it knows nothing of us any more.

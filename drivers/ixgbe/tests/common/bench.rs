@@ -1,12 +1,15 @@
 //! Two ports, two models, a cable.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use pagewire_ethdev::{Burst, Chain, MacAddr, Packet, Pool, Port, PortConfig, RxQueue, TxQueue};
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
-use pagewire_models::wire::pair;
+use pagewire_models::ixgbe::{Clock, Config};
+use pagewire_models::wire::{Arrival, Pair, Wire, pair};
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
 
-use super::{Card, Running, config, eventually, pool, serve_on, space};
+use super::{Card, Running, config, eventually, pool, serve_as, space};
 
 /// A started port.
 pub(crate) struct End {
@@ -14,6 +17,45 @@ pub(crate) struct End {
     pub(crate) tx: Vec<IxgbeTx>,
     pub(crate) port: Ixgbe,
     pub(crate) running: Running,
+}
+
+/// Frames as a card sent them.
+#[derive(Clone, Default)]
+pub(crate) struct Sent(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Sent {
+    /// Those since this was last asked.
+    pub(crate) fn take(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An end of a cable that remembers what its card sends.
+struct Watched {
+    cable: Pair,
+    sent: Sent,
+}
+
+impl Wire for Watched {
+    fn send(&mut self, frame: &[u8]) -> bool {
+        let taken = self.cable.send(frame);
+        if taken {
+            self.sent.0.lock().unwrap_or_else(PoisonError::into_inner).push(frame.to_vec());
+        }
+        taken
+    }
+
+    fn receive(&mut self, frame: &mut Vec<u8>) -> Option<Arrival> {
+        self.cable.receive(frame)
+    }
+
+    fn carrier(&mut self) -> bool {
+        self.cable.carrier()
+    }
+
+    fn light(&mut self, on: bool) {
+        self.cable.light(on);
+    }
 }
 
 /// Two cards at one cable, whose drivers share a space.
@@ -35,21 +77,35 @@ impl Bench {
         change: impl Fn(&AddressSpace, &mut PortConfig),
         spoil: impl Fn(&mut Card),
     ) -> Bench {
+        Bench::watched(mapped, Clock::default(), change, spoil).0
+    }
+
+    /// With their own time, and everything that the first card sends.
+    pub(crate) fn watched(
+        mapped: bool,
+        clock: Clock,
+        change: impl Fn(&AddressSpace, &mut PortConfig),
+        spoil: impl Fn(&mut Card),
+    ) -> (Bench, Sent) {
         let space = space();
         let (one, two) = pair();
-        let end = |number, wire| {
-            let running = serve_on(mapped, number, Box::new(wire), &spoil);
+        let sent = Sent::default();
+        let end = |number, wire: Box<dyn Wire>| {
+            let clock = clock.clone();
+            let card = Config { mapped, mac: [2, 0, 0, 0, 0, number], clock, ..Config::default() };
+            let running = serve_as(card, wire, &spoil);
             let mut port = running.open_in(&space).unwrap();
             let mut config = config(&space);
             change(&space, &mut config);
             let (rx, tx) = port.start(config).unwrap();
             End { rx, tx, port, running }
         };
-        let (mut a, mut b) = (end(1, one), end(2, two));
+        let one = Watched { cable: one, sent: sent.clone() };
+        let (mut a, mut b) = (end(1, Box::new(one)), end(2, Box::new(two)));
         for end in [&mut a, &mut b] {
             eventually("the link", || end.port.link().is_up());
         }
-        Bench { a, b, pool: pool(&space, 1024), space }
+        (Bench { a, b, pool: pool(&space, 1024), space }, sent)
     }
 
     /// Send from the first port's first queue; returns what the second got, by queue.

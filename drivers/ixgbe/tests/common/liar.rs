@@ -1,5 +1,8 @@
 //! Between the model and its driver: what a card could say and do that is not so.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
 use pagewire_models::{DmaError, Host, Region};
 
 /// A descriptor ring as the driver told the card of it.
@@ -54,6 +57,27 @@ pub(crate) trait Liar: Send {
 
 /// One that does not lie.
 impl Liar for () {}
+
+/// What a driver writes to registers, and when.
+pub(crate) type Written = Vec<(u64, u32, Instant)>;
+
+/// One that keeps what the driver writes to registers.
+#[derive(Clone, Default)]
+pub(crate) struct Record(Arc<Mutex<Written>>);
+
+impl Record {
+    /// What was written since this was last asked.
+    pub(crate) fn take(&self) -> Written {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Liar for Record {
+    fn written(&mut self, offset: u64, value: &mut u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((offset, *value, Instant::now()));
+        true
+    }
+}
 
 /// The machine behind a liar.
 pub(crate) struct Through<'a> {

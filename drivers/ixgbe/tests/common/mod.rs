@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod features;
 pub(crate) mod flood;
 pub(crate) mod functions;
 pub(crate) mod liar;
@@ -11,6 +12,7 @@ pub(crate) mod memory;
 pub(crate) mod mutator;
 pub(crate) mod neighbour;
 pub(crate) mod packets;
+pub(crate) mod sleeper;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -68,6 +70,8 @@ pub(crate) mod fault {
     pub(crate) const MDIO_SILENT: u32 = 1 << 17;
     /// RXDCTL of queue 1 does not show that it is disabled.
     pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
+    /// RXDCTL and TXDCTL of queue 1 do not show that they are enabled.
+    pub(crate) const QUEUE_1_NEVER_STARTS: u32 = 1 << 18;
 }
 
 /// Polls between two looks where the rings are.
@@ -177,8 +181,9 @@ impl Card {
             let first = read(block + 4) << 32 | read(block);
             Ring { receive, first, bytes: read(block + 8) }
         };
-        let rings = [ring(true, 0x1000), ring(true, 0x1040), ring(false, 0x6000), ring(false, 0x6040)];
-        self.rings = rings.into_iter().filter(|ring| ring.bytes > 0).collect();
+        let blocks = (0..4).flat_map(|queue| [(true, 0x1000 + 0x40 * queue), (false, 0x6000 + 0x40 * queue)]);
+        self.rings =
+            blocks.map(|(receive, block)| ring(receive, block)).filter(|ring| ring.bytes > 0).collect();
     }
 
     fn spoil(&self, offset: u64, value: u32) -> u32 {
@@ -191,6 +196,7 @@ impl Card {
             0x01008 if has(fault::RESETS_NOTHING) => 128,
             0x01028 | 0x06028 if has(fault::QUEUES_STUCK) => value & !(1 << 25),
             0x01068 if has(fault::QUEUE_1_NEVER_STOPS) => value | 1 << 25,
+            0x01068 | 0x06068 if has(fault::QUEUE_1_NEVER_STARTS) => value & !(1 << 25),
             0x02f00 if has(fault::NO_DMA) => value & !(1 << 3),
             0x042b0 if has(fault::LINK_STUCK) => 0,
             0x042d0 if has(fault::VETO) => 1,
@@ -244,15 +250,19 @@ pub(crate) fn serve_kind(
     wire: Box<dyn Wire>,
     spoil: impl FnOnce(&mut Card),
 ) -> Running {
+    serve_as(Config { kind, mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() }, wire, spoil)
+}
+
+/// Serve a card such as this on a wire.
+pub(crate) fn serve_as(config: Config, wire: Box<dyn Wire>, spoil: impl FnOnce(&mut Card)) -> Running {
     LazyLock::force(&LOG);
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join(format!("card-{number}"));
-    let config = Config { kind, mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() };
+    let (mapped, path) = (config.mapped, folder.path().join(format!("card-{}", config.mac[5])));
     let faults = Arc::<AtomicU32>::default();
     let lying = Arc::<AtomicBool>::default();
     let mut card = Card {
+        device_id: config.kind.device(),
         model: Model::new(config, wire),
-        device_id: kind.device(),
         liar: Box::new(()),
         faults: faults.clone(),
         lying: lying.clone(),

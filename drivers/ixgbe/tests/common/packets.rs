@@ -164,6 +164,20 @@ pub(crate) fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 7 + at / 256) as u8).collect()
 }
 
+/// The hash as Microsoft describes it: for each bit of the input that is set, 32 bits of the key from there on.
+pub(crate) fn toeplitz(key: &[u8], input: &[u8]) -> u32 {
+    let bit = |bytes: &[u8], at: usize| u32::from(bytes[at / 8]) >> (7 - at % 8) & 1;
+    let window = |at: usize| (at..at + 32).fold(0, |word, at| word << 1 | bit(key, at));
+    (0..input.len() * 8).filter(|at| bit(input, *at) == 1).fold(0, |hash, at| hash ^ window(at))
+}
+
+/// The key of Microsoft's "Verifying the RSS Hash Calculation".
+pub(crate) const KEY: [u8; 40] = [
+    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0,
+    0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42,
+    0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
+];
+
 /// CRC-32C (RFC 9260, appendix A), bit by bit.
 fn crc32c(data: &[u8]) -> u32 {
     !data.iter().fold(u32::MAX, |crc, byte| {

@@ -5,6 +5,7 @@ mod functions;
 mod fuzz;
 mod init;
 mod interrupts;
+mod limits;
 mod mapped;
 mod offloads;
 mod traffic;

@@ -284,6 +284,19 @@ fn headers_are_split_off() {
         assert_eq!(received.info >> 21, 1 << 10 | split as u32);
         assert_eq!([header, received.data].concat(), packet);
     }
+    // A tag that is taken out is no part of it.
+    let mut tagged = packet(6, 200);
+    tagged.splice(12..12, [0x81, 0, 0x21, 0x23]);
+    let control = b.get(RDBAL + 0x28);
+    b.set(RDBAL + 0x28, control | 1 << 30);
+    b.start_rx(0, 2 << 25 | 0x402);
+    a.send(&tagged);
+    b.poll();
+    let header = b.machine.at(header_at(0), 54, false).unwrap().to_vec();
+    let received = b.next(0).unwrap();
+    assert_eq!((received.info >> 21, received.tag), (1 << 10 | 54, 0x2123));
+    assert_eq!([header, received.data].concat(), packet(6, 200));
+    b.set(RDBAL + 0x28, control);
     // A header buffer that is too small is not used.
     b.start_rx(0, 2 << 25 | 2);
     a.send(&packet(6, 200));

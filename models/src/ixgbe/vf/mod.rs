@@ -153,7 +153,7 @@ impl Vf {
                     Unit::Interrupt => self.interrupts.write(&mut self.registers, offset, value),
                     Unit::Receive => {
                         self.registers.set(offset, value);
-                        self.receive.written(&self.registers, offset);
+                        self.receive.written(&self.registers, &self.control, offset);
                     }
                     Unit::Transmit => {
                         self.registers.set(offset, value);

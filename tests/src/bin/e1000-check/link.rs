@@ -19,7 +19,7 @@ pub(crate) fn watch(card: &str) -> Result<()> {
         if was_down && link.is_up() {
             break;
         }
-        let interrupt = side.port.link_interrupt().context("the port has no link interrupt")?;
+        let interrupt = side.port.event_interrupt().context("the port has no interrupt for link changes")?;
         let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
         let events = poll(&mut [PollFd::from_borrowed_fd(interrupt, PollFlags::IN)], Some(&limit))?;
         ensure!(events == 1, "no interrupt within 30 s");

@@ -12,6 +12,7 @@ use super::super::device::Device;
 use super::{Assembly, CHUNK, REFILL_BATCH, RxCounters, RxFormat, RxLimits, few_fragments};
 use crate::config::RxOffloads;
 use crate::error::Error;
+use crate::posted_ring::written;
 use crate::ring::DescriptorRing;
 
 /// Fragments of one kind: where they come from, and what the card has been promised of each.
@@ -49,6 +50,7 @@ pub(super) struct Slot {
 const COALESCED: u16 = 32;
 
 /// A receive ring whose descriptors have two buffers each, or whose frames go on in descriptors that are not neighbours.
+#[repr(align(128))]
 pub(crate) struct AssembledRing<F> {
     pub(super) descriptors: DescriptorRing<Slot>,
     pub(super) next: u32,
@@ -80,11 +82,12 @@ impl<F: RxFormat> AssembledRing<F> {
         doorbell: Doorbell,
         counters: Arc<RxCounters>,
     ) -> Result<AssembledRing<F>, Error> {
-        let most_open = if offloads.contains(RxOffloads::LRO) { COALESCED } else { 1 };
-        // With fewer the frames under way would wait for ever for fragments that they hold themselves.
-        let needed = u64::from(descriptors) + u64::from(limits.segments) * u64::from(most_open);
+        // Besides those that are coalesced there is one that is not, in descriptors in a row.
+        let most_open = 1 + if offloads.contains(RxOffloads::LRO) { COALESCED } else { 0 };
         // The header is a segment too.
         let limits = RxLimits { segments: limits.segments + u16::from(headers.is_some()), ..limits };
+        // With fewer the frames under way would wait for ever for fragments that they hold themselves: one of too many descriptors too.
+        let needed = u64::from(descriptors) + u64::from(limits.segments) * u64::from(most_open) + 1;
         let mut slots = Vec::new();
         let mut slot = || {
             let header = match &mut headers {
@@ -148,6 +151,8 @@ impl<F: RxFormat> AssembledRing<F> {
     }
 
     /// As [`RxQueue::rx_burst`](crate::RxQueue::rx_burst).
+    #[cold]
+    #[inline(never)]
     pub(crate) fn receive(&mut self, out: &mut Burst) -> usize {
         let (mut packets, mut bytes) = (0, 0);
         for _ in 0..out.room().min(CHUNK) {
@@ -184,7 +189,7 @@ impl<F: RxFormat> AssembledRing<F> {
             Some(headers) if F::header(words) > 0 => Some(headers.alloc()?),
             _ => None,
         };
-        let fresh_data = if F::len(words[1]) > 0 { Some(self.data.alloc()?) } else { None };
+        let fresh_data = if written(words[1]) > 0 { Some(self.data.alloc()?) } else { None };
         let mut view = self.descriptors.view();
         let slot = view.slot(self.next);
         let header = fresh_header.and_then(|fresh| slot.header.replace(fresh));
@@ -202,7 +207,7 @@ impl<F: RxFormat> AssembledRing<F> {
         let header = header
             .map(|header| header.complete(headroom, F::header(words), PacketFlags::RX_HEADER_SPLIT).ok());
         let data =
-            data.map(|data| data.complete(self.data.headroom, F::len(words[1]), PacketFlags::empty()).ok());
+            data.map(|data| data.complete(self.data.headroom, written(words[1]), PacketFlags::empty()).ok());
         let mut parts = [header, data].into_iter().flatten().map(|part| part.filter(|_| !broken)).peekable();
         let mut frame = self.take_frame(index);
         let mut packet = None;

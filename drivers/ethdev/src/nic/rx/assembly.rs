@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use pagewire_pool::{Chain, Packet, PacketFlags, Posted};
 
 use super::{RxCounters, RxFormat};
+use crate::posted_ring::written;
 
 /// Where in a frame the next descriptor is.
 pub(super) enum Assembly {
@@ -49,7 +50,7 @@ impl Assembly {
             Assembly::Skipping => None,
             // Only the last descriptor of a frame says whether it is broken; then all of it goes.
             _ if status & F::BROKEN != 0 => None,
-            _ => done.complete(headroom, F::len(status), PacketFlags::empty()).ok(),
+            _ => done.complete(headroom, written(status), PacketFlags::empty()).ok(),
         };
         self.extend(end, whole, limits, counters)
     }

@@ -4,6 +4,7 @@ use super::super::testing::Random;
 use super::super::testing::plain::{RDT, Rx, bench};
 use super::*;
 use crate::PacketFlags;
+use crate::config::PortConfig;
 use crate::port::Port;
 
 /// What a card may write into a descriptor: anything. One in `frame` ends one.
@@ -29,29 +30,44 @@ fn write_back(random: &mut Random, frame: u64) -> [u64; 2] {
 /// Lengths, errors, ends of packets and done bits at random, in any order: packets within bounds come out, no fragment is
 /// lost, and the ring goes on.
 #[test]
-fn a_million_hostile_write_backs() {
+fn two_million_hostile_write_backs() {
+    for vector in [true, false] {
+        for offloads in [RxOffloads::SCATTER, RxOffloads::SCATTER | RxOffloads::IP_CSUM] {
+            hostile_write_backs(vector, offloads);
+        }
+    }
+}
+
+fn hostile_write_backs(vector: bool, offloads: RxOffloads) {
     let mut random = Random::new();
     let mut bench = bench();
     // Barely more than the ring and the longest chain: whoever holds packets makes the queue wait.
-    let (mut port, mut queue, tx) = bench.start(64 + 32);
+    let mut port = bench.open().unwrap();
+    let config = PortConfig { vector, rx_offloads: offloads, ..bench.config(64 + 32) };
+    let (mut rx, tx) = port.start(config).unwrap();
+    let mut queue = rx.remove(0);
+    let path = match vector && offloads == RxOffloads::SCATTER {
+        true => path::Path::Vector,
+        false => path::Path::Bulk,
+    };
+    assert_eq!(queue.path().active, path);
     let monitor = queue.pool().monitor();
     let mut held: Vec<Packet> = Vec::new();
     let (mut packets, mut chains, mut taken) = (0_u64, 0_u64, 0_u64);
     let mut out = Burst::new(32);
-    while taken < 1_000_000 {
-        let next = |queue: &NicRx<Rx>| queue.ring.as_ref().unwrap().next;
-        let start = next(&queue);
+    while taken < 500_000 {
+        let start = queue.ring().descriptors.next();
         {
             let ring = queue.ring();
             let frame = 1 + random.below(16);
             for step in 0..random.below(70) as u32 {
                 // In turn mostly, anywhere in the ring now and then.
                 let index = if random.below(8) > 0 { start.wrapping_add(step) } else { random.next() as u32 };
-                ring.descriptors.write(index, write_back(&mut random, frame));
+                ring.descriptors.write(index.wrapping_sub(start), write_back(&mut random, frame));
             }
         }
         queue.rx_burst(&mut out);
-        taken += u64::from(next(&queue).wrapping_sub(start));
+        taken += u64::from(queue.ring().descriptors.next().wrapping_sub(start));
         for packet in out.drain() {
             let (segments, bytes) = packet.segments().fold((0, 0), |(count, bytes), segment| {
                 (count + 1, bytes + segment.as_slice().unwrap().len())
@@ -77,15 +93,15 @@ fn a_million_hostile_write_backs() {
     let stats = port.stats();
     println!("{taken} write-backs: {packets} packets, {chains} of them chains; {stats:?}");
     // The test reaches what it is about.
-    assert!(packets > 50_000 && chains > 1_000, "{packets} packets, {chains} chains");
-    assert!(stats.rx_errors > 50_000 && stats.rx_nombuf > 1_000, "{stats:?}");
+    assert!(packets > 20_000 && chains > 500, "{packets} packets, {chains} chains");
+    assert!(stats.rx_errors > 20_000 && stats.rx_nombuf > 300, "{stats:?}");
     let long = port.xstats().into_iter().find(|stat| stat.name == "rx_longer_than_mtu_packets").unwrap();
-    assert!(long.value > 1_000 && long.value < stats.rx_errors, "{long:?}");
+    assert!(long.value > 300 && long.value < stats.rx_errors, "{long:?}");
 
     // A whole ring of good frames takes what was left in it and in the frame under way with it. From then on every one counts.
     let good = |queue: &mut NicRx<Rx>, step: u32, len: u64| {
         let ring = queue.ring();
-        ring.descriptors.write(ring.next.wrapping_add(step), [0, Rx::DONE | Rx::END | len << 32]);
+        ring.descriptors.write(step, [0, Rx::DONE | Rx::END | len << 32]);
     };
     (0..64).for_each(|step| good(&mut queue, step, 60));
     while queue.rx_burst(&mut out) > 0 {
@@ -122,7 +138,7 @@ fn hostile_assembly(offload: RxOffloads, spare: usize) -> (u64, u64, crate::Stat
     let mut out = Burst::new(32);
     let (mut split, mut whole) = (0, 0);
     for _ in 0..50_000 {
-        let ring = queue.assembled.as_mut().unwrap();
+        let ring = queue.assembled();
         let frame = 1 + random.below(8);
         for step in 0..random.below(70) as u32 {
             let index = if random.below(8) > 0 { ring.next.wrapping_add(step) } else { random.next() as u32 };
@@ -157,7 +173,7 @@ fn hostile_assembly(offload: RxOffloads, spare: usize) -> (u64, u64, crate::Stat
             let posted = queue.posted() as u64;
             queue.pool().trim();
             if offload == RxOffloads::HEADER_SPLIT {
-                queue.assembled.as_mut().unwrap().headers().trim();
+                queue.assembled().headers().trim();
             }
             assert_eq!(inflight(), posted);
         }
@@ -183,8 +199,86 @@ fn hostile_write_backs_of_headers() {
 
 #[test]
 fn hostile_write_backs_of_coalesced_frames() {
-    let (_, whole, stats) = hostile_assembly(RxOffloads::LRO, 4 * 32);
+    let (_, whole, stats) = hostile_assembly(RxOffloads::LRO, 4 * 33 + 1);
     assert!(whole > 10_000 && stats.rx_errors > 10_000, "{stats:?}");
+}
+
+/// The smallest pool that the queue can be started with, found by trying.
+fn smallest(offloads: RxOffloads, mtu: u16) -> (crate::nic::testing::plain::Bench, NicRx<Rx>, impl Sized) {
+    for fragments in 64.. {
+        let mut bench = bench();
+        let mut port = bench.open().unwrap();
+        let mut config = bench.config(fragments);
+        (config.mtu, config.rx_offloads) = (mtu, config.rx_offloads | offloads);
+        if offloads.contains(RxOffloads::HEADER_SPLIT) {
+            config.rx[0].headers = Some(bench.pool(fragments));
+        }
+        match port.start(config) {
+            Ok((mut rx, tx)) => return (bench, rx.remove(0), (port, tx)),
+            Err(crate::Error::Unsupported { limit, .. }) => assert!(limit.contains("are needed"), "{limit}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    unreachable!("some pool is large enough")
+}
+
+/// Frames that never end are given up, with no more fragments than a queue can be started with; a good one after them comes.
+#[test]
+fn frames_without_end_do_not_use_up_the_smallest_pool() {
+    for (offloads, mtu) in [
+        (RxOffloads::empty(), 1500),
+        (RxOffloads::empty(), 9000),
+        (RxOffloads::HEADER_SPLIT, 1500),
+        (RxOffloads::HEADER_SPLIT, 9000),
+        (RxOffloads::LRO, 9000),
+    ] {
+        let (_bench, mut queue, _others) = smallest(offloads, mtu);
+        let mut out = Burst::new(32);
+        let mut write = |queue: &mut NicRx<Rx>, end: u64, header: u64, goes_on: Option<u32>| {
+            let goes_on = goes_on.map_or([0, 0], |by| [u64::from(by), Rx::COALESCED]);
+            match &mut *queue.ring {
+                Ring::Assembled(ring) => {
+                    let next = u64::from(ring.next.wrapping_add(goes_on[0] as u32) & 63) << 32;
+                    let words = [next | header << 48, Rx::DONE | end | goes_on[1] | 100 << 32];
+                    ring.descriptors.view().write(ring.next, words);
+                }
+                Ring::Posted(ring) => ring.descriptors.write(0, [0, Rx::DONE | end | 100 << 32]),
+            }
+            queue.rx_burst(&mut out);
+            let lengths: Vec<usize> = out.drain().map(|packet| packet.len()).collect();
+            lengths
+        };
+        for step in 0..1000u32 {
+            // Each of a coalescing card's frames goes on further ahead; among them are some that are of neighbours.
+            let goes_on = (offloads == RxOffloads::LRO && step % 4 != 0).then_some(7 + step % 40);
+            assert!(write(&mut queue, 0, 50, goes_on).is_empty(), "{offloads:?}, MTU {mtu}, step {step}");
+        }
+        (0..64).for_each(|_| drop(write(&mut queue, Rx::END, 0, None)));
+        assert_eq!(write(&mut queue, Rx::END, 0, None), [100], "{offloads:?}, MTU {mtu}");
+    }
+}
+
+/// A frame of several descriptors in a row comes in besides as many packets as a card coalesces at a time.
+#[test]
+fn a_frame_in_a_row_comes_while_32_are_coalesced() {
+    let (_bench, mut queue, _others) = smallest(RxOffloads::LRO, 9000);
+    let mut out = Burst::new(64);
+    let ring = queue.assembled();
+    let mut view = ring.descriptors.view();
+    // The first 32 go on, and end, in as many descriptors from the 35th on, behind a frame of three.
+    let word = |status: u64| Rx::DONE | status | 100 << 32;
+    for index in 0..32u64 {
+        view.write(index as u32, [((35 + index) & 63) << 32, word(Rx::COALESCED)]);
+    }
+    (32..34).for_each(|index| view.write(index, [0, word(0)]));
+    view.write(34, [0, word(Rx::END)]);
+    (35..64).for_each(|index| view.write(index, [0, word(Rx::END | Rx::COALESCED)]));
+    while queue.rx_burst(&mut out) > 0 {}
+    let mut view = queue.assembled().descriptors.view();
+    (0..3).for_each(|index| view.write(index, [0, word(Rx::END | Rx::COALESCED)]));
+    queue.rx_burst(&mut out);
+    let lengths: Vec<usize> = out.iter().map(Packet::len).collect();
+    assert_eq!(lengths, [vec![300], vec![200; 32]].concat());
 }
 
 /// The tail never reaches the descriptor that is looked at next, wherever the ring is.
@@ -197,11 +291,10 @@ fn the_tail_stays_one_behind() {
         let ring = queue.ring();
         let tail = bench.registers.get(RDT.offset as u64);
         // All that the card owns is done: from `next` to before the tail.
-        let owned = tail.wrapping_sub(ring.next) & 63;
+        let owned = tail.wrapping_sub(ring.descriptors.next()) & 63;
         assert!((64 - 1 - 15..64).contains(&owned), "round {round}: the card owns {owned} descriptors");
         for step in 0..owned {
-            let index = ring.next.wrapping_add(step);
-            ring.descriptors.write(index, [0, Rx::DONE | Rx::END | 60 << 32]);
+            ring.descriptors.write(step, [0, Rx::DONE | Rx::END | 60 << 32]);
         }
         assert_eq!(queue.rx_burst(&mut out), owned as usize);
         out.clear();
@@ -228,7 +321,7 @@ fn fragments_that_are_too_small_for_the_card_are_not_posted() {
     let mut out = Burst::new(32);
     let frame = |queue: &mut NicRx<Rx>, step: u32, status: u64| {
         let ring = queue.ring();
-        ring.descriptors.write(ring.next.wrapping_add(step), [0, Rx::DONE | status | 100 << 32]);
+        ring.descriptors.write(step, [0, Rx::DONE | status | 100 << 32]);
     };
     for small in others {
         frame(&mut queue, 0, Rx::END);

@@ -104,6 +104,8 @@ pub(super) struct Plan {
     pub(super) options: u64,
     /// Bytes of the packet as the data descriptors tell them: without headers if it is cut.
     pub(super) told: usize,
+    /// Bytes of padding at its end, which have to go.
+    padding: usize,
     /// Frames that it makes, and their bytes without tag and frame check sequence.
     pub(super) frames: usize,
     pub(super) bytes: usize,
@@ -113,8 +115,9 @@ pub(super) struct Plan {
 impl<F: TxFormat> TxRing<F> {
     /// What a packet needs, or why it cannot be sent at all.
     pub(super) fn plan(&self, packet: &Packet) -> Result<Plan, TxRefused> {
-        let len = packet.len();
         let request = self.request(packet)?;
+        let padding = request.padding(packet)?;
+        let len = packet.len() - padding;
         if len < F::SHORTEST {
             return Err(TxRefused::TooShort { len, least: F::SHORTEST });
         }
@@ -153,7 +156,16 @@ impl<F: TxFormat> TxRing<F> {
             return Err(TxRefused::Descriptors { descriptors, most });
         }
         let options = encoded.options | (F::SECOND_CONTEXT * index as u64);
-        Ok(Plan { descriptors, context, options, told, frames, bytes: told + frames * headers, request })
+        Ok(Plan {
+            descriptors,
+            context,
+            options,
+            told,
+            padding,
+            frames,
+            bytes: told + frames * headers,
+            request,
+        })
     }
 
     /// What a packet asks for, if it may and its headers are where it says.
@@ -213,6 +225,10 @@ impl<F: TxFormat> TxRing<F> {
         if !segmented {
             return Ok(());
         }
+        // The driver reads and changes them all; no card has been seen to take them in parts.
+        if headers > packet.data_len().into() {
+            return Err(request.refuse("a packet to be cut has them all in its first segment"));
+        }
         match version {
             Some(4) => request.ip_csum = true,
             // Where the CPU cannot look, the request says it.
@@ -231,10 +247,12 @@ impl<F: TxFormat> TxRing<F> {
 
     /// Make ready what stands before the packet's data: fields that the card adds to, and the context.
     pub(super) fn begin(&mut self, packet: &mut Packet, plan: &Plan) {
+        // `plan` has looked: the last segment is longer.
+        let _ = packet.trim_back(plan.padding);
         plan.request.fill(packet);
         if let Some((words, index, write)) = plan.context {
             if write {
-                self.write(numbered::<F>(words, index), None);
+                self.descriptors.write(numbered::<F>(words, index), None);
                 self.contexts.kept[index] = Some(words);
             }
             self.contexts.last = index;
@@ -243,6 +261,35 @@ impl<F: TxFormat> TxRing<F> {
 }
 
 impl Request {
+    /// Bytes behind the end that the IP header tells. A card sums up to the end of what it is given: padding, which short frames have on
+    /// receipt, would spoil SCTP's checksum always and the others if it is not zeros. The card pads again, after summing (82599
+    /// specification update, "Padding on Transmitted SCTP Packets").
+    fn padding(&self, packet: &Packet) -> Result<usize, TxRefused> {
+        let (l3, headers) = (usize::from(self.l2_len), usize::from(self.l2_len) + usize::from(self.l3_len));
+        let Some(header) = packet.as_slice().and_then(|data| data.get(l3..l3 + usize::from(IPV4_HEADER)))
+        else {
+            return Ok(0);
+        };
+        if self.l4 == L4::None || self.mss != 0 {
+            return Ok(0);
+        }
+        let word = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
+        let end = l3 + if header[0] >> 4 == 6 { usize::from(IPV6_HEADER) + word(4) } else { word(2) };
+        if !(headers + self.l4.header_len()..packet.len()).contains(&end) {
+            return Ok(0);
+        }
+        let padding = packet.len() - end;
+        let last = packet.segments().last().map_or(0, |segment| usize::from(segment.data_len()));
+        match padding < last {
+            true => Ok(padding),
+            false if self.l4 == L4::Sctp => {
+                Err(self
+                    .refuse("the packet ends before its last segment, and SCTP's checksum takes no padding"))
+            }
+            false => Ok(0),
+        }
+    }
+
     fn refuse(&self, why: &'static str) -> TxRefused {
         TxRefused::Headers { l2: self.l2_len, l3: self.l3_len, l4: self.l4_len, why }
     }
@@ -274,7 +321,7 @@ impl Request {
             return;
         }
         let word = |at: usize| usize::from(u16::from_be_bytes([data[at], data[at + 1]]));
-        // IP says how long it is: behind its end a short frame is padded.
+        // IP says how long it is: behind its end a chain may be padded.
         let (addresses, length) = match (data[l3] >> 4, self.l3_len) {
             (4, IPV4_HEADER) => (l3 + 12..l3 + 20, word(l3 + 2).saturating_sub(IPV4_HEADER.into())),
             (6, IPV6_HEADER) => (l3 + 8..l3 + 40, word(l3 + 4)),

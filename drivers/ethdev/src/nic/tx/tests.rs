@@ -2,6 +2,7 @@ use super::super::testing::plain::{Plain, TDT, Tx, bench};
 use super::super::testing::{Bench, Random, burst, packet};
 use super::*;
 use crate::PacketFlags;
+use crate::config::PortConfig;
 use crate::port::Port;
 
 /// Mark descriptors as done, as the card would.
@@ -27,7 +28,7 @@ fn what_the_card_has_not_reported_is_not_freed_whatever_its_head_says() {
     }
     // Done bits where no report was asked for, and out of turn, mean nothing.
     let ring = queue.ring();
-    let reports: Vec<u32> = ring.reports.iter().copied().collect();
+    let reports = ring.reports.all();
     for index in 0..64 {
         if index != reports[0] {
             done(ring, index);
@@ -102,9 +103,16 @@ fn header_lengths_matter_to_checksums_alone() {
 /// What is sent together need not come home together: runs of two pools, chains and requests in between.
 #[test]
 fn packets_of_several_pools_go_home_to_their_own() {
+    [true, false].into_iter().for_each(several_pools);
+}
+
+fn several_pools(vector: bool) {
     let mut random = Random::new();
     let mut bench = bench();
-    let (mut port, rx, mut queue) = bench.start(1024);
+    let mut port = bench.open().unwrap();
+    let (rx, mut tx) = port.start(PortConfig { vector, ..bench.config(1024) }).unwrap();
+    let mut queue = tx.remove(0);
+    assert_eq!(queue.path().active, if vector { Path::Vector } else { Path::Bulk });
     let mut pools = [bench.pool(512), bench.pool(512)];
     let mut packets = Burst::new(32);
     for round in 0..2_000 {
@@ -180,4 +188,29 @@ fn hostile_done_bits() {
     port.stop().unwrap();
     pool.trim();
     assert_eq!(pool.stats().inflight(), 0);
+}
+
+/// What two queues write at every burst is in different pairs of lines: the rings with their pools and positions, and the counters.
+#[test]
+fn queues_share_no_line() {
+    fn lines<T>(of: &T) -> std::ops::Range<usize> {
+        let first = std::ptr::from_ref(of).addr();
+        first / 128..(first + size_of::<T>()).div_ceil(128)
+    }
+    let mut bench = bench();
+    let mut port = bench.open().unwrap();
+    let mut config = bench.config(1024);
+    for _ in 1..4 {
+        config.rx.push(crate::RxQueueConfig::new(bench.pool(1024), 64));
+        config.tx.push(crate::TxQueueConfig { descriptors: 64 });
+    }
+    let (mut rx, mut tx) = port.start(config).unwrap();
+    let mut ranges = Vec::new();
+    ranges.extend(rx.iter_mut().map(|queue| lines(queue.ring())));
+    ranges.extend(tx.iter_mut().map(|queue| lines(queue.ring())));
+    ranges.extend(tx.iter_mut().map(|queue| lines(&*queue.ring().counters)));
+    ranges.extend(port.rx_counters.iter().map(|counters| lines(&**counters)));
+    ranges.sort_by_key(|range| range.start);
+    assert_eq!(ranges.len(), 16);
+    assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
 }
