@@ -225,11 +225,16 @@ impl<F: RxFormat> RxRing<F> {
         }
     }
 
-    /// Tell the card of what has been posted since the last doorbell, if that is enough, and begin a run up to the next.
-    fn begin_run(&mut self) {
+    /// Tell the card of what has been posted since the last doorbell, if that is enough.
+    fn tell_card(&mut self) {
         if self.descriptors.next().wrapping_sub(self.doorbell_at) as i32 >= 0 {
             self.ring_doorbell();
         }
+    }
+
+    /// The same, and begin a run up to the next doorbell.
+    fn begin_run(&mut self) {
+        self.tell_card();
         self.descriptors.begin_run(self.doorbell_at.wrapping_sub(self.descriptors.next()));
     }
 
@@ -284,7 +289,10 @@ impl<F: RxFormat> RxRing<F> {
                 self.receive_bulk(out)
             }
             Path::Describing => self.receive_described(out),
-            Path::Assembling => (0, 0),
+            Path::Assembling => {
+                self.tell_card();
+                (0, 0)
+            }
         }
     }
 

@@ -49,6 +49,8 @@ impl Functions {
     ) -> bool {
         let (kind, info) = (question[0] & KIND, question[0] >> INFO_SHIFT & INFO);
         if kind == RESET {
+            // The reset that came before it may not have been seen yet: the function is not to be forgotten for it after this.
+            device.registers.write_at(PFVFLREC, number / 32, 1 << (number % 32));
             self.forget(device, filters, number);
             self.all[number].greeted = true;
             self.write_function(device, number);
