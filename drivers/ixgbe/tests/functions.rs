@@ -3,13 +3,15 @@
 mod common;
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use common::bench::{assert_nothing, bytes, receive, send};
 use common::functions::*;
 use common::packets::{Flow, payload};
 use common::{eventually, pool, space};
-use pagewire_ethdev::{Error, FunctionConfig, MacAddr, Port, RxQueueConfig, TxQueue, TxQueueConfig};
-use pagewire_ixgbe::IxgbeVf;
+use pagewire_ethdev::{Error, FunctionConfig, MacAddr, Port, RxQueue, RxQueueConfig, TxQueue, TxQueueConfig};
+use pagewire_ixgbe::{IxgbeRx, IxgbeVf};
+use pagewire_pci::wait_any;
 
 #[test]
 fn frames_go_where_their_address_is() {
@@ -208,6 +210,40 @@ fn flows_are_spread_within_a_pool() {
         );
         drop(got);
         vf.stop();
+        served.assert_clean();
+        physical.stop();
+    }
+}
+
+/// The port's queues, whatever the card's numbers of them are, have the port's vectors.
+#[test]
+fn the_queues_behind_functions_interrupt() {
+    for functions in [2, 62] {
+        let mut served = serve(functions);
+        let all = vec![FunctionConfig::default(); functions.into()];
+        let mut physical = Physical::start(&served, &all, |space, config| {
+            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
+            config.rx_interrupts = Some(Duration::ZERO);
+        });
+        let fired = |queue: &IxgbeRx, limit| {
+            wait_any(&[queue.interrupt().unwrap().as_fd()], Some(Duration::from_secs(limit))).unwrap()
+        };
+        let mut seen = [0; 2];
+        for port in 0..20 {
+            for queue in &physical.rx {
+                queue.interrupt().unwrap().arm().unwrap();
+                assert!(!fired(queue, 0));
+            }
+            let mut frame = Flow { ports: (3000 + port * 7, 53), ..Flow::new(false) }.udp(&payload(64));
+            frame[..6].copy_from_slice(&OWN.0);
+            served.give(&frame);
+            let got = receive(&mut physical.rx, 1);
+            for ((queue, got), seen) in physical.rx.iter().zip(&got).zip(&mut seen) {
+                assert_eq!(fired(queue, 10 * got.len() as u64), !got.is_empty());
+                *seen += got.len();
+            }
+        }
+        assert!(seen[0] > 2 && seen[1] > 2, "{seen:?}");
         served.assert_clean();
         physical.stop();
     }
