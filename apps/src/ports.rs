@@ -9,7 +9,7 @@ use pagewire_e1000::I82574;
 use pagewire_ethdev::nic::{Card, DeviceId, Nic};
 use pagewire_ethdev::{AnyPort, Port};
 use pagewire_hugepages::PageSize;
-use pagewire_ixgbe::Card82599;
+use pagewire_ixgbe::{Card82599, CardVf};
 use pagewire_pci::vfio_user::transport::Broken;
 use pagewire_pci::vfio_user::{VfioUserCause, VfioUserError};
 use pagewire_pci::{Address, AddressSpace, AddressSpaceOptions, Backend, Function, enumerate};
@@ -75,7 +75,7 @@ struct Driver {
 }
 
 /// Every driver of functions.
-const DRIVERS: &[Driver] = &[driver::<I82574>(), driver::<Card82599>()];
+const DRIVERS: &[Driver] = &[driver::<I82574>(), driver::<Card82599>(), driver::<CardVf>()];
 
 const fn driver<C: Card + 'static>() -> Driver {
     Driver {

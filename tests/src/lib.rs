@@ -6,6 +6,7 @@
 pub mod callgrind;
 mod guest;
 mod model;
+pub mod ports;
 pub mod programs;
 mod qemu;
 mod traffic;
@@ -13,7 +14,7 @@ mod transfer;
 mod wire;
 
 pub use guest::{Guest, GuestOptions, Job, Output, quote};
-pub use model::Model;
+pub use model::{Functions, Model};
 pub use qemu::{Device, Kernel, Link, Nic, script};
 pub use traffic::Traffic;
 pub use transfer::{Flow, Report, Transfer};

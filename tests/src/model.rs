@@ -1,14 +1,20 @@
 //! Cards that threads of this process play: register-level models, which QEMU reaches over vfio-user.
 
-use std::path::Path;
-use std::sync::atomic::Ordering::Relaxed;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use pagewire_ethdev::{Burst, FunctionConfig, Pool, Port, PortConfig, RxQueue};
+use pagewire_hugepages::PageSize;
+use pagewire_models::Function;
 use pagewire_models::ixgbe::{Config, Control, Ixgbe};
 use pagewire_models::server::{self, Server, ServerError, ServerOptions, Stopper};
-use pagewire_models::wire::{Counts, Meter, Wire};
+use pagewire_models::wire::{Counts, Meter, Open, Wire};
+use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+use pagewire_pool::PoolConfig;
 
 /// A card of the guest's that is a model of ours, and what can be seen and done from outside of it.
 pub struct Model {
@@ -36,18 +42,21 @@ impl Model {
 
     /// An error if the card was told to reach for memory that is not its, or was misused in another way.
     pub(crate) fn unharmed(&self) -> Result<()> {
-        let (control, served) = (&self.control, &self.served);
-        for (what, count) in [
-            ("accesses to memory or interrupts were refused", control.refused()),
-            ("descriptors ask for what the card cannot do", control.malformed()),
-            ("accesses were to registers that it does not have", control.unknown()),
-            ("accesses to memory were refused by its server", served.refused_dma.load(Relaxed)),
-            ("connections were dropped", served.dropped.load(Relaxed)),
-        ] {
-            ensure!(count == 0, "{count} {what}");
-        }
-        Ok(())
+        unharmed(&self.control, &self.served)
     }
+}
+
+fn unharmed(control: &Control, served: &server::Counters) -> Result<()> {
+    for (what, count) in [
+        ("accesses to memory or interrupts were refused", control.refused()),
+        ("descriptors ask for what the card cannot do", control.malformed()),
+        ("accesses were to registers that it does not have", control.unknown()),
+        ("accesses to memory were refused by its server", served.refused_dma.load(Relaxed)),
+        ("connections were dropped", served.dropped.load(Relaxed)),
+    ] {
+        ensure!(count == 0, "{count} {what}");
+    }
+    Ok(())
 }
 
 impl Drop for Model {
@@ -59,6 +68,98 @@ impl Drop for Model {
             Some(Ok(Ok(()))) | None => {}
         }
     }
+}
+
+/// A card with virtual functions, each at a socket of its own: the card itself is driven by our own driver, in this process, which
+/// answers them.
+pub struct Functions {
+    /// Where the virtual functions are.
+    pub sockets: Vec<PathBuf>,
+    /// What is asked of each that it should not be.
+    pub controls: Vec<Arc<Control>>,
+    served: Vec<Arc<server::Counters>>,
+    server: Option<JoinHandle<Result<(), ServerError>>>,
+    stopper: Stopper,
+    driver: Option<JoinHandle<Result<()>>>,
+    stop: Arc<AtomicBool>,
+    _folder: tempfile::TempDir,
+}
+
+impl Functions {
+    /// Serves a card with such virtual functions, which has nothing at its port's other end but a light.
+    pub fn serve(functions: &[FunctionConfig]) -> Result<Self> {
+        keep_warnings();
+        let folder = tempfile::Builder::new().prefix("pagewire-functions.").tempdir()?;
+        let config = Config { functions: functions.len() as u16, ..Config::default() };
+        let mut card = Ixgbe::new(config, Box::new(Open));
+        let mut vfs = card.take_functions();
+        let controls = vfs.iter().map(|vf| vf.control()).collect();
+        let sockets: Vec<PathBuf> = (0..=vfs.len()).map(|n| folder.path().join(n.to_string())).collect();
+        let bind = |path: &PathBuf| Server::bind(path, ServerOptions::default());
+        let servers = sockets.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let (served, stopper) = (servers.iter().map(Server::counters).collect(), servers[0].stopper());
+        let server = thread::Builder::new().name("82599".into()).spawn(move || {
+            let all = std::iter::once(&mut card as &mut dyn Function);
+            let all = all.chain(vfs.iter_mut().map(|vf| vf as &mut dyn Function));
+            server::run_together(servers.iter().zip(all).collect())
+        })?;
+        let stop = Arc::<AtomicBool>::default();
+        let (told, path, functions) = (stop.clone(), sockets[0].clone(), functions.to_vec());
+        let driver =
+            thread::Builder::new().name("driver".into()).spawn(move || drive(&path, functions, &told))?;
+        let sockets = sockets[1..].to_vec();
+        Ok(Self {
+            sockets,
+            controls,
+            served,
+            server: Some(server),
+            stopper,
+            driver: Some(driver),
+            stop,
+            _folder: folder,
+        })
+    }
+
+    /// Ends it; an error if one of its functions was told to reach for memory that is not its, or was misused in another way.
+    pub fn finish(mut self) -> Result<()> {
+        self.stop.store(true, Relaxed);
+        if let Some(driver) = self.driver.take() {
+            driver.join().map_err(|_| anyhow!("the card's driver panicked"))??;
+        }
+        for (number, control) in self.controls.iter().enumerate() {
+            unharmed(control, &self.served[number + 1]).with_context(|| format!("function {number}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Functions {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        self.stopper.stop();
+        // What they say was asked for in `finish`, or something else went wrong.
+        let _ = self.driver.take().map(JoinHandle::join);
+        let _ = self.server.take().map(JoinHandle::join);
+    }
+}
+
+/// Drives a card for its virtual functions' sake: what comes to itself is thrown away.
+fn drive(path: &Path, functions: Vec<FunctionConfig>, stop: &AtomicBool) -> Result<()> {
+    let options = AddressSpaceOptions { dma_page_size: PageSize::Size4K, ..AddressSpaceOptions::default() };
+    let space = AddressSpace::new(options)?;
+    let pool = Pool::new(&PoolConfig { backing: PageSize::Size4K, ..PoolConfig::default() }, &space)?;
+    let mut port = pagewire_ixgbe::Ixgbe::with_function(&space, space.open_vfio_user(path)?)?;
+    let config = PortConfig { functions, mtu: 1500, ..PortConfig::single_queue(pool) };
+    let (mut rx, tx) = port.start(config)?;
+    let mut burst = Burst::new(64);
+    while !stop.load(Relaxed) {
+        port.serve_functions()?;
+        rx[0].rx_burst(&mut burst);
+        burst.clear();
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop((burst, rx, tx));
+    Ok(port.stop()?)
 }
 
 /// What models and their servers have warned of since the guest was booted that runs now.

@@ -47,6 +47,8 @@ pub enum Link {
 pub enum Device {
     /// QEMU, by its name of the device, such as `e1000e`.
     Qemu(String),
+    /// Whoever serves a function at this socket; it is plugged into nothing of ours.
+    Served(PathBuf),
     /// Our model of the 82599, in this process.
     Ixgbe {
         /// Its doorbells are pages that the guest maps; else each access to a register is a message.
@@ -72,6 +74,11 @@ impl Nic {
     /// A card of QEMU's plugged into the hub.
     pub fn on_hub(device: &str) -> Self {
         Self { device: Device::Qemu(device.to_owned()), link: Link::Hub }
+    }
+
+    /// A function that somebody serves at a socket.
+    pub fn served(socket: &Path) -> Self {
+        Self { device: Device::Served(socket.to_owned()), link: Link::Pair }
     }
 
     /// Our model of the 82599.
@@ -177,10 +184,9 @@ impl Qemu {
                     };
                     let path = at(&format!("card{index}"));
                     models.push(Model::ixgbe(&path, mac, mapped, wire)?);
-                    let socket = json!({ "path": path, "type": "unix" });
-                    let (id, bus) = (format!("nic{index}"), format!("port{index}"));
-                    json!({ "driver": "vfio-user-pci", "id": id, "bus": bus, "socket": socket }).to_string()
+                    vfio_user(index, &path)
                 }
+                (Device::Served(path), Link::Pair) => vfio_user(index, path),
                 (device, link) => bail!("{device:?} cannot be plugged into {link:?}"),
             };
             args.extend([
@@ -300,7 +306,7 @@ fn machine(options: &GuestOptions, image: &Image, directory: &Path) -> Vec<Strin
     ] {
         args.extend([option.to_owned(), value]);
     }
-    if options.nics.iter().any(|nic| matches!(nic.device, Device::Ixgbe { .. })) {
+    if options.nics.iter().any(|nic| !matches!(nic.device, Device::Qemu(_))) {
         // Models reach it by descriptor.
         let memory = format!("memory-backend-memfd,id=memory,share=on,size={}M", options.memory_mib);
         args.extend(["-object".into(), memory, "-machine".into(), "memory-backend=memory".into()]);
@@ -314,6 +320,13 @@ fn machine(options: &GuestOptions, image: &Image, directory: &Path) -> Vec<Strin
         args.extend(["-device".into(), "virtio-9p-pci,fsdev=folder,mount_tag=folder".into()]);
     }
     args
+}
+
+/// The device for a function at a socket.
+fn vfio_user(index: usize, path: &Path) -> String {
+    let socket = json!({ "path": path, "type": "unix" });
+    let (id, bus) = (format!("nic{index}"), format!("port{index}"));
+    json!({ "driver": "vfio-user-pci", "id": id, "bus": bus, "socket": socket }).to_string()
 }
 
 fn stream(id: &str, path: &Path) -> String {

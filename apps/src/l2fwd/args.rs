@@ -74,6 +74,15 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) no_promiscuous: bool,
 
+    /// Let frames come in several fragments, as they do for an MTU beyond 1,500: what a virtual function needs, which does not decide
+    /// how long they may be
+    #[arg(long)]
+    pub(crate) scatter: bool,
+
+    /// Look after so many virtual functions of each port, for others to drive: `pagewire model --vfs` has them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) vfs: u16,
+
     /// Bytes of the frames that `--mode txonly`, `--tx-first` and the generators at modelled cards send, without frame check
     /// sequence
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(60..=1514))]
@@ -157,7 +166,7 @@ impl Args {
 
     /// Whether frames take several fragments; headroom would then halve what each receives.
     pub(crate) fn is_jumbo(&self) -> bool {
-        self.mtu > 1500
+        self.mtu > 1500 || self.scatter
     }
 }
 

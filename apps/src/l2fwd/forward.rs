@@ -158,6 +158,7 @@ fn watch(
             }
         }
         ports.iter().try_for_each(|port| port.check())?;
+        ports.iter_mut().try_for_each(|port| port.serve_functions())?;
         reports.published.tick(ports, start.elapsed());
         if !period.is_zero() && start.elapsed() >= next {
             // From now on: a process that slept does not catch up with what it missed.

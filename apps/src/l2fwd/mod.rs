@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use pagewire_ethdev::{AnyPort, Burst, PortConfig, RxQueue, RxQueueConfig, TxQueue, TxQueueConfig};
+use pagewire_ethdev::{
+    AnyPort, Burst, FunctionConfig, PortConfig, RxQueue, RxQueueConfig, TxQueue, TxQueueConfig,
+};
 use pagewire_hugepages::PageSize;
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
@@ -131,6 +133,7 @@ fn start(
             rx_offloads: args.rx_offloads(),
             tx_offloads: args.tx_offloads(),
             promiscuous: !args.no_promiscuous,
+            functions: vec![FunctionConfig::default(); args.vfs.into()],
             rx_interrupts: args.rx_interrupts(),
             vector: !args.no_vector,
             ..PortConfig::default()

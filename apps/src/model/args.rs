@@ -1,7 +1,7 @@
 //! The command line of `pagewire model`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args as ClapArgs, ValueEnum};
@@ -27,6 +27,7 @@ Examples:
   pagewire model 82599 --socket /tmp/card --wire generate --mapped
   pagewire l2fwd --port vfio-user:/tmp/card         (in another terminal)
   pagewire model 82599 --socket /tmp/a --socket /tmp/b --pair
+  pagewire model 82599 --socket /tmp/card --vfs 2   (their driver's own sockets: /tmp/card.vf0, /tmp/card.vf1)
   pagewire model 82599 --socket /tmp/a --wire pcap:in.pcap,out.pcap
   pagewire model 82599 --socket /tmp/a --wire tap:tap0 --socket /tmp/b --wire stream:/tmp/hub";
 
@@ -61,6 +62,10 @@ pub(crate) struct Args {
     /// Every access to a register is a message: as a real card behaves, for any driver. The default
     #[arg(long, conflicts_with = "mapped")]
     pub(crate) trapped: bool,
+
+    /// Virtual functions of each card, each served at a socket of its own: SOCKET.vf0 and so on
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=63))]
+    pub(crate) vfs: u16,
 
     /// A card's address, once for each in the order of the sockets. By default 02:1b:21:82:59:09 and so on
     #[arg(long = "mac", value_name = "ADDR")]
@@ -163,6 +168,14 @@ impl Args {
                 return Err(format!("--socket {} is there twice; each card needs its own", socket.display()));
             }
         }
+        if let Some(function) =
+            sockets.iter().flat_map(|socket| self.functions(socket)).find(|path| sockets.contains(path))
+        {
+            let path = function.display();
+            return Err(format!(
+                "--socket {path} is where a virtual function of another is to be; choose another"
+            ));
+        }
         if self.macs.len() > sockets.len() {
             return Err(format!("{} --mac for {} --socket", self.macs.len(), sockets.len()));
         }
@@ -191,6 +204,16 @@ impl Args {
         }
         wires.extend(std::iter::repeat_n(WireSpec::Open, sockets.len() - ends));
         Ok(wires)
+    }
+
+    /// Where a card's virtual functions are served.
+    pub(crate) fn functions(&self, socket: &Path) -> Vec<PathBuf> {
+        let path = |number| {
+            let mut path = socket.as_os_str().to_owned();
+            path.push(format!(".vf{number}"));
+            PathBuf::from(path)
+        };
+        (0..self.vfs).map(path).collect()
     }
 
     /// The address of a card.

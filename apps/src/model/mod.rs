@@ -4,15 +4,16 @@ mod args;
 mod report;
 
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use pagewire_models::Function;
 use pagewire_models::ixgbe::{Config, Ixgbe, UnknownAccess};
-use pagewire_models::server::{Server, ServerError, ServerOptions, Stopper};
+use pagewire_models::server::{Server, ServerError, ServerOptions, Stopper, run_together};
 use pagewire_models::wire::{Generator, Meter, Open, Pcap, Report, Stream, Tap, Traffic, Wire, pair};
 
 pub(crate) use args::Args;
@@ -43,15 +44,18 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let mut servers = Vec::new();
     for socket in &args.sockets {
         let options = ServerOptions { mappable: args.mapped, ..ServerOptions::default() };
-        servers.push(Server::bind(socket, options)?);
+        let bind = |path: &PathBuf| Server::bind(path, options.clone());
+        servers.push(
+            [socket.clone()].iter().chain(&args.functions(socket)).map(bind).collect::<Result<_, _>>()?,
+        );
     }
     let (mut ends, generated) = (Vec::new(), Arc::default());
     for wire in &wires {
         plug(wire, &mut ends, &generated).with_context(|| format!("--wire {wire}"))?;
     }
     let (mut serving, mut cards) = (Vec::new(), Vec::new());
-    for (number, (server, end)) in servers.into_iter().zip(ends).enumerate() {
-        let (one, card) = serve(&args, number, server, end)?;
+    for (number, (servers, end)) in servers.into_iter().zip(ends).enumerate() {
+        let (one, card) = serve(&args, number, servers, end)?;
         serving.push(one);
         cards.push(card);
     }
@@ -131,20 +135,25 @@ fn connect(path: &Path) -> Result<Stream> {
 fn serve(
     args: &Args,
     number: usize,
-    server: Server,
+    servers: Vec<Server>,
     (wire, name, status): End,
 ) -> Result<(Serving, Watched)> {
     let wire = Meter::new(wire);
     let counts = wire.counts();
     let mac = args.mac(number);
-    let config = Config { mac: mac.0, mapped: args.mapped, ..Config::default() };
+    let config = Config { mac: mac.0, mapped: args.mapped, functions: args.vfs, ..Config::default() };
     let mut card = Ixgbe::new(config, Box::new(wire));
+    let mut functions = card.take_functions();
     let socket = std::path::absolute(&args.sockets[number])?;
+    // The card's own, then its functions'.
+    let server = servers.first().context("a card has a socket")?;
     let (control, counters) = (card.control(), server.counters());
     let watched = Watched { socket, mac, wire: name, status, control, server: counters, counts };
     let stopper = server.stopper();
     let thread = thread::Builder::new().name(format!("card-{number}")).spawn(move || {
-        server.run(&mut card)?;
+        let all = [&mut card as &mut dyn Function].into_iter();
+        let all = all.chain(functions.iter_mut().map(|function| function as &mut dyn Function));
+        run_together(servers.iter().zip(all).collect())?;
         // Card and wire end with this thread, and a capture is written.
         Ok(card.unknown().to_vec())
     });
@@ -184,6 +193,23 @@ fn explain(args: &Args, cards: &[Watched]) {
     }
     let ports: Vec<_> =
         cards.iter().map(|card| format!(" --port vfio-user:{}", card.socket.display())).collect();
+    let functions: Vec<_> = cards.iter().flat_map(|card| args.functions(&card.socket)).collect();
+    if !functions.is_empty() {
+        let own: Vec<_> =
+            cards.iter().map(|card| format!(" --port vfio-user:{}", card.socket.display())).collect();
+        note!(
+            "to have virtual functions looked after, in another terminal:\n  pagewire l2fwd --vfs {}{}",
+            args.vfs,
+            own.concat()
+        );
+        let ports: Vec<_> =
+            functions.iter().map(|path| format!(" --port vfio-user:{}", path.display())).collect();
+        note!(
+            "and then to forward between them, in a third:\n  pagewire l2fwd --no-promiscuous --scatter{}",
+            ports.concat()
+        );
+        return;
+    }
     note!("to forward between them, in another terminal:\n  pagewire l2fwd{}", ports.concat());
     note!(
         "to give them to a guest, QEMU 10.1 or later, whose memory must be shared:\n  \

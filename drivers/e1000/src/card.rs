@@ -96,6 +96,8 @@ impl nic::Card for I82574 {
         queue_stop: false,
         vlan_filter: false,
         flow: FlowLimits::NONE,
+        promiscuous: true,
+        functions: 0,
         rx_interrupts: Some(interrupts::LONGEST_INTERVAL),
     };
     const COUNTERS: &'static [Counter] = COUNTERS;
@@ -133,8 +135,8 @@ impl nic::Card for I82574 {
         for register in [FCAL, FCAH, FCT, FCTTV, FCRTL, FCRTH] {
             registers.write(register, 0);
         }
-        self.write_addresses(device, filters);
-        self.write_multicast(device, filters);
+        self.write_addresses(device, filters)?;
+        self.write_multicast(device, filters)?;
         // With RCTL.VFE clear the VLAN table has no effect; it is cleared all the same.
         (0..VFTA.count).for_each(|index| registers.write_at(VFTA, index, 0));
         self.long = usize::from(config.mtu) + 18 > LONGEST_STANDARD;
@@ -205,11 +207,11 @@ impl nic::Card for I82574 {
         Ok(())
     }
 
-    fn receive_tail(_: usize) -> (Register, usize) {
+    fn receive_tail(&self, _: usize) -> (Register, usize) {
         (RDT, 0)
     }
 
-    fn transmit_tail(_: usize) -> (Register, usize) {
+    fn transmit_tail(&self, _: usize) -> (Register, usize) {
         (TDT, 0)
     }
 
@@ -239,17 +241,20 @@ impl nic::Card for I82574 {
         device.arm(ICR, IMS, cause::RXQ0)
     }
 
-    fn write_modes(&self, device: &Device, filters: &Filters) {
+    fn write_modes(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
         device.registers.modify(RCTL, rctl::UPE | rctl::MPE | rctl::BAM, modes(filters));
+        Ok(())
     }
 
-    fn write_addresses(&self, device: &Device, filters: &Filters) {
+    fn write_addresses(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
         filters.write_addresses(&device.registers, RAL, RAH, ADDRESSES);
+        Ok(())
     }
 
     /// Section 10.2.5.21 with RCTL.MO = 0.
-    fn write_multicast(&self, device: &Device, filters: &Filters) {
+    fn write_multicast(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
         filters.write_multicast(&device.registers, MTA);
+        Ok(())
     }
 }
 

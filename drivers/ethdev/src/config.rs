@@ -71,6 +71,9 @@ impl TxOffloads {
     }
 }
 
+/// What a port has that cannot be promiscuous.
+pub(crate) const NOT_PROMISCUOUS: &str = "only frames for its own addresses and groups; start it without";
+
 /// How many descriptors a ring can have: a power of two between the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DescriptorLimits {
@@ -119,6 +122,10 @@ pub struct Capabilities {
     pub vlan_filter: bool,
     /// What [`FlowRule`](crate::FlowRule)s it can follow.
     pub flow: FlowLimits,
+    /// Whether it can receive every frame, whoever it is for.
+    pub promiscuous: bool,
+    /// Virtual functions that it can look after.
+    pub functions: u16,
     /// The longest [`PortConfig::rx_interrupts`]; `None` if receive queues have no interrupts.
     pub rx_interrupts: Option<Duration>,
 }
@@ -293,12 +300,24 @@ pub struct PortConfig {
     pub promiscuous: bool,
     /// How packets are spread over several receive queues.
     pub rss: RssConfig,
+    /// The card's virtual functions, in order, which others drive: [`Port::serve_functions`](crate::Port::serve_functions) answers
+    /// them. Without any, the card is the port's alone.
+    pub functions: Vec<FunctionConfig>,
     /// Use vector instructions (AVX2) where the CPU has them and a driver's loops know them; [`RxQueue::path`](crate::RxQueue::path) tells.
     pub vector: bool,
     /// Give each receive queue an interrupt ([`RxQueue::interrupt`](crate::RxQueue::interrupt)), and this much time at least from one
     /// to the next: what a packet may wait for its interrupt. With [`RxOffloads::LRO`] also what segments wait for others of their
     /// flow, 50 microseconds if it is 0.
     pub rx_interrupts: Option<Duration>,
+}
+
+/// What a virtual function is given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FunctionConfig {
+    /// Its address, which it may not change unless it is trusted. By default one made of the port's own, which it may change.
+    pub mac: Option<MacAddr>,
+    /// It may receive all groups, and choose its address though it was given one.
+    pub trusted: bool,
 }
 
 impl Default for PortConfig {
@@ -312,6 +331,7 @@ impl Default for PortConfig {
             tx_offloads: TxOffloads::empty(),
             promiscuous: true,
             rss: RssConfig::default(),
+            functions: Vec::new(),
             vector: true,
             rx_interrupts: None,
         }
@@ -342,10 +362,14 @@ impl PortConfig {
         for (what, asked, most) in [
             ("number of receive queues", self.rx.len(), can.rx_queues),
             ("number of transmit queues", self.tx.len(), can.tx_queues),
+            ("number of virtual functions", self.functions.len(), can.functions),
         ] {
             if asked > most.into() {
                 return refuse(what, asked.to_string(), format!("{most}"));
             }
+        }
+        if self.promiscuous && !can.promiscuous {
+            return refuse("promiscuous mode", "at start".into(), NOT_PROMISCUOUS.into());
         }
         self.tx.iter().try_for_each(|queue| queue.check(info))?;
         // RFC 791: every link carries 68 bytes.

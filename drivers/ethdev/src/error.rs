@@ -50,6 +50,24 @@ pub enum Error {
         /// What it should be.
         expected: &'static str,
     },
+    /// It is not for the port to decide, and who decides it says no.
+    #[error("{port}: the driver of the card's physical function refuses {what} {asked}")]
+    Refused {
+        /// The port's name.
+        port: String,
+        /// The thing asked for.
+        what: &'static str,
+        /// How much of it, or which.
+        asked: String,
+    },
+    /// Somebody else has reset the device: its queues stand still.
+    #[error(
+        "{port}: the card was reset under it by the driver of its physical function; stop the port and start it again"
+    )]
+    WasReset {
+        /// The port's name.
+        port: String,
+    },
     /// The device does not answer any more.
     #[error(
         "{port}: the device is gone: it was pulled out, or the process that served it has ended; open it anew when it is back"

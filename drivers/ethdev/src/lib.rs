@@ -50,8 +50,8 @@ mod wait;
 mod waiter;
 
 pub use config::{
-    Capabilities, DescriptorLimits, PortConfig, PortInfo, RssConfig, RssLimits, RxOffloads, RxQueueConfig,
-    TxOffloads, TxQueueConfig,
+    Capabilities, DescriptorLimits, FunctionConfig, PortConfig, PortInfo, RssConfig, RssLimits, RxOffloads,
+    RxQueueConfig, TxOffloads, TxQueueConfig,
 };
 pub use error::Error;
 pub use flow::{FlowAction, FlowLimits, FlowProtocol, FlowRule};

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
 
 /// An Ethernet address.
@@ -8,6 +9,13 @@ pub struct MacAddr(pub [u8; 6]);
 impl MacAddr {
     /// ff:ff:ff:ff:ff:ff
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+
+    /// A locally administered address that nobody else is likely to have.
+    pub fn random_local() -> MacAddr {
+        // Each is keyed anew from the system's random numbers.
+        let [.., a, b, c, d, e, f] = RandomState::new().build_hasher().finish().to_be_bytes();
+        MacAddr([a & 0xfc | 0x02, b, c, d, e, f])
+    }
 
     /// Whether it is a group address (broadcast included).
     pub fn is_multicast(self) -> bool {
@@ -60,6 +68,12 @@ impl FromStr for MacAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn random_addresses_are_local_and_differ() {
+        let (a, b) = (MacAddr::random_local(), MacAddr::random_local());
+        assert!(a.is_valid_unicast() && a.0[0] & 2 != 0 && a != b);
+    }
 
     #[test]
     fn text_round_trips_and_garbage_is_refused() {

@@ -160,8 +160,8 @@ pub trait Port: Send {
     /// The link, as the device has it now. Acknowledges the [event interrupt](Port::event_interrupt).
     fn link(&mut self) -> Link;
 
-    /// Becomes readable when the link changes or the device is in trouble; `None` if the port has no such interrupt, and
-    /// [`link`](Port::link) is to be polled.
+    /// Becomes readable when the link changes, the device is in trouble or a virtual function asks for something; `None` if the port
+    /// has no such interrupt, and [`link`](Port::link) is to be polled.
     fn event_interrupt(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -175,8 +175,19 @@ pub trait Port: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Gone`] if it is not.
+    /// [`Error::Gone`] if it is not; [`Error::WasReset`] if somebody else has reset it.
     fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Answer what the virtual functions of [`PortConfig::functions`] have asked since the last time, and see to those that were reset.
+    /// To be called every few milliseconds while there are any, or when [`event_interrupt`](Port::event_interrupt) becomes readable: their
+    /// drivers wait a second for an answer, some longer. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if the device is not there.
+    fn serve_functions(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
@@ -349,6 +360,9 @@ where
     }
     fn check(&self) -> Result<(), Error> {
         self.0.check()
+    }
+    fn serve_functions(&mut self) -> Result<(), Error> {
+        self.0.serve_functions()
     }
     fn set_promiscuous(&mut self, on: bool) -> Result<(), Error> {
         self.0.set_promiscuous(on)

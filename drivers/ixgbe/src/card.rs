@@ -7,22 +7,27 @@ use pagewire_ethdev::{
 
 use crate::configure::{self, RSS_QUEUES};
 use crate::descriptor::{RxAdvanced, TxAdvanced};
+use crate::family::{Family, Media};
 use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
-use crate::link::Cage;
-use crate::registers::{RDT, TDT};
-use crate::{DEVICES, DRIVER, eeprom, flows, interrupts, queues, reset, statistics};
+use crate::functions::{FUNCTIONS, Functions};
+use crate::link::{self, Cage};
+use crate::registers::{EICR, EIMS, TDT, cause};
+use crate::{DEVICES, DRIVER, eeprom, flows, interrupts, phy, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
-const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
+pub(crate) const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
 /// Transmit queues without DCB and virtualisation (section 7.2.1.2.1).
 const TX_QUEUES: u16 = 64;
 
-/// An 82599 with an SFP+ cage.
+/// An 82599 with an SFP+ cage, or an X540.
 pub struct Card82599 {
-    cage: Cage,
+    /// What there is if the port is one.
+    cage: Option<Cage>,
     /// As configured by the last start.
     several_queues: bool,
     strip_vlan: bool,
+    rx_queues: usize,
+    functions: Functions,
 }
 
 impl Card for Card82599 {
@@ -31,8 +36,9 @@ impl Card for Card82599 {
 
     const DRIVER: &'static str = DRIVER;
     const DEVICES: &'static [DeviceId] = DEVICES;
-    const EXPECTED: &'static str = "an Intel 82599 with SFP+ cages (8086:10fb, 1507, 1529, 154a, 154d or 1557); \
-                                    its variants for backplanes, CX4, 10GBASE-T and QSFP+ are not supported";
+    const EXPECTED: &'static str = "an Intel 82599 with SFP+ cages (8086:10fb, 1507, 1529, 154a, 154d or 1557) or an \
+                                    Intel X540 (8086:1528 or 1560); the 82599's variants for backplanes, CX4, 10GBASE-T \
+                                    and QSFP+, the X550 and the X552 are not supported";
     const BAR_LEN: usize = 0x20000;
     const BAR_LEN_TEXT: &'static str = "0x20000 or more";
     const LEAST_BUFFER: usize = queues::KIB;
@@ -51,6 +57,8 @@ impl Card for Card82599 {
         queue_stop: true,
         vlan_filter: true,
         flow: flows::FLOWS,
+        promiscuous: true,
+        functions: FUNCTIONS,
         rx_interrupts: Some(interrupts::LONGEST_INTERVAL),
     };
     const COUNTERS: &'static [Counter] = statistics::COUNTERS;
@@ -65,15 +73,27 @@ impl Card for Card82599 {
     fn open(device: &Device) -> Result<(Card82599, MacAddr), Error> {
         eeprom::check(device)?;
         let mac = eeprom::mac(device)?;
-        let cage = Cage::look(device);
-        Ok((Card82599 { cage, several_queues: false, strip_vlan: false }, mac))
+        let cage = (Family::of(device).media == Media::Cage).then(|| Cage::look(device));
+        let functions = Functions::default();
+        Ok((Card82599 { cage, several_queues: false, strip_vlan: false, rx_queues: 0, functions }, mac))
     }
 
     fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error> {
-        self.cage.look_again(device);
-        self.several_queues = config.rx.len() > 1;
+        self.functions = Functions::new(device, config, filters.mac)?;
+        self.check_filters(device, filters)?;
+        self.rx_queues = config.rx.len();
+        self.several_queues = config.rx.len() > 1 || !self.functions.is_empty();
         self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);
-        configure::configure(device, filters, config, &self.cage.module)
+        configure::general(device);
+        match &mut self.cage {
+            Some(cage) => {
+                cage.look_again(device);
+                link::set_up(device, &cage.module)?;
+            }
+            None => phy::set_up(device)?,
+        }
+        configure::both_ways(device, filters, config, &self.functions);
+        Ok(())
     }
 
     /// RSS says what it found whether anybody asks or not.
@@ -96,46 +116,61 @@ impl Card for Card82599 {
     }
 
     fn start_receive(&mut self, device: &Device, _filters: &Filters, setup: RxSetup) -> Result<(), Error> {
-        queues::start_receive(device, setup, self.several_queues, self.strip_vlan)
+        let vector = setup.queue;
+        let setup = RxSetup { queue: self.queue(vector), ..setup };
+        queues::start_receive(device, setup, vector, self.several_queues, self.strip_vlan)
     }
 
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error> {
+        let setup = TxSetup { queue: self.queue(setup.queue), ..setup };
         queues::start_transmit(device, setup)
     }
 
     fn stop_receive(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
-        queues::stop_receive(device, queue)
+        queues::stop_receive(device, self.queue(queue))
     }
 
     fn stop_transmit(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
-        queues::stop_transmit(device, queue)
+        queues::stop_transmit(device, self.queue(queue))
     }
 
     fn write_redirection(&self, device: &Device, queues: &[u16]) {
-        configure::write_redirection(device, queues);
+        let entry = |(entry, queue)| self.functions.redirection(entry, queue, self.rx_queues);
+        let queues: Vec<u16> = queues.iter().copied().enumerate().map(entry).collect();
+        configure::write_redirection(device, &queues);
     }
 
-    fn receive_tail(queue: usize) -> (Register, usize) {
-        (RDT, queue)
+    fn receive_tail(&self, queue: usize) -> (Register, usize) {
+        queues::receive_tail(self.queue(queue))
     }
 
-    fn transmit_tail(queue: usize) -> (Register, usize) {
-        (TDT, queue)
+    fn transmit_tail(&self, queue: usize) -> (Register, usize) {
+        (TDT, self.queue(queue))
     }
 
     fn enable(&mut self, device: &Device) {
         queues::enable_receive(device);
+        self.functions.open(device);
     }
 
     fn link(&mut self, device: &Device) -> Link {
-        self.cage.link(device)
+        match &mut self.cage {
+            Some(cage) => cage.link(device),
+            None => link::link(device),
+        }
     }
 
     fn enable_interrupts(&mut self, device: &Device, queues: usize) {
         interrupts::enable(device, queues);
+        if !self.functions.is_empty() {
+            device.registers.write(EIMS, cause::MAILBOX);
+        }
     }
 
     fn take_events(&mut self, device: &Device) -> PortEvents {
+        if !self.functions.is_empty() {
+            device.registers.write(EICR, cause::MAILBOX);
+        }
         interrupts::take_events(device)
     }
 
@@ -143,23 +178,69 @@ impl Card for Card82599 {
         interrupts::arm(device, queue)
     }
 
-    fn write_modes(&self, device: &Device, filters: &Filters) {
-        filters::write_modes(device, filters);
+    fn serve_functions(&mut self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        if self.functions.is_empty() {
+            return Ok(());
+        }
+        let link = self.link(device);
+        self.functions.serve(device, filters, link)
     }
 
-    fn write_addresses(&self, device: &Device, filters: &Filters) {
-        filters::write_addresses(device, filters);
+    fn write_modes(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        filters::write_modes(device, filters, &self.functions);
+        Ok(())
     }
 
-    fn write_multicast(&self, device: &Device, filters: &Filters) {
-        filters::write_multicast(device, filters);
+    fn write_addresses(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        self.check_filters(device, filters)?;
+        filters::write_addresses(device, filters, &self.functions);
+        Ok(())
     }
 
-    fn write_vlans(&self, device: &Device, filters: &Filters) {
-        filters::write_vlans(device, filters);
+    fn write_multicast(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        filters::write_multicast(device, filters, &self.functions);
+        Ok(())
     }
 
-    fn write_flows(&self, device: &Device, filters: &Filters) {
+    fn write_vlans(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        self.check_filters(device, filters)?;
+        filters::write_vlans(device, filters, &self.functions);
+        Ok(())
+    }
+
+    fn write_flows(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        self.check_filters(device, filters)?;
         flows::write(device, filters);
+        Ok(())
+    }
+}
+
+impl Card82599 {
+    /// The card's number of one of the port's queues.
+    fn queue(&self, queue: usize) -> usize {
+        self.functions.first_queue() + queue
+    }
+
+    /// What filters there can be beside virtual functions, which share the card's.
+    fn check_filters(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
+        let count = self.functions.count();
+        if count == 0 {
+            return Ok(());
+        }
+        let beside = format!("none beside {count} virtual functions");
+        if let Some(vlans) = &filters.vlans {
+            return Err(device.unsupported("filtering by VLAN, of which", vlans.len(), beside));
+        }
+        if !filters.flows.is_empty() {
+            return Err(device.unsupported("flow rules, of which", filters.flows.len(), beside));
+        }
+        if let Some(mac) = filters.addresses().find(|mac| self.functions.have(*mac)) {
+            return Err(device.unsupported("address", mac, "a virtual function with it"));
+        }
+        let room = EXTRA_UNICAST - count;
+        match filters.extra_unicast.len() {
+            asked if asked > room => Err(device.unsupported("number of extra addresses", asked, room)),
+            _ => Ok(()),
+        }
     }
 }

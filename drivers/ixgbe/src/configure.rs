@@ -1,13 +1,13 @@
 //! What a start sets up besides queues, in the order of section 4.6.3: general, link, receive, transmit.
 
 use pagewire_ethdev::nic::{Device, Filters};
-use pagewire_ethdev::{Error, PortConfig, RssLimits, RssTypes, RxOffloads};
+use pagewire_ethdev::{PortConfig, RssLimits, RssTypes, RxOffloads};
 
+use crate::family::Family;
 use crate::filters;
 use crate::flows;
-use crate::link;
+use crate::functions::Functions;
 use crate::registers::*;
-use crate::sfp::Module;
 
 /// Ethernet header, VLAN tag and frame check sequence. MAXFRS counts a tag only where there is none: a frame with one may be longer
 /// by that (section 8.2.3.22.13), and what is beyond the MTU's limit then is the ring's to refuse.
@@ -24,25 +24,19 @@ pub(crate) const RSS: RssLimits =
 /// The hash key's repeating part: it makes both directions of a flow hash alike, so that they meet at one queue.
 const RSS_KEY: [u8; 4] = [0x6d, 0x5a, 0x6d, 0x5a];
 
-/// All that is not a queue's.
-///
-/// # Errors
-///
-/// Those of [`link::set_up`].
-pub(crate) fn configure(
-    device: &Device,
-    filters: &Filters,
-    config: &PortConfig,
-    module: &Module,
-) -> Result<(), Error> {
+/// What comes before the link.
+pub(crate) fn general(device: &Device) {
     let registers = &device.registers;
     registers.modify(CTRL, ctrl::GIO_MASTER_DISABLE, 0);
     registers.modify(CTRL_EXT, 0, ctrl_ext::NS_DIS | ctrl_ext::DRV_LOAD);
     flow_control_off(device);
-    link::set_up(device, module)?;
-    receive(device, filters, config);
-    transmit(device);
-    Ok(())
+}
+
+/// What comes after it, but for queues.
+pub(crate) fn both_ways(device: &Device, filters: &Filters, config: &PortConfig, functions: &Functions) {
+    receive(device, filters, config, functions);
+    transmit(device, functions);
+    functions.set_up(device, config.rx.len());
 }
 
 /// 4.6.3.2: no pause frames: a port that is too slow drops and counts. The upper thresholds are needed all the same.
@@ -51,14 +45,15 @@ fn flow_control_off(device: &Device) {
     for register in [FCTTV, FCRTL, FCRTH, FCRTV, FCCFG] {
         fill(device, register, 0);
     }
-    registers.write_at(FCRTH, 0, FCRTH_OFF);
+    let buffer = Family::of(device).packet_buffer << RXPBSIZE_SHIFT;
+    registers.write_at(FCRTH, 0, buffer - FCRTH_OFF);
     registers.write(MFLCN, MFLCN_DPF);
 }
 
 /// 4.6.7: filters and offloads of all queues.
-fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
+fn receive(device: &Device, filters: &Filters, config: &PortConfig, functions: &Functions) {
     let registers = &device.registers;
-    filters::write(device, filters);
+    filters::write(device, filters, functions);
     flows::count_drops(device);
     // 7.1.10: without virtualisation all queues are pool 0's.
     registers.write_at(PSRTYPE, 0, PSRTYPE_IP);
@@ -79,8 +74,8 @@ fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
     registers.modify(RSCDBU, 0, RSCDBU_RSCACKDIS);
     // 4.6.11.3.4: no DCB, no virtualisation: one packet buffer.
     fill(device, RXPBSIZE, 0);
-    registers.write_at(RXPBSIZE, 0, RXPBSIZE_ALL);
-    spread(device, config);
+    registers.write_at(RXPBSIZE, 0, Family::of(device).packet_buffer << RXPBSIZE_SHIFT);
+    spread(device, config, functions);
     let longest = config.mtu.saturating_add(FRAME_OVERHEAD);
     let jumbo = if longest > LONGEST_STANDARD { hlreg0::JUMBOEN } else { 0 };
     registers.write(MAXFRS, u32::from(longest) << MAXFRS_MFS_SHIFT);
@@ -91,20 +86,21 @@ fn receive(device: &Device, filters: &Filters, config: &PortConfig) {
     );
 }
 
-/// What RSS hashes: nothing unless there are flows to spread or somebody wants to know.
+/// What RSS hashes: nothing unless there are flows to spread, be it by virtual functions, or somebody wants to know.
 pub(crate) fn rss_types(config: &PortConfig) -> RssTypes {
-    match config.rx.len() > 1 || config.rx_offloads.contains(RxOffloads::RSS_HASH) {
+    let spread = config.rx.len() > 1 || !config.functions.is_empty();
+    match spread || config.rx_offloads.contains(RxOffloads::RSS_HASH) {
         true => config.rss.types.unwrap_or(RSS.types),
         false => RssTypes::empty(),
     }
 }
 
 /// 7.1.2.8: the key and what is hashed; [`write_redirection`] has the queues.
-fn spread(device: &Device, config: &PortConfig) {
+fn spread(device: &Device, config: &PortConfig, functions: &Functions) {
     let registers = &device.registers;
     let types = rss_types(config);
     if types.is_empty() {
-        registers.write(MRQC, 0);
+        registers.write(MRQC, if functions.is_empty() { 0 } else { functions.mrqc() });
         return;
     }
     let key = config.rss.key.as_deref().unwrap_or(&[]);
@@ -114,7 +110,7 @@ fn spread(device: &Device, config: &PortConfig) {
         registers.write_at(RSSRK, word, u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
     }
     let bits = mrqc::BY_TYPE.into_iter().filter(|(kind, _)| types.contains(*kind)).map(|(_, bit)| bit);
-    registers.write(MRQC, bits.fold(mrqc::RSS, |all, bit| all | bit));
+    registers.write(MRQC, bits.fold(functions.mrqc(), |all, bit| all | bit));
 }
 
 /// 7.1.2.8.3: the redirection table.
@@ -126,7 +122,7 @@ pub(crate) fn write_redirection(device: &Device, queues: &[u16]) {
 }
 
 /// 4.6.8 and 4.6.11.3.4: one packet buffer, no DCB, no virtualisation, while the arbiter stands still.
-fn transmit(device: &Device) {
+fn transmit(device: &Device, functions: &Functions) {
     let registers = &device.registers;
     registers.modify(RTTDCS, 0, RTTDCS_ARBDIS);
     registers.write(DTXMXSZRQ, DTXMXSZRQ_MAX);
@@ -134,7 +130,7 @@ fn transmit(device: &Device) {
     fill(device, TXPBTHRESH, 0);
     registers.write_at(TXPBSIZE, 0, TXPBSIZE_ALL);
     registers.write_at(TXPBTHRESH, 0, TXPBTHRESH_ALL);
-    registers.write(MTQC, 0);
+    registers.write(MTQC, functions.mtqc());
     registers.modify(RTTDCS, RTTDCS_ARBDIS, 0);
 }
 

@@ -5,7 +5,9 @@ use std::time::Instant;
 use pagewire_ethdev::nic::Device;
 use pagewire_ethdev::{Error, MacAddr};
 
+use crate::family::Family;
 use crate::registers::*;
+use crate::semaphore::{Owned, own};
 
 /// Words that EERD can address.
 const WORDS: u16 = 1 << 14;
@@ -25,11 +27,19 @@ const MILLIS: u64 = 5000;
 pub(crate) struct Eeprom<'a> {
     device: &'a Device,
     since: Instant,
+    /// Where it has to be owned.
+    _owned: Option<Owned<'a>>,
 }
 
 impl<'a> Eeprom<'a> {
-    pub(crate) fn new(device: &'a Device) -> Eeprom<'a> {
-        Eeprom { device, since: Instant::now() }
+    /// Have it for some reads.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`own`], where it has to be owned.
+    pub(crate) fn new(device: &'a Device) -> Result<Eeprom<'a>, Error> {
+        let owned = Family::of(device).flash.then(|| own(device, sync::FLASH)).transpose()?;
+        Ok(Eeprom { device, since: Instant::now(), _owned: owned })
     }
 
     /// Read a word.
@@ -77,13 +87,14 @@ pub(crate) fn check(device: &Device) -> Result<(), Error> {
 
 /// The sum of words 0 to 0x3f and of the sections that they point to.
 fn sum(device: &Device) -> Result<u16, Error> {
-    let (eeprom, mut sum) = (Eeprom::new(device), 0u16);
+    let (eeprom, mut sum) = (Eeprom::new(device)?, 0u16);
     for address in 0..=CHECKSUM_WORD {
         sum = sum.wrapping_add(eeprom.read(address)?);
     }
     // Sections do not overlap, so that there are no more words in them than in the EEPROM.
     let mut left = WORDS;
-    for pointer in SECTIONS {
+    let unchecked = Family::of(device).unchecked;
+    for pointer in SECTIONS.filter(|pointer| !unchecked.contains(pointer)) {
         let start = eeprom.read(pointer)?;
         if matches!(start, 0 | NONE) {
             continue;

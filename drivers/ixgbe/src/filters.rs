@@ -3,6 +3,7 @@
 use pagewire_ethdev::nic::{Device, Filters};
 
 use crate::configure::fill;
+use crate::functions::Functions;
 use crate::registers::*;
 
 /// Unicast addresses besides the port's own.
@@ -11,48 +12,64 @@ pub(crate) const EXTRA_UNICAST: usize = RAL.count - 1;
 pub(crate) const MULTICAST: usize = 512;
 
 /// Write all there is: tables that nothing is in hold anything after a reset (4.6.7).
-pub(crate) fn write(device: &Device, filters: &Filters) {
+pub(crate) fn write(device: &Device, filters: &Filters, functions: &Functions) {
     for table in [PFUTA, PFVLVF, PFVLVFB, FTQF, SAQF, DAQF, SDPQF, L34TIMIR] {
         fill(device, table, 0);
     }
-    write_addresses(device, filters);
-    write_multicast(device, filters);
-    write_vlans(device, filters);
-    write_modes(device, filters);
+    write_addresses(device, filters, functions);
+    write_multicast(device, filters, functions);
+    write_vlans(device, filters, functions);
 }
 
-/// The table first: a frame that comes in meanwhile is of a VLAN of one or the other.
-pub(crate) fn write_vlans(device: &Device, filters: &Filters) {
+/// The table first: a frame that comes in meanwhile is of a VLAN of one or the other. With virtual functions pools are told apart by
+/// VLAN, and the table lets all in (7.10.3).
+pub(crate) fn write_vlans(device: &Device, filters: &Filters, functions: &Functions) {
     let registers = &device.registers;
     for (index, word) in filters.vlan_table().into_iter().enumerate() {
-        registers.write_at(VFTA, index, word);
+        registers.write_at(VFTA, index, if functions.is_empty() { word } else { u32::MAX });
     }
-    let filter = if filters.vlans.is_some() { VLNCTRL_VFE } else { 0 };
+    let on = filters.vlans.is_some() || !functions.is_empty();
+    let filter = if on { VLNCTRL_VFE } else { 0 };
     registers.write(VLNCTRL, VLNCTRL_8021Q | filter);
 }
 
-pub(crate) fn write_modes(device: &Device, filters: &Filters) {
-    let mut bits = fctrl::BAM;
-    if filters.promiscuous {
-        bits |= fctrl::UPE | fctrl::MPE;
+pub(crate) fn write_modes(device: &Device, filters: &Filters, functions: &Functions) {
+    let (mut bits, mut pool) = (fctrl::BAM, pfvml2flt::AUPE | pfvml2flt::BAM);
+    if !filters.multicast.is_empty() {
+        pool |= pfvml2flt::ROMPE;
     }
-    if filters.all_multicast {
+    if filters.promiscuous {
+        bits |= fctrl::UPE;
+    }
+    if filters.promiscuous || filters.all_multicast {
+        bits |= fctrl::MPE;
+        pool |= pfvml2flt::MPE;
+    }
+    if !functions.is_empty() {
+        device.registers.write_at(PFVML2FLT, functions.own_pool(), pool);
+    }
+    if functions.take_all_groups() {
         bits |= fctrl::MPE;
     }
     device.registers.write(FCTRL, bits);
 }
 
-pub(crate) fn write_addresses(device: &Device, filters: &Filters) {
-    // Frames to an address go to pool 0, which without virtualisation is all there is.
-    let used = filters.addresses().count();
-    for index in 0..RAL.count {
-        device.registers.write_at(MPSAR, 2 * index, u32::from(index < used));
-        device.registers.write_at(MPSAR, 2 * index + 1, 0);
+/// Virtual functions' addresses are the last ones.
+pub(crate) fn write_addresses(device: &Device, filters: &Filters, functions: &Functions) {
+    // Frames to an address go to the port's pool: pool 0, which without virtual functions is all there is.
+    let (used, pool) = (filters.addresses().count(), 1u64 << functions.own_pool());
+    let count = RAL.count - functions.count();
+    for index in 0..count {
+        let pools = if index < used { pool } else { 0 };
+        device.registers.write_at(MPSAR, 2 * index, pools as u32);
+        device.registers.write_at(MPSAR, 2 * index + 1, (pools >> 32) as u32);
     }
-    filters.write_addresses(&device.registers, RAL, RAH, RAL.count);
+    filters.write_addresses(&device.registers, RAL, RAH, count);
 }
 
-pub(crate) fn write_multicast(device: &Device, filters: &Filters) {
-    filters.write_multicast(&device.registers, MTA);
+pub(crate) fn write_multicast(device: &Device, filters: &Filters, functions: &Functions) {
+    functions.write_multicast(device, filters);
+    // Whether the port's pool takes hashed groups.
+    write_modes(device, filters, functions);
     device.registers.write(MCSTCTRL, MCSTCTRL_MFE);
 }

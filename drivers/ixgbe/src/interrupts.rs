@@ -28,15 +28,15 @@ fn event_causes() -> u32 {
     EVENTS.iter().fold(0, |all, (cause, _)| all | cause)
 }
 
-/// 7.3.4.2 and 7.3.2: a queue's vector and its interval.
+/// 7.3.4.2 and 7.3.2: a queue's vector, `own` if it has interrupts, and its interval.
 ///
 /// With the interval a coalesced packet ends too (4.6.7.2), whether the vector interrupts or not; without interrupts that of vector 0
 /// does for all queues. Nobody has enabled its cause then.
-pub(crate) fn set_up_queue(device: &Device, setup: &RxSetup) {
+pub(crate) fn set_up_queue(device: &Device, setup: &RxSetup, own: usize) {
     let coalesces = setup.coalesced > 0;
     let (vector, interval) = match setup.interrupts {
-        Some(interval) if coalesces && interval < UNIT => (setup.queue, COALESCE),
-        Some(interval) => (setup.queue, interval),
+        Some(interval) if coalesces && interval < UNIT => (own, COALESCE),
+        Some(interval) => (own, interval),
         None if coalesces => (0, COALESCE),
         None => return,
     };
@@ -64,7 +64,8 @@ pub(crate) fn enable(device: &Device, queues: usize) {
         0 => gpie::PIN_2,
         _ => gpie::PIN_2 | gpie::MULTIPLE_MSIX | gpie::OTHERS_STAY | gpie::AUTO_MASK | gpie::PBA_SUPPORT,
     };
-    registers.write(GPIE, mode);
+    // How many pools there are stays as it is.
+    registers.modify(GPIE, !(VT_MODE << GPIE_VT_MODE_SHIFT), mode);
     registers.write(IVAR_MISC, (IVAR_VALID | queues as u32) << IVAR_MISC_OTHER_SHIFT);
     registers.write(EIAC, by_queue);
     registers.write(EIAM, by_queue);

@@ -1,5 +1,5 @@
-//! Poll-mode driver for the Intel 82599 10 Gigabit Ethernet controller with SFP+ modules, of the family that Linux drives with
-//! ixgbe.
+//! Poll-mode driver for the Intel 82599 10 Gigabit Ethernet controller with SFP+ modules, the X540, and the virtual functions of both: of
+//! the family that Linux drives with ixgbe and ixgbevf. It has been seen to work on models of these cards, and on none of silicon.
 //!
 //! ```no_run
 //! use pagewire_ethdev::{Burst, Pool, Port, PortConfig, RxQueue};
@@ -63,12 +63,35 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Virtual functions
+//!
+//! ```no_run
+//! use pagewire_ethdev::{FunctionConfig, Pool, Port, PortConfig};
+//! use pagewire_ixgbe::Ixgbe;
+//! # use pagewire_pci::{AddressSpace, AddressSpaceOptions};
+//! # use pagewire_pool::PoolConfig;
+//! # let space = AddressSpace::new(AddressSpaceOptions::default())?;
+//! let mut card = Ixgbe::open(&space, "0000:01:00.0".parse()?)?;
+//! let given = FunctionConfig { mac: Some("02:00:00:00:00:01".parse()?), trusted: false };
+//! let pool = Pool::new(&PoolConfig::default(), &space)?;
+//! let config = PortConfig { functions: vec![given, FunctionConfig::default()], ..PortConfig::single_queue(pool) };
+//! let (_rx, _tx) = card.start(config)?;
+//! loop {
+//!     // Whoever drives a function, an `IxgbeVf` perhaps, waits for its answers.
+//!     card.serve_functions()?;
+//!     std::thread::sleep(std::time::Duration::from_millis(5));
+//! }
+//! # #[allow(unreachable_code)]
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! Rings, refill, reports and everything else that cards have in common is [`pagewire_ethdev::nic`]'s; here is the card.
 //! Where things are: `card.rs` what the shared part calls, `registers.rs` and `statistics.rs` the tables, `reset.rs` and
 //! `configure.rs` the initialisation in the datasheet's order (section 4.6), `queues.rs` and `descriptor.rs` the rings as the card
-//! sees them, `interrupts.rs` what wakes who sleeps, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and `semaphore.rs` what is shared with the
-//! firmware, `filters.rs` addresses and VLANs, `flows.rs` flow
-//! rules. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
+//! sees them, `interrupts.rs` what wakes who sleeps, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and
+//! `semaphore.rs` what is shared with the firmware, `filters.rs` addresses and VLANs, `flows.rs` flow rules. `functions/` looks after
+//! a card's virtual functions, `vf/` is the driver of one, `messages.rs` what the two say to each other. `family.rs` has what the X540
+//! differs in, `phy.rs` its PHY. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
 //!
 //! A port whose cage is empty opens and starts; its link is down until there is a module. No module is refused: what is
 //! not of a known kind is taken for limiting optics, with a warning. A module that can do 10 and 1 Gb/s is used at 10.
@@ -77,34 +100,44 @@ mod card;
 mod configure;
 mod descriptor;
 mod eeprom;
+mod family;
 mod filters;
 mod flows;
+mod functions;
 mod i2c;
 mod interrupts;
 mod link;
+mod messages;
+mod phy;
 mod queues;
 mod registers;
 mod reset;
 mod semaphore;
 mod sfp;
 mod statistics;
+mod vf;
 
 use pagewire_ethdev::nic::{DeviceId, Nic, NicRx, NicTx};
 
 pub use card::Card82599;
 pub use descriptor::{RxAdvanced, TxAdvanced};
+pub use vf::CardVf;
 
 /// An 82599 port.
 pub type Ixgbe = Nic<Card82599>;
-/// Its receive queue.
+/// A port of an 82599's virtual function.
+pub type IxgbeVf = Nic<CardVf>;
+/// Their receive queue.
 pub type IxgbeRx = NicRx<RxAdvanced>;
-/// Its transmit queue.
+/// Their transmit queue.
 pub type IxgbeTx = NicTx<TxAdvanced>;
 
 /// The driver's name.
 pub const DRIVER: &str = "net_ixgbe";
+/// The name of the one for virtual functions.
+pub const DRIVER_VF: &str = "net_ixgbe_vf";
 
-/// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI.
+/// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI, and the X540.
 pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x10fb, name: "Intel 82599ES (SFI/SFP+)" },
     DeviceId { vendor: 0x8086, device: 0x1507, name: "Intel 82599 (SFP+, embedded)" },
@@ -112,4 +145,12 @@ pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x154a, name: "Intel 82599 (SFP+, four ports)" },
     DeviceId { vendor: 0x8086, device: 0x154d, name: "Intel 82599 (SFP+, second generation)" },
     DeviceId { vendor: 0x8086, device: 0x1557, name: "Intel 82599EN (SFP+, one port)" },
+    DeviceId { vendor: 0x8086, device: 0x1528, name: "Intel X540 (10GBASE-T)" },
+    DeviceId { vendor: 0x8086, device: 0x1560, name: "Intel X540 (10GBASE-T, one port)" },
+];
+
+/// Virtual functions the driver knows.
+pub const VF_DEVICES: &[DeviceId] = &[
+    DeviceId { vendor: 0x8086, device: 0x10ed, name: "Intel 82599 virtual function" },
+    DeviceId { vendor: 0x8086, device: 0x1515, name: "Intel X540 virtual function" },
 ];

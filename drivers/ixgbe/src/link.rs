@@ -55,11 +55,8 @@ impl Cage {
 
     /// The link as it is. A module that came or went since the last look is seen to first.
     pub(crate) fn link(&mut self, device: &Device) -> Link {
-        let registers = &device.registers;
-        let pins = registers.read(ESDP);
-        // Without this bit the port is not started, or the card is gone.
-        let started = registers.read(CTRL_EXT) & ctrl_ext::DRV_LOAD != 0;
-        if pins == u32::MAX || !started {
+        let pins = device.registers.read(ESDP);
+        if pins == u32::MAX || !is_started(device) {
             return Link::Down;
         }
         if (pins & esdp::MODULE != 0) != self.pin {
@@ -71,15 +68,32 @@ impl Cage {
         if !self.module.is_present() {
             return Link::Down;
         }
-        // The first read may hold what was, the second does not.
-        registers.read(LINKS);
-        let links = registers.read(LINKS);
-        let mbps = [0, 100, 1000, 10_000][(links >> links::SPEED_SHIFT & 3) as usize];
-        match links {
-            u32::MAX => Link::Down,
-            _ if links & links::UP == 0 || mbps == 0 => Link::Down,
-            _ => Link::Up { mbps, full_duplex: true },
-        }
+        link(device)
+    }
+}
+
+/// Without this bit the port is not started, or the card is gone.
+fn is_started(device: &Device) -> bool {
+    device.registers.read(CTRL_EXT) & ctrl_ext::DRV_LOAD != 0
+}
+
+/// The link as the card has it.
+pub(crate) fn link(device: &Device) -> Link {
+    if !is_started(device) {
+        return Link::Down;
+    }
+    // The first read may hold what was, the second does not.
+    device.registers.read(LINKS);
+    decode(device.registers.read(LINKS))
+}
+
+/// What LINKS says.
+pub(crate) fn decode(links: u32) -> Link {
+    let mbps = [0, 100, 1000, 10_000][(links >> links::SPEED_SHIFT & 3) as usize];
+    match links {
+        u32::MAX => Link::Down,
+        _ if links & links::UP == 0 || mbps == 0 => Link::Down,
+        _ => Link::Up { mbps, full_duplex: true },
     }
 }
 
@@ -113,7 +127,7 @@ pub(crate) fn set_up(device: &Device, module: &Module) -> Result<(), Error> {
 fn electrical_set_up(device: &Device, kind: Kind) -> Result<Vec<u16>, Error> {
     let second = device.registers.read(STATUS) >> status::LAN_ID_SHIFT & 1;
     let number = kind.set_up() + second as u16;
-    let eeprom = Eeprom::new(device);
+    let eeprom = Eeprom::new(device)?;
     let list = eeprom.read(SET_UP_POINTER)?;
     let found = match list {
         0 | NONE => None,

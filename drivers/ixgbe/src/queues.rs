@@ -4,10 +4,47 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use pagewire_ethdev::Error;
-use pagewire_ethdev::nic::{Device, RxSetup, TxSetup};
+use pagewire_ethdev::nic::{Device, Register, RxSetup, TxSetup};
 
 use crate::interrupts;
 use crate::registers::*;
+
+/// Where a receive queue's registers are: the card's own, or a virtual function's.
+pub(crate) struct RxBlock {
+    /// Base low and high, length, head, tail.
+    pub(crate) ring: [Register; 5],
+    pub(crate) buffers: Register,
+    pub(crate) control: Register,
+    pub(crate) attributes: Register,
+    /// What is read to have writes arrive.
+    pub(crate) push: Register,
+}
+
+/// The same for transmit.
+pub(crate) struct TxBlock {
+    pub(crate) ring: [Register; 5],
+    pub(crate) control: Register,
+    pub(crate) attributes: Register,
+    pub(crate) push: Register,
+}
+
+/// The card's own.
+const RECEIVE: RxBlock = RxBlock {
+    ring: [RDBAL, RDBAH, RDLEN, RDH, RDT],
+    buffers: SRRCTL,
+    control: RXDCTL,
+    attributes: DCA_RXCTRL,
+    push: STATUS,
+};
+const RECEIVE_64: RxBlock = RxBlock {
+    ring: [RDBAL_64, RDBAH_64, RDLEN_64, RDH_64, RDT_64],
+    buffers: SRRCTL_64,
+    control: RXDCTL_64,
+    attributes: DCA_RXCTRL_64,
+    push: STATUS,
+};
+const TRANSMIT: TxBlock =
+    TxBlock { ring: [TDBAL, TDBAH, TDLEN, TDH, TDT], control: TXDCTL, attributes: DCA_TXCTRL, push: STATUS };
 
 /// How long a queue may take to be enabled, and the receive path to run dry.
 const MILLIS: u64 = 100;
@@ -31,9 +68,13 @@ pub(crate) fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
     let frame = if frame <= LONGEST_STANDARD { LONGEST_STANDARD } else { frame + VLAN_TAG };
     match room {
         _ if frame <= room && frame <= MOST_KIB * KIB => Some(frame),
-        KIB.. => Some(room / KIB * KIB).map(|bytes| bytes.min(MOST_KIB * KIB)),
-        _ => None,
+        _ => whole_buffer(room),
     }
+}
+
+/// The same where nobody knows what the longest is.
+pub(crate) fn whole_buffer(room: usize) -> Option<usize> {
+    (room >= KIB).then_some((room / KIB * KIB).min(MOST_KIB * KIB))
 }
 
 /// Bytes that the card may be allowed to write into a header buffer with `room` bytes. It counts in 64 bytes, up to 1,024.
@@ -42,28 +83,129 @@ pub(crate) fn header_buffer(room: usize) -> Option<usize> {
     (bytes >= LEAST_HEADER).then_some(bytes)
 }
 
-/// 4.6.7, for each queue. `drop` if others must not wait for it.
+impl RxBlock {
+    /// 4.6.7, for each queue. `drop` if others must not wait for it.
+    pub(crate) fn start(
+        &self,
+        device: &Device,
+        setup: RxSetup,
+        drop: bool,
+        strip_vlan: bool,
+    ) -> Result<(), Error> {
+        let (registers, queue) = (&device.registers, setup.queue);
+        registers.modify_at(self.attributes, queue, DCA_RXCTRL_CLEAR, 0);
+        registers.hand_ring(self.ring, queue, setup.iova, setup.bytes);
+        let kib = setup.buffer.div_ceil(KIB).min(MOST_KIB) as u32;
+        let drop = if drop { srrctl::DROP_EN } else { 0 };
+        let kind = match setup.header {
+            0 => srrctl::BSIZEHEADER_256 | srrctl::ADVANCED,
+            bytes => ((bytes / HEADER_UNIT) as u32) << srrctl::BSIZEHEADER_SHIFT | srrctl::HEADER_SPLIT,
+        };
+        registers.write_at(self.buffers, queue, kib | kind | drop);
+        let strip = if strip_vlan { rxdctl::VME } else { 0 };
+        registers.write_at(self.control, queue, rxdctl::ENABLE | strip);
+        let enabled = |value| value & rxdctl::ENABLE != 0;
+        device.wait_at("enabling a receive queue", self.control, queue, MILLIS, enabled)
+    }
+
+    /// 4.6.7.1.2, after its first step, which leads frames elsewhere. What still comes is dropped.
+    pub(crate) fn stop(&self, device: &Device, queue: usize) -> Result<(), Error> {
+        device.registers.modify_at(self.control, queue, rxdctl::ENABLE, 0);
+        device.registers.read(self.push);
+        let stopped = |value| value & rxdctl::ENABLE == 0;
+        device.wait_at("stopping a receive queue", self.control, queue, MILLIS, stopped)?;
+        // What the datasheet gives writes under way.
+        sleep(Duration::from_micros(100));
+        Ok(())
+    }
+}
+
+impl TxBlock {
+    /// 4.6.8, for each queue. Its thresholds count descriptors; write-back has none, since not every descriptor is to be reported
+    /// (7.2.3.5.1).
+    pub(crate) fn start(&self, device: &Device, setup: TxSetup) -> Result<(), Error> {
+        let (registers, queue) = (&device.registers, setup.queue);
+        registers.modify_at(self.attributes, queue, DCA_TXCTRL_CLEAR, 0);
+        registers.hand_ring(self.ring, queue, setup.iova, setup.bytes);
+        let thresholds = txdctl::PTHRESH_32 | txdctl::HTHRESH_1;
+        registers.write_at(self.control, queue, thresholds);
+        registers.write_at(self.control, queue, thresholds | txdctl::ENABLE);
+        let enabled = |value| value & txdctl::ENABLE != 0;
+        device.wait_at("enabling a transmit queue", self.control, queue, MILLIS, enabled)
+    }
+
+    /// 4.6.8.1, after its first steps: all descriptors have been written back, or will never be, the link being down for one. The bit
+    /// is cleared only when all the queue's activity has ended.
+    pub(crate) fn stop(&self, device: &Device, queue: usize) -> Result<(), Error> {
+        device.registers.modify_at(self.control, queue, txdctl::ENABLE, 0);
+        device.registers.read(self.push);
+        let stopped = |value| value & txdctl::ENABLE == 0;
+        device.wait_at("stopping a transmit queue", self.control, queue, MILLIS, stopped)
+    }
+}
+
+/// Where a queue's registers are, and its number there.
+fn receive_block(queue: usize) -> (&'static RxBlock, usize) {
+    match queue.checked_sub(RDT.count) {
+        None => (&RECEIVE, queue),
+        Some(queue) => (&RECEIVE_64, queue),
+    }
+}
+
+/// The same of the register that says how it coalesces.
+fn coalescing(queue: usize) -> (Register, usize) {
+    match queue.checked_sub(RSCCTL.count) {
+        None => (RSCCTL, queue),
+        Some(queue) => (RSCCTL_64, queue),
+    }
+}
+
+/// The tail of a queue of the card's own.
+pub(crate) fn receive_tail(queue: usize) -> (Register, usize) {
+    let (block, queue) = receive_block(queue);
+    (block.ring[4], queue)
+}
+
+/// A queue of the card's own, and the vector that it is to raise if it has interrupts.
 pub(crate) fn start_receive(
     device: &Device,
     setup: RxSetup,
+    vector: usize,
     drop: bool,
     strip_vlan: bool,
 ) -> Result<(), Error> {
-    let (registers, queue) = (&device.registers, setup.queue);
-    registers.modify_at(DCA_RXCTRL, queue, DCA_RXCTRL_CLEAR, 0);
-    registers.hand_ring([RDBAL, RDBAH, RDLEN, RDH, RDT], queue, setup.iova, setup.bytes);
-    let kib = setup.buffer.div_ceil(KIB).min(MOST_KIB) as u32;
-    let drop = if drop { srrctl::DROP_EN } else { 0 };
-    let kind = match setup.header {
-        0 => srrctl::BSIZEHEADER_256 | srrctl::ADVANCED,
-        bytes => ((bytes / HEADER_UNIT) as u32) << srrctl::BSIZEHEADER_SHIFT | srrctl::HEADER_SPLIT,
-    };
-    registers.write_at(SRRCTL, queue, kib | kind | drop);
     coalesce(device, setup);
-    interrupts::set_up_queue(device, &setup);
-    let strip = if strip_vlan { rxdctl::VME } else { 0 };
-    registers.write_at(RXDCTL, queue, rxdctl::ENABLE | strip);
-    device.wait_at("enabling a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE != 0)
+    interrupts::set_up_queue(device, &setup, vector);
+    let (block, queue) = receive_block(setup.queue);
+    block.start(device, RxSetup { queue, ..setup }, drop, strip_vlan)
+}
+
+/// A queue of the card's own.
+pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Error> {
+    let registers = &device.registers;
+    // 4.6.11: no rate limit.
+    registers.write(RTTDQSEL, setup.queue as u32);
+    registers.write(RTTBCNRC, 0);
+    registers.modify(DMATXCTL, 0, DMATXCTL_TE);
+    TRANSMIT.start(device, setup)
+}
+
+/// A queue of the card's own.
+pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
+    let (registers, (coalescing, index)) = (&device.registers, coalescing(queue));
+    if registers.read_at(coalescing, index) & RSCCTL_RSCEN != 0 {
+        // 4.6.7.2: no packet begins to be coalesced, and within two intervals those that have begun end.
+        registers.modify_at(coalescing, index, RSCCTL_RSCEN, 0);
+        registers.read(RECEIVE.push);
+        sleep(2 * interrupts::interval(device, queue));
+    }
+    let (block, queue) = receive_block(queue);
+    block.stop(device, queue)
+}
+
+/// A queue of the card's own.
+pub(crate) fn stop_transmit(device: &Device, queue: usize) -> Result<(), Error> {
+    TRANSMIT.stop(device, queue)
 }
 
 /// Most descriptors of a coalesced packet: all buffers together stay below 64 KiB (8.2.3.8.13).
@@ -74,12 +216,12 @@ pub(crate) fn coalesced(buffer: usize) -> u16 {
 
 /// 4.6.7.2: coalescing, for each queue.
 fn coalesce(device: &Device, setup: RxSetup) {
-    let (registers, queue) = (&device.registers, setup.queue);
+    let (registers, (coalescing, index)) = (&device.registers, coalescing(setup.queue));
     let Some((_, most)) = RSCCTL_MAXDESC.into_iter().find(|(most, _)| *most == setup.coalesced) else {
-        registers.write_at(RSCCTL, queue, 0);
+        registers.write_at(coalescing, index, 0);
         return;
     };
-    registers.write_at(RSCCTL, queue, RSCCTL_RSCEN | most);
+    registers.write_at(coalescing, index, RSCCTL_RSCEN | most);
 }
 
 /// 4.6.7, last step: let frames in, while none is half way through the security block.
@@ -92,53 +234,6 @@ pub(crate) fn enable_receive(device: &Device) {
     }
     registers.modify(RXCTRL, 0, RXCTRL_RXEN);
     registers.modify(SECRXCTRL, SECRXCTRL_RX_DIS, 0);
-}
-
-/// 4.6.8, for each queue. Its thresholds count descriptors; write-back has none, since not every descriptor is to be reported
-/// (7.2.3.5.1).
-pub(crate) fn start_transmit(device: &Device, setup: TxSetup) -> Result<(), Error> {
-    let (registers, queue) = (&device.registers, setup.queue);
-    // 4.6.11: no rate limit.
-    registers.write(RTTDQSEL, queue as u32);
-    registers.write(RTTBCNRC, 0);
-    registers.modify_at(DCA_TXCTRL, queue, DCA_TXCTRL_CLEAR, 0);
-    registers.hand_ring([TDBAL, TDBAH, TDLEN, TDH, TDT], queue, setup.iova, setup.bytes);
-    let thresholds = txdctl::PTHRESH_32 | txdctl::HTHRESH_1;
-    registers.write_at(TXDCTL, queue, thresholds);
-    registers.modify(DMATXCTL, 0, DMATXCTL_TE);
-    registers.write_at(TXDCTL, queue, thresholds | txdctl::ENABLE);
-    device.wait_at("enabling a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE != 0)
-}
-
-/// 4.6.7.1.2, after its first step, which leads frames elsewhere. What still comes is dropped.
-pub(crate) fn stop_receive(device: &Device, queue: usize) -> Result<(), Error> {
-    let registers = &device.registers;
-    if registers.read_at(RSCCTL, queue) & RSCCTL_RSCEN != 0 {
-        // 4.6.7.2: no packet begins to be coalesced, and within two intervals those that have begun end.
-        registers.modify_at(RSCCTL, queue, RSCCTL_RSCEN, 0);
-        push(device);
-        sleep(2 * interrupts::interval(device, queue));
-    }
-    registers.modify_at(RXDCTL, queue, rxdctl::ENABLE, 0);
-    push(device);
-    device.wait_at("stopping a receive queue", RXDCTL, queue, MILLIS, |value| value & rxdctl::ENABLE == 0)?;
-    // What the datasheet gives writes under way.
-    sleep(Duration::from_micros(100));
-    Ok(())
-}
-
-/// 4.6.8.1, after its first steps: all descriptors have been written back, or will never be, the link being down for one. The bit is
-/// cleared only when all the queue's activity has ended.
-pub(crate) fn stop_transmit(device: &Device, queue: usize) -> Result<(), Error> {
-    let registers = &device.registers;
-    registers.modify_at(TXDCTL, queue, txdctl::ENABLE, 0);
-    push(device);
-    device.wait_at("stopping a transmit queue", TXDCTL, queue, MILLIS, |value| value & txdctl::ENABLE == 0)
-}
-
-/// A read makes writes before it arrive.
-fn push(device: &Device) {
-    device.registers.read(STATUS);
 }
 
 #[cfg(test)]

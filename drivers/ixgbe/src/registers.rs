@@ -65,9 +65,17 @@ registers! {
     RDH        0x01010 [0x40 x 64]    RW  "8.2.3.8.4"   "Receive ring head";
     RDT        0x01018 [0x40 x 64]    RW  "8.2.3.8.5"   "Receive ring tail: the doorbell";
     RXDCTL     0x01028 [0x40 x 64]    RW  "8.2.3.8.6"   "Receive descriptor control";
-    RXDCTL_64  0x0d028 [0x40 x 64]    RW  "8.2.3.8.6"   "The same of queues 64 to 127";
     RSCCTL     0x0102c [0x40 x 64]    RW  "8.2.3.8.13"  "Receive coalescing";
     SRRCTL     0x01014 [0x40 x 64]    RW  "8.2.3.8.7"   "Receive buffer sizes and descriptor type";
+    // The same of queues 64 to 127.
+    RDBAL_64   0x0d000 [0x40 x 64]    RW  "8.2.3.8.1"   "Receive ring base, low";
+    RDBAH_64   0x0d004 [0x40 x 64]    RW  "8.2.3.8.2"   "Receive ring base, high";
+    RDLEN_64   0x0d008 [0x40 x 64]    RW  "8.2.3.8.3"   "Receive ring length in bytes";
+    RDH_64     0x0d010 [0x40 x 64]    RW  "8.2.3.8.4"   "Receive ring head";
+    RDT_64     0x0d018 [0x40 x 64]    RW  "8.2.3.8.5"   "Receive ring tail: the doorbell";
+    RXDCTL_64  0x0d028 [0x40 x 64]    RW  "8.2.3.8.6"   "Receive descriptor control";
+    RSCCTL_64  0x0d02c [0x40 x 64]    RW  "8.2.3.8.13"  "Receive coalescing";
+    SRRCTL_64  0x0d014 [0x40 x 64]    RW  "8.2.3.8.7"   "Receive buffer sizes and descriptor type";
     RDRXCTL    0x02f00                RW  "8.2.3.8.8"   "Receive DMA control";
     RXPBSIZE   0x03c00 [4 x 8]        RW  "8.2.3.8.9"   "Receive packet buffer sizes";
     RXCTRL     0x03000                RW  "8.2.3.8.10"  "Receive control";
@@ -89,11 +97,14 @@ registers! {
     RTTDQSEL   0x04904                RW  "8.2.3.10.13" "Queue that RTTBCNRC is of";
     RTTBCNRC   0x04984                RW  "8.2.3.10.16" "Transmit rate limit";
     DCA_RXCTRL 0x0100c [0x40 x 64]    RW  "8.2.3.11.1"  "Receive PCIe attributes";
+    DCA_RXCTRL_64 0x0d00c [0x40 x 64] RW  "8.2.3.11.1"  "The same of queues 64 to 127";
     DCA_TXCTRL 0x0600c [0x40 x 128]   RW  "8.2.3.11.2"  "Transmit PCIe attributes";
     SECRXCTRL  0x08d00                RW  "8.2.3.12.5"  "Security block, receive";
     SECRXSTAT  0x08d04                RO  "8.2.3.12.6"  "Security block, receive: status";
 
     HLREG0     0x04240                RW  "8.2.3.22.8"  "MAC core control";
+    MSCA       0x0425c                RW  "8.2.3.22.11" "Commands to the PHY";
+    MSRWD      0x04260                RW  "8.2.3.22.12" "What is written to the PHY, and above it what was read";
     MAXFRS     0x04268                RW  "8.2.3.22.13" "Longest frame";
     AUTOC      0x042a0                RW  "8.2.3.22.19" "Link mode";
     LINKS      0x042a4                RO  "8.2.3.22.20" "Link status";
@@ -103,6 +114,20 @@ registers! {
     CORECTL    0x14f00                RW  "8.2.3.22.32" "Analog core configuration";
     MFLCN      0x04294                RW  "8.2.3.22.34" "Pause frames received";
 
+    PFMBICR    0x00710 [4 x 4]        W1C "8.2.3.27"    "Virtual functions' messages and acknowledgements, 16 each";
+    PFMBIMR    0x00720 [4 x 2]        RW  "8.2.3.27"    "Whose messages interrupt";
+    PFVFLRE    0x00600 [4 x 2]        RO  "8.2.3.27"    "Which functions were reset";
+    PFVFLREC   0x00700 [4 x 2]        W1C "8.2.3.27"    "The same, to be cleared";
+    PFMAILBOX  0x04b00 [4 x 64]       RW  "8.2.3.27"    "Whose turn each mailbox is";
+    PFMBMEM    0x13000 [4 x 1024]     RW  "8.2.3.27"    "The mailboxes' words, 16 each";
+    PFVTCTL    0x051b0                RW  "8.2.3.27"    "Pools: switched on, and the default one";
+    PFVFRE     0x051e0 [4 x 2]        RW  "8.2.3.27"    "Pools that may receive";
+    PFVFTE     0x08110 [4 x 2]        RW  "8.2.3.27"    "Pools that may send";
+    PFQDE      0x02f04                RW  "8.2.3.27"    "Queues that drop what they have no descriptor for";
+    PFDTXGSWC  0x08220                RW  "8.2.3.27"    "What is sent comes in for other pools";
+    PFVMVIR    0x08000 [4 x 64]       RW  "8.2.3.27"    "Tags inserted into what pools send";
+    PFVML2FLT  0x0f000 [4 x 64]       RW  "8.2.3.27.14" "What pools get besides what is for their addresses";
+    PFVFSPOOF  0x08200 [4 x 8]        RW  "8.2.3.27"    "What pools send is checked for being in their name";
     PFVLVF     0x0f100 [4 x 64]       RW  "8.2.3.27.15" "VLANs of pools";
     PFVLVFB    0x0f200 [4 x 128]      RW  "8.2.3.27.16" "Pools of those VLANs";
     PFUTA      0x0f400 [4 x 128]      RW  "8.2.3.27.17" "Unicast table, a bit for each of 4,096 hashes";
@@ -123,6 +148,8 @@ pub(crate) mod status {
 
 /// CTRL_EXT: extended device control.
 pub(crate) mod ctrl_ext {
+    /// The physical function's reset is done: clears itself.
+    pub(crate) const PFRSTD: u32 = 1 << 14;
     pub(crate) const NS_DIS: u32 = 1 << 16;
     /// Tells the firmware that a driver looks after the link.
     pub(crate) const DRV_LOAD: u32 = 1 << 28;
@@ -169,11 +196,26 @@ pub(crate) mod swsm {
 
 /// SW_FW_SYNC: what may be owned; firmware's bit is so many above.
 pub(crate) mod sync {
+    pub(crate) const FLASH: u32 = 1 << 0;
     pub(crate) const PHY_0: u32 = 1 << 1;
     pub(crate) const PHY_1: u32 = 1 << 2;
     pub(crate) const MAC: u32 = 1 << 3;
     pub(crate) const FIRMWARE_SHIFT: u32 = 5;
+    /// X540: taken by reading it as 0.
+    pub(crate) const REGSMP: u32 = 1 << 31;
 }
+
+/// MSCA: a register of a unit of a PHY; what is done; that it is done.
+pub(crate) mod msca {
+    pub(crate) const UNIT_SHIFT: u32 = 16;
+    pub(crate) const PHY_SHIFT: u32 = 21;
+    pub(crate) const ADDRESS: u32 = 0;
+    pub(crate) const WRITE: u32 = 1 << 26;
+    pub(crate) const READ: u32 = 3 << 26;
+    pub(crate) const COMMAND: u32 = 1 << 30;
+}
+/// MSRWD: what was read.
+pub(crate) const MSRWD_READ_SHIFT: u32 = 16;
 
 /// GCR_EXT: flush what is buffered for PCIe.
 pub(crate) const GCR_EXT_BUFFERS_CLEAR: u32 = 1 << 30;
@@ -182,6 +224,8 @@ pub(crate) const GCR_EXT_BUFFERS_CLEAR: u32 = 1 << 30;
 pub(crate) mod cause {
     /// A request for memory failed.
     pub(crate) const PCI_EXCEPTION: u32 = 1 << 18;
+    /// A virtual function has asked for something, or was reset.
+    pub(crate) const MAILBOX: u32 = 1 << 19;
     pub(crate) const LINK: u32 = 1 << 20;
     /// Pin 2 has moved.
     pub(crate) const MODULE: u32 = 1 << 26;
@@ -220,6 +264,58 @@ pub(crate) const VLNCTRL_VFE: u32 = 1 << 30;
 
 /// PSRTYPE: headers that are split off: up to and with TCP's, UDP's, IPv4's, IPv6's.
 pub(crate) const PSRTYPE_IP: u32 = 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9;
+
+/// PSRTYPE: bits of RSS that choose among a pool's queues.
+pub(crate) const PSRTYPE_RQPL_SHIFT: u32 = 29;
+
+/// MTQC: transmit queues' arrangement.
+pub(crate) mod mtqc {
+    pub(crate) const VT_ENA: u32 = 1 << 1;
+    pub(crate) const POOLS_64: u32 = 1 << 2;
+    pub(crate) const POOLS_32: u32 = 2 << 2;
+}
+
+/// GCR_EXT's lowest bits, and GPIE's: how many pools there are.
+pub(crate) const VT_MODE: u32 = 0b11;
+pub(crate) const VT_MODE_32: u32 = 0b10;
+pub(crate) const VT_MODE_64: u32 = 0b11;
+pub(crate) const GPIE_VT_MODE_SHIFT: u32 = 14;
+
+/// PFVTCTL: pools.
+pub(crate) mod pfvtctl {
+    pub(crate) const VT_ENA: u32 = 1 << 0;
+    pub(crate) const DEF_PL_SHIFT: u32 = 7;
+    /// Frames for several pools go to each.
+    pub(crate) const RPL_EN: u32 = 1 << 30;
+}
+
+/// PFMAILBOX: a message is there, one has been read; whose the mailbox is, and that it be taken from the function.
+pub(crate) mod pfmailbox {
+    pub(crate) const STS: u32 = 1 << 0;
+    pub(crate) const ACK: u32 = 1 << 1;
+    pub(crate) const PFU: u32 = 1 << 3;
+    pub(crate) const RVFU: u32 = 1 << 4;
+}
+
+/// PFVML2FLT: frames without tag; groups and addresses by hash; broadcasts; all groups.
+pub(crate) mod pfvml2flt {
+    pub(crate) const AUPE: u32 = 1 << 24;
+    pub(crate) const ROMPE: u32 = 1 << 25;
+    pub(crate) const BAM: u32 = 1 << 27;
+    pub(crate) const MPE: u32 = 1 << 28;
+}
+
+/// PFQDE: drop; which queue; write it.
+pub(crate) mod pfqde {
+    pub(crate) const QDE: u32 = 1 << 0;
+    pub(crate) const QUEUE_SHIFT: u32 = 8;
+    pub(crate) const WE: u32 = 1 << 16;
+}
+
+/// PFDTXGSWC: local loopback.
+pub(crate) const PFDTXGSWC_LBE: u32 = 1 << 0;
+/// PFVLVF: the entry is valid.
+pub(crate) const PFVLVF_VI_EN: u32 = 1 << 31;
 
 /// FTQF: five-tuple filter.
 pub(crate) mod ftqf {
@@ -264,6 +360,9 @@ pub(crate) mod mrqc {
     use pagewire_ethdev::RssTypes;
 
     pub(crate) const RSS: u32 = 1;
+    /// RSS over the queues of each of 32 pools, or 64.
+    pub(crate) const POOLS_32: u32 = 0b1010;
+    pub(crate) const POOLS_64: u32 = 0b1011;
     pub(crate) const BY_TYPE: [(RssTypes, u32); 6] = [
         (RssTypes::TCP_IPV4, 1 << 16),
         (RssTypes::IPV4, 1 << 17),
@@ -307,10 +406,10 @@ pub(crate) mod rdrxctl {
 pub(crate) const RXCTRL_RXEN: u32 = 1 << 0;
 /// RSCDBU: no coalescing of acknowledgements.
 pub(crate) const RSCDBU_RSCACKDIS: u32 = 1 << 7;
-/// RXPBSIZE: all 512 KiB.
-pub(crate) const RXPBSIZE_ALL: u32 = 512 << 10;
-/// FCRTH: what is to be there even with flow control off (section 4.6.3.2).
-pub(crate) const FCRTH_OFF: u32 = RXPBSIZE_ALL - 0x6000;
+/// RXPBSIZE: in KiB.
+pub(crate) const RXPBSIZE_SHIFT: u32 = 10;
+/// FCRTH: below the packet buffer's size by this even with flow control off (section 4.6.3.2).
+pub(crate) const FCRTH_OFF: u32 = 0x6000;
 /// TXPBSIZE: all 160 KiB.
 pub(crate) const TXPBSIZE_ALL: u32 = 160 << 10;
 /// TXPBTHRESH: the buffer in KiB less the 10 that the longest frame may need.

@@ -7,6 +7,7 @@ use pagewire_ethdev::nic::Device;
 use pagewire_ethdev::{Error, poll_until};
 use pagewire_pci::CAP_EXPRESS;
 
+use crate::family::{Family, Media};
 use crate::registers::*;
 
 /// How long a step may take that the datasheet gives no time for.
@@ -36,10 +37,12 @@ pub(crate) fn reset(device: &Device) -> Result<(), Error> {
         sleep(Duration::from_millis(1));
     }
     // 4.6.3.2: both resets, unless the firmware talks to somebody over this link. Nothing is to be accessed for a millisecond,
-    // and initialisation waits for ten.
+    // and initialisation waits for ten, or more.
     let veto = registers.read(MMNGC) & MMNGC_VETO != 0;
-    registers.modify(CTRL, 0, ctrl::RST | if veto { 0 } else { ctrl::LINK_RESET });
-    sleep(Duration::from_millis(10));
+    let family = Family::of(device);
+    let link = if veto || !family.resets_link { 0 } else { ctrl::LINK_RESET };
+    registers.modify(CTRL, 0, ctrl::RST | link);
+    sleep(Duration::from_millis(family.settle));
     device.wait("reset", CTRL, MILLIS, |value| value & (ctrl::RST | ctrl::LINK_RESET) == 0)?;
     mask_interrupts(device);
     device.wait("reading the EEPROM after reset", EEC, MILLIS, |value| value & eec::AUTO_RD != 0)?;
@@ -49,7 +52,7 @@ pub(crate) fn reset(device: &Device) -> Result<(), Error> {
     registers.write(EICR, u32::MAX);
     // Nobody looks after the link from here on: the firmware may, and our light is out.
     registers.modify(CTRL_EXT, ctrl_ext::DRV_LOAD, 0);
-    if !veto {
+    if !veto && family.media == Media::Cage {
         registers.modify(ESDP, 0, esdp::TX_DISABLE);
     }
     Ok(())

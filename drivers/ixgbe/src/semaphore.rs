@@ -8,6 +8,7 @@ use std::time::Duration;
 use pagewire_ethdev::nic::Device;
 use pagewire_ethdev::{Error, poll_until};
 
+use crate::family::{Family, Guard};
 use crate::registers::*;
 
 /// How long anybody holds SWSM, several times over.
@@ -78,14 +79,22 @@ fn take_swsm(device: &Device) -> Result<(), Error> {
         release_swsm(device);
         device.wait("taking SWSM.SMBI", SWSM, SWSM_MILLIS, free)?;
     }
-    // SWESMBI can be set while the firmware does not have it.
-    let taken = device.wait("taking SWSM.SWESMBI", SWSM, SWSM_MILLIS, |value| {
-        device.registers.write(SWSM, value | swsm::SWESMBI);
-        device.registers.read(SWSM) & swsm::SWESMBI != 0
-    });
+    let taken = match Family::of(device).guard {
+        // It can be set while the firmware does not have it.
+        Guard::Swesmbi => device.wait("taking SWSM.SWESMBI", SWSM, SWSM_MILLIS, |value| {
+            device.registers.write(SWSM, value | swsm::SWESMBI);
+            device.registers.read(SWSM) & swsm::SWESMBI != 0
+        }),
+        // Who reads it as 0 has it.
+        Guard::Regsmp => device
+            .wait("taking SW_FW_SYNC.REGSMP", SW_FW_SYNC, SWSM_MILLIS, |value| value & sync::REGSMP == 0),
+    };
     taken.inspect_err(|_| release_swsm(device))
 }
 
 fn release_swsm(device: &Device) {
+    if Family::of(device).guard == Guard::Regsmp {
+        device.registers.modify(SW_FW_SYNC, sync::REGSMP, 0);
+    }
     device.registers.modify(SWSM, swsm::SMBI | swsm::SWESMBI, 0);
 }

@@ -53,6 +53,8 @@ fn info(name: String, driver: &'static str, mac: MacAddr) -> PortInfo {
             queue_stop: false,
             vlan_filter: false,
             flow: FlowLimits::NONE,
+            promiscuous: true,
+            functions: 0,
             rx_interrupts: None,
         },
     }

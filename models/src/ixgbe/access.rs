@@ -2,7 +2,7 @@
 
 use super::registers::{BAR_SIZE, Register, Unit};
 use super::table::*;
-use super::{CTRL_MASTER_DISABLE, Ixgbe, shared};
+use super::{CTRL_MASTER_DISABLE, Ixgbe, Kind, shared};
 use crate::function::{Host, Region};
 
 const CTRL_LINK_RESET: u32 = 1 << 3;
@@ -11,6 +11,10 @@ const STATUS_MASTER: u32 = 1 << 19;
 const RDRXCTL_DONE: u32 = 1 << 3;
 const FDIR_INIT_DONE: u32 = 1 << 3;
 const SWSM_SMBI: u32 = 1 << 0;
+/// SW_FW_SYNC: who owns the flash and the PHYs; on the X540 also who may change it.
+const SYNC_NVM: u32 = 1 << 0;
+const SYNC_PHYS: u32 = 3 << 1;
+const SYNC_REGSMP: u32 = 1 << 31;
 
 impl Ixgbe {
     /// The register that an offset means, through its second names.
@@ -42,10 +46,17 @@ impl Ixgbe {
             Unit::Receive | Unit::Transmit if self.config.mapped && shared::is_tail(offset) => {
                 host.shared_read(Region::Bar(0), offset as u64)
             }
+            Unit::Function => self.switch.read(&mut self.registers, &mut self.interrupts, register, offset),
             Unit::Control if offset == SWSM => {
                 // Reading takes the semaphore if nobody has it.
                 let value = self.registers.get(SWSM);
                 self.registers.set(SWSM, value | SWSM_SMBI);
+                value
+            }
+            // The X540's second semaphore is taken in the same way.
+            Unit::Control if offset == SW_FW_SYNC && self.config.kind == Kind::X540 => {
+                let value = self.registers.get(SW_FW_SYNC);
+                self.registers.set(SW_FW_SYNC, value | SYNC_REGSMP);
                 value
             }
             _ => self.registers.read(register, offset),
@@ -65,7 +76,17 @@ impl Ixgbe {
                     self.share_all(host);
                 }
             }
+            Unit::Link if offset == MSCA && self.config.kind == Kind::X540 => {
+                let owned = SYNC_PHYS & self.registers.get(SW_FW_SYNC) != 0;
+                if !owned {
+                    self.control.count_malformed(format_args!("the PHY is talked to by who does not own it"));
+                }
+                self.phy.command(&mut self.registers, value);
+            }
             Unit::Eeprom => {
+                if self.config.kind == Kind::X540 && !self.registers.has(SW_FW_SYNC, SYNC_NVM) {
+                    self.control.count_malformed(format_args!("the flash is read by who does not own it"));
+                }
                 let value = match offset {
                     EERD => self.eeprom.eerd(value),
                     _ => self.eeprom.write_eec(self.registers.get(EEC), value),
@@ -85,6 +106,7 @@ impl Ixgbe {
             }
             Unit::Hash => {
                 self.registers.set(offset, value);
+                self.switch.changed();
                 self.receive.rss.key_changed();
             }
             Unit::Receive => {
@@ -97,8 +119,12 @@ impl Ixgbe {
                 self.transmit.written(&self.registers, offset);
                 self.share(offset, host);
             }
+            Unit::Function => {
+                self.switch.write(&mut self.registers, &mut self.interrupts, register, offset, value);
+            }
             Unit::Plain | Unit::Alias(..) => {
                 self.registers.write(register, offset, value);
+                self.switch.changed();
                 // Receive is switched on when the queues are: what comes in from now on finds them enabled.
                 if self.config.mapped && offset == RXCTRL {
                     self.scan(host);
@@ -118,6 +144,11 @@ impl Ixgbe {
                 self.registers.set(CTRL, value);
                 self.show_master();
             }
+            RXPBSIZE if self.config.kind == Kind::X540 && value > self.config.kind.packet_buffer() => {
+                let most = self.config.kind.packet_buffer();
+                self.control.count_malformed(format_args!("a packet buffer of {value} bytes, of {most}"));
+                self.registers.set(RXPBSIZE, most);
+            }
             RDRXCTL => self.registers.set(RDRXCTL, value | RDRXCTL_DONE),
             FDIRCTRL => self.registers.set(FDIRCTRL, value | FDIR_INIT_DONE),
             // The command is done: its field reads 0.
@@ -134,35 +165,40 @@ impl Ixgbe {
     }
 
     pub(super) fn read_bar(&mut self, offset: u64, data: &mut [u8], host: &mut dyn Host) {
-        data.fill(0xff);
-        if offset + data.len() as u64 > BAR_SIZE as u64 {
-            return;
-        }
-        // Narrow reads are of the register that they are in.
-        let mut at = offset as u32;
-        let mut rest = data;
-        while !rest.is_empty() {
-            let word = self.read_register(at & !3, host).to_le_bytes();
-            let skip = (at & 3) as usize;
-            let n = rest.len().min(4 - skip);
-            let (now, later) = rest.split_at_mut(n);
-            now.copy_from_slice(&word[skip..skip + n]);
-            rest = later;
-            at += n as u32;
-        }
+        read_words(offset, data, BAR_SIZE, |at| self.read_register(at, host));
     }
 
     pub(super) fn write_bar(&mut self, offset: u64, data: &[u8], host: &mut dyn Host) {
-        // Registers are written whole (8.1.1).
-        if !offset.is_multiple_of(4)
-            || !data.len().is_multiple_of(4)
-            || offset + data.len() as u64 > BAR_SIZE as u64
-        {
-            return;
-        }
-        for (n, word) in data.chunks_exact(4).enumerate() {
-            let value = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-            self.write_register(offset as u32 + 4 * n as u32, value, host);
-        }
+        write_words(offset, data, BAR_SIZE, |at, value| self.write_register(at, value, host));
+    }
+}
+
+/// A read of any length, in registers. Narrow reads are of the register that they are in; past the end there are all ones.
+pub(super) fn read_words(offset: u64, data: &mut [u8], size: u32, mut read: impl FnMut(u32) -> u32) {
+    data.fill(0xff);
+    if offset.saturating_add(data.len() as u64) > size as u64 {
+        return;
+    }
+    let mut at = offset as u32;
+    let mut rest = data;
+    while !rest.is_empty() {
+        let word = read(at & !3).to_le_bytes();
+        let skip = (at & 3) as usize;
+        let n = rest.len().min(4 - skip);
+        let (now, later) = rest.split_at_mut(n);
+        now.copy_from_slice(&word[skip..skip + n]);
+        rest = later;
+        at += n as u32;
+    }
+}
+
+/// A write, in registers, which are written whole (8.1.1).
+pub(super) fn write_words(offset: u64, data: &[u8], size: u32, mut write: impl FnMut(u32, u32)) {
+    let whole = offset.is_multiple_of(4) && data.len().is_multiple_of(4);
+    if !whole || offset.saturating_add(data.len() as u64) > size as u64 {
+        return;
+    }
+    for (at, word) in (offset as u32..).step_by(4).zip(data.chunks_exact(4)) {
+        write(at, u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
     }
 }

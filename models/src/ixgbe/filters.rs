@@ -166,7 +166,7 @@ fn vlan_passes(registers: &Registers, packet: &Packet) -> bool {
 }
 
 /// Whether the 12 bits of an address that MCSTCTRL.MO chooses are set in a table of 4096 bits.
-fn in_table(registers: &Registers, table: u32, address: &[u8]) -> bool {
+pub(super) fn in_table(registers: &Registers, table: u32, address: &[u8]) -> bool {
     let last = u16::from_le_bytes([address[4], address[5]]) as u32;
     let shift = [4, 3, 2, 0][(registers.get(MCSTCTRL) & 3) as usize];
     let hash = last >> shift & 0xfff;

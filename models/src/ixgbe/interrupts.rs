@@ -13,15 +13,19 @@ use super::table::*;
 pub(super) const PCI_EXCEPTION: u32 = 1 << 18;
 /// EICR: a packet was missed for lack of buffer space.
 pub(super) const RX_MISS: u32 = 1 << 17;
+/// EICR: a virtual function has written to its mailbox, or was reset.
+pub(super) const MAILBOX: u32 = 1 << 19;
 /// EICR: link status changed.
 pub(super) const LINK_CHANGE: u32 = 1 << 20;
 /// EICR: pin 2 moved, which is the module's presence.
 pub(super) const PIN_2: u32 = 1 << 26;
 
-const GPIE_MSIX: u32 = 1 << 4;
+/// GPIE: every cause has a vector of its own.
+pub(super) const GPIE_MSIX: u32 = 1 << 4;
 const GPIE_OTHER_CLEAR_DISABLE: u32 = 1 << 5;
 const GPIE_IMMEDIATE: u32 = 1 << 6;
-const GPIE_AUTO_MASK: u32 = 1 << 30;
+/// GPIE: EIAM works when an interrupt is sent.
+pub(super) const GPIE_AUTO_MASK: u32 = 1 << 30;
 /// GPIE: pin 2 may interrupt.
 pub(super) const GPIE_PIN_2: u32 = 1 << 2;
 
@@ -97,6 +101,14 @@ impl Interrupts {
     #[inline]
     fn queue(&mut self, registers: &Registers, queue: usize, shift: u32) {
         let entry = registers.get(IVAR + 4 * (queue as u32 / 2)) >> shift;
+        if entry & IVAR_VALID != 0 {
+            self.cause(1 << (entry & 63));
+        }
+    }
+
+    /// A virtual function's mailbox has something: the vector that its VTIVAR_MISC names (8.3.5).
+    pub(super) fn mailbox(&mut self, registers: &Registers) {
+        let entry = registers.get(IVAR_MISC);
         if entry & IVAR_VALID != 0 {
             self.cause(1 << (entry & 63));
         }

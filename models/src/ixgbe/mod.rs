@@ -18,10 +18,13 @@ mod eeprom;
 mod filters;
 mod flow;
 mod interrupts;
+mod kind;
 mod link;
+mod msix;
 mod offload;
 mod packet;
 mod pci;
+mod phy;
 mod receive;
 mod registers;
 mod ring;
@@ -30,10 +33,12 @@ mod rss;
 mod sfp;
 mod shared;
 mod statistics;
+mod switch;
 mod table;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod vf;
 
 use std::sync::Arc;
 
@@ -44,22 +49,33 @@ pub use bus::Control;
 pub use clock::Clock;
 use eeprom::Eeprom;
 use interrupts::{GPIE_PIN_2, Interrupts, LINK_CHANGE, PIN_2};
+pub use kind::Kind;
 use link::Link;
-use pci::{ConfigSpace, MSIX_BAR, MSIX_BAR_SIZE};
+use msix::Msix;
+use pci::{ConfigSpace, Identity};
+use phy::Phy;
 use receive::Receive;
 use registers::Registers;
 pub use registers::{Access, BAR_SIZE, Register, Unit, UnknownAccess};
 use sfp::Sfp;
 use shared::AREAS;
+use switch::Switch;
 pub use table::TABLE;
 use table::*;
 use transmit::Transmit;
+pub use vf::Vf;
 
 const CTRL_MASTER_DISABLE: u32 = 1 << 2;
+/// Which BAR holds the MSI-X table.
+const MSIX_BAR: u8 = 4;
+/// The most virtual functions (7.10.2): each has a pool, and the card itself needs one.
+const MOST_FUNCTIONS: u16 = 63;
 
 /// What kind of card it is.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Which of the family.
+    pub kind: Kind,
     /// Its station address.
     pub mac: [u8; 6],
     /// The queues' register pages may be mapped by the driver.
@@ -68,15 +84,19 @@ pub struct Config {
     pub vectors: u16,
     /// Time.
     pub clock: Clock,
+    /// Virtual functions, 0 to 63: see [`Ixgbe::take_functions`].
+    pub functions: u16,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            kind: Kind::default(),
             mac: [0x02, 0x1b, 0x21, 0x82, 0x59, 0x09],
             mapped: false,
             vectors: 64,
             clock: Clock::default(),
+            functions: 0,
         }
     }
 }
@@ -87,6 +107,7 @@ struct Card<'a, 'b> {
     interrupts: &'a mut Interrupts,
     bus: Bus<'b>,
     clock: &'a Clock,
+    switch: &'a mut Switch,
 }
 
 /// The card.
@@ -94,13 +115,16 @@ pub struct Ixgbe {
     config: Config,
     registers: Registers,
     pci: ConfigSpace,
-    msix: Box<[u8]>,
+    msix: Msix,
     eeprom: Eeprom,
     sfp: Sfp,
+    phy: Phy,
     link: Link,
     interrupts: Interrupts,
     receive: Receive,
     transmit: Transmit,
+    switch: Switch,
+    functions: Vec<Vf>,
     wire: Box<dyn Wire>,
     light: bool,
     control: Arc<Control>,
@@ -114,16 +138,28 @@ impl Ixgbe {
         config.vectors = config.vectors.clamp(1, 64);
         let [a, b, c, d, e, f] = config.mac;
         let serial = u64::from_be_bytes([a, b, c, 0xff, 0xff, d, e, f]);
+        let identity = Identity {
+            device: config.kind.device(),
+            registers: BAR_SIZE,
+            msix_bar: MSIX_BAR,
+            serial: Some(serial),
+        };
+        let switch = Switch::new(config.functions.min(MOST_FUNCTIONS));
+        let functions =
+            (0..).zip(switch.lanes()).map(|(n, lane)| Vf::new(n, config.kind, lane, &config.clock)).collect();
         let mut card = Self {
             registers: Registers::new(),
-            pci: ConfigSpace::new(config.vectors, serial),
-            msix: vec![0; MSIX_BAR_SIZE as usize].into(),
+            pci: ConfigSpace::new(identity, config.vectors),
+            msix: Msix::new(config.vectors),
             eeprom: Eeprom::new(config.mac),
             sfp: Sfp::new(),
+            phy: Phy::new(),
             link: Link::default(),
             interrupts: Interrupts::new(config.clock.clone()),
             receive: Receive::new(),
             transmit: Transmit::new(),
+            switch,
+            functions,
             wire,
             light: true,
             control: Arc::default(),
@@ -131,7 +167,6 @@ impl Ixgbe {
             polls: 0,
             config,
         };
-        card.mask_vectors();
         card.after_reset();
         card
     }
@@ -156,16 +191,21 @@ impl Ixgbe {
         self.eeprom.set_word(address, value);
     }
 
+    /// The same by an amount.
+    pub fn add_to_eeprom_word(&mut self, address: usize, amount: u16) {
+        let word = self.eeprom.word(address);
+        self.eeprom.set_word(address, word.wrapping_add(amount));
+    }
+
     /// A byte of the module's identification, to make another module of it. Its checksum is not mended.
     pub fn set_module_byte(&mut self, address: u8, value: u8) {
         self.sfp.set_byte(address, value);
     }
 
-    fn mask_vectors(&mut self) {
-        self.msix.fill(0);
-        for entry in self.msix[..16 * self.config.vectors as usize].chunks_exact_mut(16) {
-            entry[12] = 1;
-        }
+    /// The card's virtual functions, the first time: each a function of its own, with registers, memory and interrupts of its own,
+    /// to be served beside the card. They do nothing until a driver of the card has switched virtualisation on.
+    pub fn take_functions(&mut self) -> Vec<Vf> {
+        std::mem::take(&mut self.functions)
     }
 
     /// CTRL.RST: all units start anew; the station address comes from the EEPROM.
@@ -178,16 +218,19 @@ impl Ixgbe {
         let [a, b, c, d, e, f] = self.eeprom.mac();
         self.registers.set(RAL, u32::from_le_bytes([a, b, c, d]));
         self.registers.set(RAH, u32::from_le_bytes([e, f, 0, 0x80]));
+        self.registers.set(RXPBSIZE, self.config.kind.packet_buffer());
         self.interrupts.reset();
         self.receive = Receive::new();
         self.transmit = Transmit::new();
+        self.switch.reset();
         self.link.after_reset(&mut self.registers);
         self.update_link();
     }
 
     #[inline]
     fn update_link(&mut self) {
-        let module = self.control.module();
+        let cage = self.config.kind == Kind::I82599;
+        let module = if cage { self.control.module() } else { self.phy.powered() };
         let cable = self.control.cable();
         let light = module && cable && !self.registers.has(ESDP, 1 << 3);
         if light != self.light {
@@ -198,7 +241,7 @@ impl Ixgbe {
         if changes.link {
             self.interrupts.raise(LINK_CHANGE);
         }
-        if changes.module && self.registers.has(GPIE, GPIE_PIN_2) {
+        if changes.module && cage && self.registers.has(GPIE, GPIE_PIN_2) {
             self.interrupts.raise(PIN_2);
         }
     }
@@ -209,7 +252,7 @@ impl Function for Ixgbe {
         let (size, mappable) = match region {
             Region::Bar(0) if self.config.mapped => (BAR_SIZE as u64, AREAS.to_vec()),
             Region::Bar(0) => (BAR_SIZE as u64, Vec::new()),
-            Region::Bar(MSIX_BAR) => (MSIX_BAR_SIZE as u64, Vec::new()),
+            Region::Bar(MSIX_BAR) => (msix::SIZE as u64, Vec::new()),
             Region::Config => (pci::SIZE as u64, Vec::<Area>::new()),
             Region::Bar(_) => (0, Vec::new()),
         };
@@ -223,13 +266,7 @@ impl Function for Ixgbe {
     fn read(&mut self, region: Region, offset: u64, data: &mut [u8], host: &mut dyn Host) {
         match region {
             Region::Bar(0) if offset < BAR_SIZE as u64 => self.read_bar(offset, data, host),
-            Region::Bar(MSIX_BAR) => {
-                let at = usize::try_from(offset).unwrap_or(usize::MAX);
-                match self.msix.get(at..at.saturating_add(data.len())) {
-                    Some(bytes) => data.copy_from_slice(bytes),
-                    None => data.fill(0xff),
-                }
-            }
+            Region::Bar(MSIX_BAR) => self.msix.read(offset, data),
             Region::Config => self.pci.read(offset, data),
             Region::Bar(_) => data.fill(0xff),
         }
@@ -238,12 +275,7 @@ impl Function for Ixgbe {
     fn write(&mut self, region: Region, offset: u64, data: &[u8], host: &mut dyn Host) {
         match region {
             Region::Bar(0) if offset < BAR_SIZE as u64 => self.write_bar(offset, data, host),
-            Region::Bar(MSIX_BAR) => {
-                let at = usize::try_from(offset).unwrap_or(usize::MAX);
-                if let Some(bytes) = self.msix.get_mut(at..at.saturating_add(data.len())) {
-                    bytes.copy_from_slice(data);
-                }
-            }
+            Region::Bar(MSIX_BAR) => self.msix.write(offset, data),
             Region::Config => {
                 if self.pci.write(offset, data).reset {
                     self.reset(host);
@@ -255,7 +287,7 @@ impl Function for Ixgbe {
 
     fn reset(&mut self, host: &mut dyn Host) {
         self.pci.reset();
-        self.mask_vectors();
+        self.msix.reset();
         self.registers.reset_all();
         self.after_reset();
         self.share_all(host);
@@ -272,16 +304,19 @@ impl Function for Ixgbe {
         if self.config.mapped {
             self.look_at_shared(host);
         }
+        self.switch.attend(&mut self.registers, &mut self.interrupts);
         let mut card = Card {
             registers: &mut self.registers,
             interrupts: &mut self.interrupts,
             bus: Bus::new(host, master, &self.control),
             clock: &self.config.clock,
+            switch: &mut self.switch,
         };
         let mut busy = false;
         if self.link.up() {
             busy |= self.receive.poll(&mut card, &mut *self.wire);
             if !self.receive.flow.paused(|| card.clock.now()) {
+                busy |= self.transmit.relay(&mut card, &mut *self.wire);
                 busy |= self.transmit.poll(&mut card, &mut *self.wire);
             }
         }

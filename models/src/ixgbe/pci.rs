@@ -1,12 +1,22 @@
 //! The configuration space (82599 datasheet chapter 9).
 
+use super::msix;
+
 /// Bytes of the extended configuration space.
 pub(super) const SIZE: usize = 4096;
 
-/// The MSI-X BAR's bytes.
-pub(super) const MSIX_BAR_SIZE: u32 = 16 << 10;
-/// Which BAR holds the MSI-X table.
-pub(super) const MSIX_BAR: u8 = 4;
+/// What tells one function of the family from another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    /// PCI device.
+    pub(super) device: u16,
+    /// Bytes of BAR 0, which has the registers.
+    pub(super) registers: u32,
+    /// Which BAR holds the MSI-X table.
+    pub(super) msix_bar: u8,
+    /// Serial number; a virtual function has none of its own.
+    pub(super) serial: Option<u64>,
+}
 
 const COMMAND: usize = 0x04;
 const BUS_MASTER: u8 = 1 << 2;
@@ -17,8 +27,6 @@ const MSIX: usize = 0x70;
 const PCIE: usize = 0xa0;
 const AER: usize = 0x100;
 const SERIAL: usize = 0x140;
-/// MSI-X table and pending bits in their BAR.
-const PENDING: u32 = 0x2000;
 /// Device Control's function-level reset bit, in the register's second byte.
 const FLR: u8 = 1 << 7;
 
@@ -39,8 +47,8 @@ pub(super) struct Effects {
 }
 
 impl ConfigSpace {
-    /// The configuration space of a card with this many MSI-X vectors and this serial number.
-    pub(super) fn new(vectors: u16, serial: u64) -> Self {
+    /// The configuration space of a function with this many MSI-X vectors.
+    pub(super) fn new(identity: Identity, vectors: u16) -> Self {
         let mut c = Self {
             bytes: vec![0; SIZE].into(),
             initial: vec![0; SIZE].into(),
@@ -48,7 +56,7 @@ impl ConfigSpace {
             clearable: vec![0; SIZE].into(),
         };
         c.put16(0x00, 0x8086);
-        c.put16(0x02, 0x10fb);
+        c.put16(0x02, identity.device);
         c.put16(COMMAND, 0);
         c.writable16(COMMAND, 0x0547);
         c.put16(0x06, 0x0010);
@@ -56,8 +64,8 @@ impl ConfigSpace {
         c.put32(0x08, 0x0200_0001);
         c.bytes[0x0c] = 0x10;
         c.writable[0x0c] = 0xff;
-        c.bar64(0, super::registers::BAR_SIZE);
-        c.bar64(MSIX_BAR as usize, MSIX_BAR_SIZE);
+        c.bar64(0, identity.registers);
+        c.bar64(identity.msix_bar as usize, msix::SIZE);
         c.put16(0x2c, 0x8086);
         c.put16(0x2e, 0x0003);
         c.bytes[0x34] = POWER as u8;
@@ -81,8 +89,8 @@ impl ConfigSpace {
         c.put16(MSIX, (PCIE as u16) << 8 | 0x11);
         c.put16(MSIX + 2, vectors - 1);
         c.writable16(MSIX + 2, 0xc000);
-        c.put32(MSIX + 4, MSIX_BAR as u32);
-        c.put32(MSIX + 8, PENDING | MSIX_BAR as u32);
+        c.put32(MSIX + 4, identity.msix_bar as u32);
+        c.put32(MSIX + 8, msix::PENDING | identity.msix_bar as u32);
         // PCIe 2 endpoint: 512-byte payloads, function-level reset, 5 GT/s x8.
         c.put16(PCIE, 0x0010);
         c.put16(PCIE + 2, 0x0002);
@@ -98,16 +106,19 @@ impl ConfigSpace {
         c.put16(PCIE + 0x30, 0x0002);
         c.writable16(PCIE + 0x30, 0x000f);
         // Advanced error reporting: its registers, no errors.
-        c.put32(AER, (SERIAL as u32) << 20 | 0x1_0001);
+        let next = if identity.serial.is_some() { SERIAL as u32 } else { 0 };
+        c.put32(AER, next << 20 | 0x1_0001);
         c.put32(AER + 12, 0x0006_2030);
         c.put32(AER + 20, 0x0000_2000);
         for at in [AER + 8, AER + 12, AER + 20] {
             c.writable[at..at + 4].fill(0xff);
         }
         // Serial number: ends the list.
-        c.put32(SERIAL, 0x1_0003);
-        c.put32(SERIAL + 4, serial as u32);
-        c.put32(SERIAL + 8, (serial >> 32) as u32);
+        if let Some(serial) = identity.serial {
+            c.put32(SERIAL, 0x1_0003);
+            c.put32(SERIAL + 4, serial as u32);
+            c.put32(SERIAL + 8, (serial >> 32) as u32);
+        }
         c.initial.copy_from_slice(&c.bytes);
         c
     }
@@ -171,6 +182,11 @@ impl ConfigSpace {
 mod tests {
     use super::*;
 
+    fn card(serial: u64) -> ConfigSpace {
+        let registers = super::super::BAR_SIZE;
+        ConfigSpace::new(Identity { device: 0x10fb, registers, msix_bar: 4, serial: Some(serial) }, 64)
+    }
+
     fn read32(config: &ConfigSpace, at: u64) -> u32 {
         let mut word = [0; 4];
         config.read(at, &mut word);
@@ -179,7 +195,7 @@ mod tests {
 
     #[test]
     fn is_an_82599_with_its_capabilities_in_a_list() {
-        let config = ConfigSpace::new(64, 0x1122_3344_5566_7788);
+        let config = card(0x1122_3344_5566_7788);
         assert_eq!(read32(&config, 0), 0x10fb_8086);
         let mut at = read32(&config, 0x34) & 0xff;
         let mut ids = Vec::new();
@@ -196,7 +212,7 @@ mod tests {
 
     #[test]
     fn bars_tell_their_size() {
-        let mut config = ConfigSpace::new(64, 0);
+        let mut config = card(0);
         for (n, size) in [(0u64, 128u32 << 10), (4, 16 << 10)] {
             config.write(0x10 + 4 * n, &u32::MAX.to_le_bytes());
             let bar = read32(&config, 0x10 + 4 * n);
@@ -208,7 +224,7 @@ mod tests {
 
     #[test]
     fn bus_master_needs_its_bit_and_d0() {
-        let mut config = ConfigSpace::new(64, 0);
+        let mut config = card(0);
         assert!(!config.bus_master());
         config.write(COMMAND as u64, &0x0406u16.to_le_bytes());
         assert!(config.bus_master());

@@ -13,6 +13,7 @@ use super::ring::{CONTROL, ENABLE, HEAD, Ring, TAIL};
 use super::rsc::{self, Rsc};
 use super::rss::{Hash, Rss};
 use super::statistics::{self, Cast, FCS};
+use super::switch::Switch;
 use super::table::*;
 use crate::wire::{Arrival, Frames, MAX_FRAME, Wire};
 
@@ -140,15 +141,10 @@ impl Receive {
         let mut frame = std::mem::take(&mut self.scratch);
         let queues = &self.queues;
         self.touched |= self.rsc.expire(card, |queue| queues[queue].srrctl);
-        let mut busy = false;
-        while let Some(first) = self.buffer.front() {
-            frame.clear();
-            frame.extend_from_slice(first);
-            if self.deliver(card, &mut frame) == Delivery::Blocked {
-                break;
-            }
-            self.buffer.pop();
+        let mut busy = self.drain(card, &mut frame);
+        while card.switch.take_own(&mut frame) {
             busy = true;
+            self.put(card, &mut frame);
         }
         let patient = wire.patient();
         let on = self.enabled != 0 && card.registers.get(RXCTRL) & RXEN != 0;
@@ -158,11 +154,10 @@ impl Receive {
             }
             let Some(arrival) = wire.receive(&mut frame) else { break };
             busy = true;
-            if !self.admit(card, &frame, arrival) {
-                continue;
-            }
-            if !self.buffer.is_empty() || self.deliver(card, &mut frame) == Delivery::Blocked {
-                self.store(card, &frame);
+            if self.admit(card, &frame, arrival)
+                && (!Switch::is_on(card.registers) || card.switch.arrive(card.registers, &frame))
+            {
+                self.put(card, &mut frame);
             }
         }
         self.scratch = frame;
@@ -173,6 +168,34 @@ impl Receive {
             }
         }
         busy
+    }
+
+    /// Take a frame that the card's switch has let in, as a virtual function does. Counted.
+    pub(super) fn take(&mut self, card: &mut Card<'_, '_>, frame: &mut Vec<u8>) {
+        statistics::received(card.registers, frame.len() + FCS, Cast::of(frame));
+        self.put(card, frame);
+    }
+
+    /// Go on with what is in the packet buffer. Gives whether there was anything.
+    pub(super) fn drain(&mut self, card: &mut Card<'_, '_>, frame: &mut Vec<u8>) -> bool {
+        let mut busy = false;
+        while let Some(first) = self.buffer.front() {
+            frame.clear();
+            frame.extend_from_slice(first);
+            if self.deliver(card, frame) == Delivery::Blocked {
+                break;
+            }
+            self.buffer.pop();
+            busy = true;
+        }
+        busy
+    }
+
+    /// To a queue, or behind what waits for one.
+    fn put(&mut self, card: &mut Card<'_, '_>, frame: &mut Vec<u8>) {
+        if !self.buffer.is_empty() || self.deliver(card, frame) == Delivery::Blocked {
+            self.store(card, frame);
+        }
     }
 
     /// Keep a frame in the packet buffer, or miss it.
@@ -342,7 +365,7 @@ impl Receive {
 
 /// Take a frame apart with the tag types that the registers name.
 #[inline]
-fn parse(registers: &Registers, frame: &[u8]) -> Packet {
+pub(super) fn parse(registers: &Registers, frame: &[u8]) -> Packet {
     let outer = registers.has(CTRL_EXT, EXTENDED_VLAN).then(|| (registers.get(EXVET) >> 16) as u16);
     Packet::parse(frame, outer, registers.get(VLNCTRL) as u16)
 }

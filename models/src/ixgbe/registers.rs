@@ -46,6 +46,8 @@ pub enum Unit {
     FiveTuple,
     /// The key of receive-side scaling.
     Hash,
+    /// What the card has of its virtual functions: mailboxes, resets, switches.
+    Function,
     /// A second address of registers elsewhere: of queue blocks (stride 0x40) or of the same stride.
     Alias(u32, u32),
 }

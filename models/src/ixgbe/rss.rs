@@ -5,6 +5,10 @@ use super::registers::Registers;
 use super::table::*;
 
 const MRQC_MODE: u32 = 0xf;
+/// MRQC from here on: a pool's queues, without RSS or with it.
+const VMDQ: u32 = 8;
+const VMDQ_RSS_32: u32 = 0xa;
+const VMDQ_RSS_64: u32 = 0xb;
 const TCP_V4: u32 = 1 << 16;
 const V4: u32 = 1 << 17;
 const V6: u32 = 1 << 20;
@@ -70,7 +74,7 @@ impl Rss {
     /// Whether packets are spread over queues by hash.
     #[inline]
     pub(super) fn enabled(registers: &Registers) -> bool {
-        matches!(registers.get(MRQC) & MRQC_MODE, 1 | 4 | 5)
+        matches!(registers.get(MRQC) & MRQC_MODE, 1 | 4 | 5 | VMDQ_RSS_32 | VMDQ_RSS_64)
     }
 
     /// A packet's hash.
@@ -93,14 +97,35 @@ impl Rss {
         Hash { value: self.toeplitz(packet.addresses(frame), ports), kind }
     }
 
-    /// The queue that a hash leads to.
+    /// The queue that a hash leads to: of all of them, or of those of the card's own pool (7.1.2.8.3, 7.10.2).
     #[inline]
     pub(super) fn queue(registers: &Registers, hash: Hash) -> usize {
-        if hash.kind == 0 {
-            return 0;
-        }
         let entry = hash.value & 0x7f;
-        (registers.get(RETA + (entry & !3)) >> (8 * (entry & 3)) & 0xf) as usize
+        let entry = match hash.kind {
+            0 => 0,
+            _ => registers.get(RETA + (entry & !3)) >> (8 * (entry & 3)) & 0xf,
+        };
+        let mode = registers.get(MRQC) & MRQC_MODE;
+        let queue = match mode {
+            VMDQ.. => {
+                let pool = own_pool(registers);
+                let each = if mode == VMDQ_RSS_32 { 4 } else { 2 };
+                // PSRTYPE.RQPL: bits of the entry that count.
+                let bits = registers.get(PSRTYPE + 4 * pool) >> 29;
+                pool * each + (entry & ((1 << bits) - 1) & (each - 1))
+            }
+            _ => entry,
+        };
+        queue as usize
+    }
+}
+
+/// The pool whose queues are this function's: the default one of the card's, the only one that a virtual function has.
+#[inline]
+pub(super) fn own_pool(registers: &Registers) -> u32 {
+    match registers.get(PFVTCTL) {
+        control if control & 1 != 0 => control >> 7 & 0x3f,
+        _ => 0,
     }
 }
 

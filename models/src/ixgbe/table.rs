@@ -22,7 +22,9 @@ macro_rules! registers {
     };
 }
 
-use Unit::{Address, Alias, Control, Eeprom, FiveTuple, Hash, Interrupt, Link, Receive, Sfp, Transmit};
+use Unit::{
+    Address, Alias, Control, Eeprom, FiveTuple, Function, Hash, Interrupt, Link, Receive, Sfp, Transmit,
+};
 
 registers! {
     // General control
@@ -65,7 +67,7 @@ registers! {
     PIENA         0x110b8 Rw 0          "8.2.3.4";
     SWSM          0x10140 Rw 0          "8.2.3.4"  => Control, sticky;
     FWSM          0x10148 Ro 0x8000     "8.2.3.4", sticky;
-    SW_FW_SYNC    0x10160 Rw 0          "8.2.3.4", sticky;
+    SW_FW_SYNC    0x10160 Rw 0          "8.2.3.4"  => Control, sticky;
     // Interrupts
     EICR          0x00800 Rw 0          "8.2.3.5"  => Interrupt;
     EICS          0x00808 Rw 0          "8.2.3.5"  => Interrupt;
@@ -85,6 +87,7 @@ registers! {
     IVAR          0x00900 [4 x 64] Rw 0 "8.2.3.5";
     IVAR_MISC     0x00a00 Rw 0          "8.2.3.5";
     GPIE          0x00898 Rw 0          "8.2.3.5" => Interrupt;
+    RSCINT        0x12000 [4 x 128] Rw 0 "8.2.3.5";
     PBACL         0x110c0 [4 x 8] Rw 0  "8.2.3.6";
     // Receive
     FCTRL         0x05080 Rw 0          "8.2.3.7";
@@ -141,8 +144,9 @@ registers! {
     SRRCTL_LOW    0x02100 [4 x 16] Rw 0 "8.2.3.8" => Alias(0x1014, 0x40);
     DCA_RXCTRL_LOW 0x02200 [4 x 16] Rw 0 "8.2.3.11" => Alias(0x100c, 0x40);
     RDRXCTL       0x02f00 Rw 0x8        "8.2.3.8"  => Control;
-    RXPBSIZE      0x03c00 [4 x 8] Rw 0x80000 "8.2.3.8";
+    RXPBSIZE      0x03c00 [4 x 8] Rw 0x80000 "8.2.3.8" => Control;
     RXCTRL        0x03000 Rw 0          "8.2.3.8";
+    RXMEMWRAP     0x03190 Ro 0          "8.2.3.8";
     RSCDBU        0x03028 Rw 0x20       "8.2.3.8";
     // Transmit
     DMATXCTL      0x04a80 Rw 0x81000000 "8.2.3.9";
@@ -260,15 +264,17 @@ registers! {
     TIMADJL       0x08c18 Rw 0          "8.2.3.26";
     TIMADJH       0x08c1c Rw 0          "8.2.3.26";
     TSAUXC        0x08c20 Rw 0          "8.2.3.26";
-    // Virtualisation: storage
+    // Virtualisation
     PFVTCTL       0x051b0 Rw 0          "8.2.3.27";
-    PFMAILBOX     0x04b00 [4 x 64] Rw 0 "8.2.3.27";
-    PFMBICR       0x00710 [4 x 4] W1c 0 "8.2.3.27";
-    PFMBIMR       0x00720 [4 x 2] Rw 0  "8.2.3.27";
-    PFVFLRE       0x00600 [4 x 2] Ro 0  "8.2.3.27";
-    PFVFLREC      0x00700 [4 x 2] W1c 0 "8.2.3.27";
-    PFVFRE        0x051e0 [4 x 2] Rw 0  "8.2.3.27";
-    PFVFTE        0x08110 [4 x 2] Rw 0  "8.2.3.27";
+    PFMAILBOX     0x04b00 [4 x 64] Rw 0 "8.2.3.27" => Function;
+    PFMBMEM       0x13000 [4 x 1024] Rw 0 "8.2.3.27" => Function;
+    PFMBICR       0x00710 [4 x 4] W1c 0 "8.2.3.27" => Function;
+    PFMBIMR       0x00720 [4 x 2] Rw 0  "8.2.3.27" => Function;
+    PFVFLRE       0x00600 [4 x 2] Ro 0  "8.2.3.27" => Function;
+    PFVFLREC      0x00700 [4 x 2] W1c 0 "8.2.3.27" => Function;
+    PFVFRE        0x051e0 [4 x 2] Rw 0  "8.2.3.27" => Function;
+    PFVFTE        0x08110 [4 x 2] Rw 0  "8.2.3.27" => Function;
+    PFVMECM       0x08790 [4 x 2] Rw 0  "8.2.3.27";
     PFQDE         0x02f04 Rw 0          "8.2.3.27";
     PFDTXGSWC     0x08220 Rw 0          "8.2.3.27";
     PFVMVIR       0x08000 [4 x 64] Rw 0 "8.2.3.27";

@@ -6,7 +6,9 @@ use super::interrupts::PCI_EXCEPTION;
 use super::offload::{self, Context, Request};
 use super::registers::Registers;
 use super::ring::{CONTROL, Descriptor, ENABLE, HEAD, Ring, TAIL};
+use super::rss::own_pool;
 use super::statistics::{self, Cast, FCS};
+use super::switch::Switch;
 use super::table::*;
 use crate::wire::{Frames, Wire};
 
@@ -157,6 +159,20 @@ impl Transmit {
             left &= left - 1;
             if self.queues[queue].ring.available() != 0 {
                 busy |= self.queue(card, wire, queue);
+            }
+        }
+        busy
+    }
+
+    /// Send what virtual functions have to send, as far as it goes out. Gives whether there was anything.
+    pub(super) fn relay(&mut self, card: &mut Card<'_, '_>, wire: &mut dyn Wire) -> bool {
+        let mut busy = false;
+        while self.waiting.is_empty()
+            && let Some(pool) = card.switch.take_sent(&mut self.frame)
+        {
+            busy = true;
+            if card.switch.send(card.registers, &mut self.frame, pool) {
+                go_out(&self.frame, card.registers, wire, &mut self.waiting);
             }
         }
         busy
@@ -356,10 +372,17 @@ fn send(frame: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>) {
     if frame.len() < MIN_FRAME && registers.has(HLREG0, PAD) {
         frame.resize(MIN_FRAME, 0);
     }
-    let length = frame.len() + FCS;
-    statistics::transmitted(registers, length, Cast::of(frame));
-    statistics::queue_transmitted(registers, out.queue, length);
-    if !out.waiting.is_empty() || !out.wire.send(frame) {
-        out.waiting.push(frame);
+    statistics::queue_transmitted(registers, out.queue, frame.len() + FCS);
+    let own = own_pool(registers);
+    if !Switch::is_on(registers) || out.card.switch.send(registers, frame, own) {
+        go_out(frame, registers, out.wire, out.waiting);
+    }
+}
+
+/// Count a frame, and put it on the wire, or behind those that the wire has no room for.
+fn go_out(frame: &[u8], registers: &mut Registers, wire: &mut dyn Wire, waiting: &mut Frames) {
+    statistics::transmitted(registers, frame.len() + FCS, Cast::of(frame));
+    if !waiting.is_empty() || !wire.send(frame) {
+        waiting.push(frame);
     }
 }

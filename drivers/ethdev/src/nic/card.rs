@@ -101,6 +101,11 @@ pub trait Card: Send + Sized + 'static {
     /// [`Error::Device`] if it is not one that works.
     fn open(device: &Device) -> Result<(Self, MacAddr), Error>;
 
+    /// What this one can do, asked after [`open`](Card::open): the same, or less.
+    fn capabilities(&self) -> Capabilities {
+        Self::CAPABILITIES
+    }
+
     /// After the reset of a start and before its queues: all that is not a queue's, the link included.
     ///
     /// # Errors
@@ -168,10 +173,10 @@ pub trait Card: Send + Sized + 'static {
     fn write_redirection(&self, _device: &Device, _queues: &[u16]) {}
 
     /// The tail register of a receive queue.
-    fn receive_tail(queue: usize) -> (super::Register, usize);
+    fn receive_tail(&self, queue: usize) -> (super::Register, usize);
 
     /// The tail register of a transmit queue.
-    fn transmit_tail(queue: usize) -> (super::Register, usize);
+    fn transmit_tail(&self, queue: usize) -> (super::Register, usize);
 
     /// Every queue has been handed over and its tail is moved: let frames in.
     fn enable(&mut self, _device: &Device) {}
@@ -196,18 +201,62 @@ pub trait Card: Send + Sized + 'static {
         Err(device.gone())
     }
 
+    /// Whether it goes on as it was started, asked by [`Port::check`](crate::Port::check) of one that is on the bus.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WasReset`] if somebody else has reset it.
+    fn check(&self, _device: &Device) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Answer what its virtual functions ask. See [`Port::serve_functions`](crate::Port::serve_functions).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if the card is not there.
+    fn serve_functions(&mut self, _device: &Device, _filters: &Filters) -> Result<(), Error> {
+        Ok(())
+    }
+
+    // Filters. An error leaves the card as it was.
+
     /// Write promiscuous and all-multicast.
-    fn write_modes(&self, device: &Device, filters: &Filters);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it is not the card's to decide.
+    fn write_modes(&self, device: &Device, filters: &Filters) -> Result<(), Error>;
 
     /// Write the unicast addresses.
-    fn write_addresses(&self, device: &Device, filters: &Filters);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it is not the card's to decide.
+    fn write_addresses(&self, device: &Device, filters: &Filters) -> Result<(), Error>;
 
     /// Write the groups.
-    fn write_multicast(&self, device: &Device, filters: &Filters);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it is not the card's to decide.
+    fn write_multicast(&self, device: &Device, filters: &Filters) -> Result<(), Error>;
 
     /// Write the VLANs. Called only if [`Capabilities::vlan_filter`] says so.
-    fn write_vlans(&self, _device: &Device, _filters: &Filters) {}
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it is not the card's to decide; [`Error::Unsupported`] if it cannot as it is started.
+    fn write_vlans(&self, _device: &Device, _filters: &Filters) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Write the flow rules. Called only if [`Capabilities::flow`] says so.
-    fn write_flows(&self, _device: &Device, _filters: &Filters) {}
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if it cannot as it is started.
+    fn write_flows(&self, _device: &Device, _filters: &Filters) -> Result<(), Error> {
+        Ok(())
+    }
 }

@@ -89,11 +89,16 @@ impl Filters {
     /// Intel's multicast table with multicast offset 0: bits 47:36 of a group's address choose one of 4,096 bits.
     pub fn multicast_table(&self) -> [u32; MULTICAST_WORDS] {
         let mut table = [0; MULTICAST_WORDS];
-        for MacAddr([.., e, f]) in &self.multicast {
-            let hash = usize::from(*e) >> 4 | usize::from(*f) << 4;
-            table[hash >> 5] |= 1 << (hash & 31);
+        for hash in self.multicast.iter().map(|group| Filters::hash(*group)) {
+            table[hash as usize >> 5] |= 1 << (hash & 31);
         }
         table
+    }
+
+    /// Which of the multicast table's bits a group's is.
+    pub fn hash(group: MacAddr) -> u32 {
+        let MacAddr([.., e, f]) = group;
+        u32::from(e) >> 4 | u32::from(f) << 4
     }
 
     /// Intel's VLAN table: a bit for each identifier.

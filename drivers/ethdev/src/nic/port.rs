@@ -15,7 +15,7 @@ use super::queues::{Started, State};
 use super::rx::{NicRx, RxCounters};
 use super::statistics::Statistics;
 use super::tx::NicTx;
-use crate::config::{PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
+use crate::config::{NOT_PROMISCUOUS, PortConfig, PortInfo, RxQueueConfig, TxQueueConfig};
 use crate::error::Error;
 use crate::flow::FlowRule;
 use crate::interrupt::PortEvents;
@@ -74,14 +74,9 @@ impl<C: Card> Nic<C> {
         let device = Arc::new(Device::new::<C>(space, function)?);
         device.reset()?;
         let (card, mac) = C::open(&device)?;
+        let capabilities = card.capabilities();
         Ok(Nic {
-            info: PortInfo {
-                name: device.name.clone(),
-                driver: C::DRIVER,
-                mac,
-                numa_node,
-                capabilities: C::CAPABILITIES,
-            },
+            info: PortInfo { name: device.name.clone(), driver: C::DRIVER, mac, numa_node, capabilities },
             device,
             card,
             filters: Filters::new(mac),
@@ -135,6 +130,19 @@ impl<C: Card> Nic<C> {
         }
         self.started = Some(started);
         Ok((rx, tx))
+    }
+
+    /// Change what is filtered, unless the card cannot.
+    fn change(
+        &mut self,
+        what: impl FnOnce(&mut Filters),
+        write: impl FnOnce(&C, &Device, &Filters) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut filters = self.filters.clone();
+        what(&mut filters);
+        write(&self.card, &self.device, &filters)?;
+        self.filters = filters;
+        Ok(())
     }
 
     fn update_statistics(&mut self) {
@@ -220,23 +228,27 @@ impl<C: Card> Port for Nic<C> {
 
     fn check(&self) -> Result<(), Error> {
         match self.device.function.config().is_there() {
-            true => Ok(()),
+            true => self.card.check(&self.device),
             false => Err(self.device.gone()),
         }
     }
 
+    fn serve_functions(&mut self) -> Result<(), Error> {
+        self.check_started()?;
+        self.card.serve_functions(&self.device, &self.filters)
+    }
+
     fn set_promiscuous(&mut self, on: bool) -> Result<(), Error> {
         self.check_started()?;
-        self.filters.promiscuous = on;
-        self.card.write_modes(&self.device, &self.filters);
-        Ok(())
+        if on && !self.info.capabilities.promiscuous {
+            return Err(self.info.unsupported("promiscuous mode", "now", NOT_PROMISCUOUS));
+        }
+        self.change(|filters| filters.promiscuous = on, C::write_modes)
     }
 
     fn set_all_multicast(&mut self, on: bool) -> Result<(), Error> {
         self.check_started()?;
-        self.filters.all_multicast = on;
-        self.card.write_modes(&self.device, &self.filters);
-        Ok(())
+        self.change(|filters| filters.all_multicast = on, C::write_modes)
     }
 
     fn set_multicast(&mut self, groups: &[MacAddr]) -> Result<(), Error> {
@@ -245,33 +257,29 @@ impl<C: Card> Port for Nic<C> {
             let limit = "addresses whose first byte is odd";
             return Err(self.device.unsupported("multicast address", group, limit));
         }
-        let most = C::CAPABILITIES.multicast_addresses;
+        let most = self.info.capabilities.multicast_addresses;
         if groups.len() > most {
             return Err(self.device.unsupported("number of multicast addresses", groups.len(), most));
         }
-        self.filters.multicast = groups.to_vec();
-        self.card.write_multicast(&self.device, &self.filters);
-        Ok(())
+        self.change(|filters| filters.multicast = groups.to_vec(), C::write_multicast)
     }
 
     fn set_mac(&mut self, mac: MacAddr) -> Result<(), Error> {
         self.check_started()?;
         self.check_unicast(mac)?;
-        (self.filters.mac, self.info.mac) = (mac, mac);
-        self.card.write_addresses(&self.device, &self.filters);
+        self.change(|filters| filters.mac = mac, C::write_addresses)?;
+        self.info.mac = mac;
         Ok(())
     }
 
     fn set_extra_unicast(&mut self, macs: &[MacAddr]) -> Result<(), Error> {
         self.check_started()?;
         macs.iter().try_for_each(|mac| self.check_unicast(*mac))?;
-        let most = C::CAPABILITIES.extra_unicast_addresses;
+        let most = self.info.capabilities.extra_unicast_addresses;
         if macs.len() > most {
             return Err(self.device.unsupported("number of extra addresses", macs.len(), most));
         }
-        self.filters.extra_unicast = macs.to_vec();
-        self.card.write_addresses(&self.device, &self.filters);
-        Ok(())
+        self.change(|filters| filters.extra_unicast = macs.to_vec(), C::write_addresses)
     }
 
     fn set_vlan_filter(&mut self, vlans: Option<&[u16]>) -> Result<(), Error> {
@@ -282,20 +290,17 @@ impl<C: Card> Port for Nic<C> {
         if let Some(vlan) = vlans.unwrap_or_default().iter().find(|vlan| **vlan > MAX_VLAN) {
             return Err(self.info.unsupported("VLAN", vlan, format!("VLANs 0 to {MAX_VLAN}")));
         }
-        self.filters.vlans = vlans.map(<[u16]>::to_vec);
-        self.card.write_vlans(&self.device, &self.filters);
-        Ok(())
+        self.change(|filters| filters.vlans = vlans.map(<[u16]>::to_vec), C::write_vlans)
     }
 
     fn set_flows(&mut self, rules: &[FlowRule]) -> Result<(), Error> {
         let started = self.started.as_ref().ok_or_else(|| self.not_started())?;
         FlowRule::check_all(rules, &self.info, started.rx.len())?;
         self.check_led_to(rules, started)?;
-        self.filters.flows = rules.to_vec();
-        if C::CAPABILITIES.flow.rules > 0 {
-            self.card.write_flows(&self.device, &self.filters);
+        match C::CAPABILITIES.flow.rules {
+            0 => Ok(()),
+            _ => self.change(|filters| filters.flows = rules.to_vec(), C::write_flows),
         }
-        Ok(())
     }
 
     fn stats(&mut self) -> Stats {

@@ -102,7 +102,7 @@ impl<C: Card> Nic<C> {
         if self.rx_counters.len() <= number {
             self.rx_counters.push(Default::default());
         }
-        let (tail, index) = C::receive_tail(number);
+        let (tail, index) = self.card.receive_tail(number);
         let doorbell = self.device.registers.doorbell(tail, index)?;
         let coalesced = if lro { C::coalesced(buffer) } else { 0 };
         let limits = match coalesced {
@@ -177,7 +177,7 @@ impl<C: Card> Nic<C> {
         if self.tx_counters.len() <= number {
             self.tx_counters.push(Default::default());
         }
-        let (tail, index) = C::transmit_tail(number);
+        let (tail, index) = self.card.transmit_tail(number);
         let mut ring = TxRing::new(
             &self.device,
             queue.descriptors,

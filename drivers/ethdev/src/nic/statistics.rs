@@ -1,4 +1,4 @@
-//! Statistics registers, which are cleared by reading, made into 64-bit counts.
+//! Statistics registers, cleared by reading or running on, made into 64-bit counts.
 
 use super::registers::{Register, Registers};
 use crate::stats::XStat;
@@ -14,22 +14,25 @@ pub struct Counter {
     pub high: Option<Register>,
     /// Bits of the upper half that count.
     pub high_mask: u32,
+    /// Bits that it has in all if it runs on when it is read; 0 if reading clears it.
+    pub runs_on: u32,
 }
 
 /// Makes `COUNTERS`, a table of [`Counter`](crate::nic::Counter)s: name, register and its offset, and where its upper half lies, with
-/// the mask of what it has if not all 32 bits, or how long its array is.
+/// the mask of what it has if not all 32 bits, or how long its array is; and of how many bits it runs on if reading does not clear it.
 ///
 /// ```
 /// pagewire_ethdev::counters! {
 ///     "rx_crc_errors"     CRCERRS 0x4000;
 ///     "rx_good_bytes"     GORC    0x4088 + 0x408c & 0xf;
 ///     "rx_missed_packets" RXMPC   0x3fa0 [4 x 8];
+///     "tx_good_packets"   VFGPTC  0x201c runs on 32;
 /// }
-/// assert_eq!((COUNTERS.len(), COUNTERS[1].high_mask, COUNTERS[2].low.count), (3, 0xf, 8));
+/// assert_eq!((COUNTERS.len(), COUNTERS[1].high_mask, COUNTERS[2].low.count, COUNTERS[3].runs_on), (4, 0xf, 8, 32));
 /// ```
 #[macro_export]
 macro_rules! counters {
-    ($($name:literal $register:ident $low:literal $(+ $high:literal $(& $mask:literal)?)? $([$stride:literal x $count:literal])?;)*) => {
+    ($($name:literal $register:ident $low:literal $(+ $high:literal $(& $mask:literal)?)? $([$stride:literal x $count:literal])? $(runs on $bits:literal)?;)*) => {
         pub(crate) const COUNTERS: &[$crate::nic::Counter] = &[$({
             #[allow(unused_mut, unused_assignments)]
             let mut high = None;
@@ -44,6 +47,7 @@ macro_rules! counters {
                 },
                 high,
                 high_mask: u32::MAX $($(& $mask)?)?,
+                runs_on: 0 $(+ $bits)?,
             }
         }),*];
     };
@@ -53,24 +57,38 @@ macro_rules! counters {
 pub(super) struct Statistics {
     counters: &'static [Counter],
     totals: Vec<u64>,
+    /// What those that run on held when they were last read.
+    last: Vec<u64>,
 }
 
 impl Statistics {
     pub(super) fn new(counters: &'static [Counter]) -> Statistics {
-        Statistics { counters, totals: vec![0; counters.len()] }
+        Statistics { counters, totals: vec![0; counters.len()], last: vec![0; counters.len()] }
     }
 
     /// Read, and thereby clear, every register: what they hold from before is nobody's.
-    pub(super) fn clear(&self, registers: &Registers) {
-        for counter in self.counters {
-            counter.read(registers);
+    pub(super) fn clear(&mut self, registers: &Registers) {
+        for (last, counter) in self.last.iter_mut().zip(self.counters) {
+            *last = counter.read(registers);
         }
     }
 
     /// Add what the registers have counted since they were last read. Whatever they say, totals never go down.
     pub(super) fn update(&mut self, registers: &Registers) {
-        for (total, counter) in self.totals.iter_mut().zip(self.counters) {
-            *total = total.saturating_add(counter.read(registers));
+        for ((total, last), counter) in self.totals.iter_mut().zip(&mut self.last).zip(self.counters) {
+            let value = counter.read(registers);
+            let more = match counter.runs_on {
+                0 => value,
+                // Nobody is there, or it was reset.
+                _ if value == 0 => continue,
+                // What seems to have gone back was reset as well: from there on.
+                bits => match value.wrapping_sub(*last) & (u64::MAX >> (64 - bits.min(64))) {
+                    more if more >> (bits - 1) == 0 => more,
+                    _ => 0,
+                },
+            };
+            *last = value;
+            *total = total.saturating_add(more);
         }
     }
 
@@ -113,6 +131,7 @@ mod tests {
         "frames"   FRAMES   0x2000 [4 x 2];
         "bytes"    BYTES    0x2008 + 0x200c;
         "36 bits"  NARROW   0x2010 + 0x2014 & 0xf;
+        "runs on"  RUNNING  0x2018 runs on 32;
     }
 
     /// Registers that say what they like: no total goes down, and none takes more than its register has bits.
@@ -123,16 +142,19 @@ mod tests {
         let registers = Registers::new(function.bar(0).unwrap());
         let mut statistics = Statistics::new(COUNTERS);
         let mut update = |value| {
-            (0x2000..0x2018).step_by(4).for_each(|offset| card.set(offset, value));
+            (0x2000..0x201c).step_by(4).for_each(|offset| card.set(offset, value));
             statistics.update(&registers);
             statistics.xstats().map(|stat| stat.value).collect::<Vec<u64>>()
         };
-        assert_eq!(update(5), [10, 5 << 32 | 5, 5 << 32 | 5]);
+        assert_eq!(update(5), [10, 5 << 32 | 5, 5 << 32 | 5, 5]);
         // Nobody is there.
-        assert_eq!(update(u32::MAX), [10, 5 << 32 | 5, 5 << 32 | 5]);
+        assert_eq!(update(u32::MAX), [10, 5 << 32 | 5, 5 << 32 | 5, 5]);
         let most = u64::from(u32::MAX - 1);
-        assert_eq!(update(u32::MAX - 1), [10 + 2 * most, u64::MAX, (5 << 32 | 5) + (0xe << 32 | most)]);
-        assert_eq!(update(0), [10 + 2 * most, u64::MAX, (5 << 32 | 5) + (0xe << 32 | most)]);
+        assert_eq!(update(u32::MAX - 1), [10 + 2 * most, u64::MAX, (5 << 32 | 5) + (0xe << 32 | most), 5]);
+        assert_eq!(update(0), [10 + 2 * most, u64::MAX, (5 << 32 | 5) + (0xe << 32 | most), 5]);
+        // Past its end it goes on from 0.
+        assert_eq!(update(7)[3], 5 + 9);
+        assert_eq!(update(100)[3], 5 + 9 + 93);
         assert_eq!(statistics.sum(&["bytes", "frames"]), u64::MAX);
     }
 }

@@ -213,6 +213,8 @@ pub(super) mod plain {
             queue_stop: false,
             vlan_filter: false,
             flow: FlowLimits::NONE,
+            promiscuous: true,
+            functions: 0,
             rx_interrupts: None,
         };
         const COUNTERS: &'static [Counter] = &[];
@@ -244,10 +246,10 @@ pub(super) mod plain {
         fn start_transmit(&mut self, _: &Device, _: TxSetup) -> Result<(), Error> {
             Ok(())
         }
-        fn receive_tail(queue: usize) -> (Register, usize) {
+        fn receive_tail(&self, queue: usize) -> (Register, usize) {
             (RDT, queue)
         }
-        fn transmit_tail(queue: usize) -> (Register, usize) {
+        fn transmit_tail(&self, queue: usize) -> (Register, usize) {
             (TDT, queue)
         }
         fn link(&mut self, _: &Device) -> Link {
@@ -257,8 +259,14 @@ pub(super) mod plain {
         fn take_events(&mut self, _: &Device) -> PortEvents {
             PortEvents::empty()
         }
-        fn write_modes(&self, _: &Device, _: &Filters) {}
-        fn write_addresses(&self, _: &Device, _: &Filters) {}
-        fn write_multicast(&self, _: &Device, _: &Filters) {}
+        fn write_modes(&self, _: &Device, _: &Filters) -> Result<(), Error> {
+            Ok(())
+        }
+        fn write_addresses(&self, _: &Device, _: &Filters) -> Result<(), Error> {
+            Ok(())
+        }
+        fn write_multicast(&self, _: &Device, _: &Filters) -> Result<(), Error> {
+            Ok(())
+        }
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod bench;
 pub(crate) mod features;
 pub(crate) mod flood;
+pub(crate) mod functions;
 pub(crate) mod liar;
 pub(crate) mod memory;
 pub(crate) mod mutator;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use pagewire_ethdev::{Error, Pool, PortConfig};
 use pagewire_ixgbe::Ixgbe;
-use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model};
+use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model, Kind};
 use pagewire_models::server::{Counters, Server, ServerOptions, Stopper};
 use pagewire_models::wire::{Open, Wire};
 use pagewire_models::{Function, Host, Region, RegionInfo};
@@ -63,10 +64,14 @@ pub(crate) mod fault {
     pub(crate) const VETO: u32 = 1 << 13;
     /// The configuration space reads as all ones, but for the command register: the server asks the card for it too.
     pub(crate) const GONE_FROM_THE_BUS: u32 = 1 << 15;
+    /// The X540's SW_FW_SYNC.REGSMP is never given.
+    pub(crate) const REGSMP_HELD: u32 = 1 << 16;
+    /// MDIO commands are never done.
+    pub(crate) const MDIO_SILENT: u32 = 1 << 17;
     /// RXDCTL of queue 1 does not show that it is disabled.
     pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
     /// RXDCTL and TXDCTL of queue 1 do not show that they are enabled.
-    pub(crate) const QUEUE_1_NEVER_STARTS: u32 = 1 << 16;
+    pub(crate) const QUEUE_1_NEVER_STARTS: u32 = 1 << 18;
 }
 
 /// Polls between two looks where the rings are.
@@ -200,6 +205,8 @@ impl Card {
             0x10014 if has(fault::EEPROM_SILENT) => value & !2,
             0x10140 if has(fault::SMBI_HELD) => value | 1,
             0x10140 if has(fault::SWESMBI_HELD) => value & !2,
+            0x0425c if has(fault::MDIO_SILENT) => value | 1 << 30,
+            0x10160 if has(fault::REGSMP_HELD) => value | 1 << 31,
             0x10160 if has(fault::FIRMWARE_OWNS) => value | 0x1f << 5,
             _ => value,
         }
@@ -232,7 +239,18 @@ pub(crate) fn serve_on(
     wire: Box<dyn Wire>,
     spoil: impl FnOnce(&mut Card),
 ) -> Running {
-    serve_as(Config { mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() }, wire, spoil)
+    serve_kind(Kind::I82599, mapped, number, wire, spoil)
+}
+
+/// The same of another card of the family.
+pub(crate) fn serve_kind(
+    kind: Kind,
+    mapped: bool,
+    number: u8,
+    wire: Box<dyn Wire>,
+    spoil: impl FnOnce(&mut Card),
+) -> Running {
+    serve_as(Config { kind, mapped, mac: [2, 0, 0, 0, 0, number], ..Config::default() }, wire, spoil)
 }
 
 /// Serve a card such as this on a wire.
@@ -243,8 +261,8 @@ pub(crate) fn serve_as(config: Config, wire: Box<dyn Wire>, spoil: impl FnOnce(&
     let faults = Arc::<AtomicU32>::default();
     let lying = Arc::<AtomicBool>::default();
     let mut card = Card {
+        device_id: config.kind.device(),
         model: Model::new(config, wire),
-        device_id: 0x10fb,
         liar: Box::new(()),
         faults: faults.clone(),
         lying: lying.clone(),

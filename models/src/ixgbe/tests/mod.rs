@@ -1,6 +1,7 @@
 //! The whole card on a machine made of an array.
 
 mod forwarding;
+mod functions;
 mod fuzz;
 mod init;
 mod interrupts;

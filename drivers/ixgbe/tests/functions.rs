@@ -1,0 +1,293 @@
+//! Virtual functions: frames between them, the wire and the physical function, each with memory of its own.
+
+mod common;
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use common::bench::{assert_nothing, bytes, receive, send};
+use common::functions::*;
+use common::packets::{Flow, payload};
+use common::{eventually, pool, space};
+use pagewire_ethdev::{Error, FunctionConfig, MacAddr, Port, RxQueue, RxQueueConfig, TxQueue, TxQueueConfig};
+use pagewire_ixgbe::{IxgbeRx, IxgbeVf};
+use pagewire_pci::wait_any;
+
+#[test]
+fn frames_go_where_their_address_is() {
+    let mut served = serve(2);
+    let mut physical = Physical::start(&served, &TWO, |_, _| ());
+    let (mut a, mut b) = (Virtual::start(&served, 0), Virtual::start(&served, 1));
+    assert!(a.mac != b.mac && a.mac != OWN && b.mac != OWN);
+    assert_eq!(a.port.info().capabilities.rx_queues, 4, "as its physical function grants");
+
+    // Within the card: nothing of it is seen outside.
+    let sent = a.send(b.mac, b"from one to the other");
+    assert_eq!(bytes(&b.receive()), sent);
+    let sent = b.send(OWN, b"to the physical function");
+    assert_eq!(bytes(&receive(&mut physical.rx, 1)[0][0]), sent);
+    let sent = addressed(a.mac, OWN, b"and from it");
+    let one = packet(&mut physical.pool, &sent);
+    send(&mut physical.tx[0], vec![one]);
+    assert_eq!(bytes(&a.receive()), sent);
+    served.assert_nothing();
+
+    // Out, and in.
+    let sent = a.send(OUTSIDE, b"out");
+    assert_eq!(served.take(), sent);
+    for to in [a.mac, b.mac, OWN] {
+        served.give(&addressed(to, OUTSIDE, b"in"));
+    }
+    for got in [a.receive(), b.receive(), receive(&mut physical.rx, 1).remove(0).remove(0)] {
+        assert_eq!(got.len(), 60);
+    }
+    // What is for nobody is dropped.
+    served.give(&addressed(MacAddr([2, 9, 9, 9, 9, 9]), OUTSIDE, b"for nobody"));
+
+    // Everybody, but not who says it.
+    let sent = a.send(MacAddr::BROADCAST, b"everybody");
+    assert_eq!(bytes(&b.receive()), sent);
+    assert_eq!(bytes(&receive(&mut physical.rx, 1)[0][0]), sent);
+    assert_eq!(served.take(), sent);
+    assert_nothing(&mut a.rx[0]);
+    let came = addressed(MacAddr::BROADCAST, OUTSIDE, b"everybody here");
+    served.give(&came);
+    assert_eq!(bytes(&a.receive()), came);
+    assert_eq!(bytes(&b.receive()), came);
+    assert_eq!(bytes(&receive(&mut physical.rx, 1)[0][0]), came);
+
+    // In another's name nobody gets anywhere.
+    let forged = addressed(OUTSIDE, b.mac, b"not mine");
+    let one = packet(&mut a.pool, &forged);
+    send(&mut a.tx[0], vec![one]);
+    served.assert_nothing();
+    for queue in [&mut a.rx[0], &mut b.rx[0], &mut physical.rx[0]] {
+        assert_nothing(queue);
+    }
+    a.stop();
+    b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+#[test]
+fn groups_and_vlans_are_asked_for() {
+    let mut served = serve(2);
+    let functions = [FunctionConfig { mac: None, trusted: true }, TWO[1]];
+    let mut physical = Physical::start(&served, &functions, |_, _| ());
+    let (mut a, mut b) = (Virtual::start(&served, 0), Virtual::start(&served, 1));
+    let groups: [MacAddr; 2] = [MacAddr([1, 0, 0x5e, 1, 2, 3]), MacAddr([1, 0, 0x5e, 4, 5, 6])];
+    served.give(&addressed(groups[0], OUTSIDE, b"to no one yet"));
+    b.port.set_multicast(&groups[..1]).unwrap();
+    let one = addressed(groups[0], OUTSIDE, b"to a group");
+    served.give(&one);
+    assert_eq!(bytes(&b.receive()), one);
+    // One that is trusted may have all; one that is not is told so.
+    a.port.set_all_multicast(true).unwrap();
+    let error = b.port.set_all_multicast(true).unwrap_err();
+    assert!(matches!(error, Error::Refused { what: "receiving", .. }), "{error}");
+    let other = addressed(groups[1], OUTSIDE, b"to another group");
+    served.give(&other);
+    assert_eq!(bytes(&a.receive()), other);
+    assert_nothing(&mut b.rx[0]);
+    assert!(matches!(a.port.set_promiscuous(true), Err(Error::Unsupported { .. })));
+
+    // VLANs: those that were asked for, and what has no tag.
+    b.port.set_vlan_filter(Some(&[5, 100])).unwrap();
+    let own = b.mac;
+    let in_vlan = |vlan| tagged(own, OUTSIDE, vlan, b"in a VLAN");
+    served.give(&in_vlan(7));
+    served.give(&in_vlan(100));
+    assert_eq!(bytes(&b.receive()), in_vlan(100));
+    b.port.set_vlan_filter(Some(&[7])).unwrap();
+    served.give(&in_vlan(100));
+    served.give(&in_vlan(7));
+    assert_eq!(bytes(&b.receive()), in_vlan(7));
+    // What is in no function's VLAN is the port's, as what is for nobody: it gets it if it takes everything.
+    let strays = receive(&mut physical.rx, 2).remove(0);
+    assert_eq!(strays.iter().map(bytes).collect::<Vec<_>>(), [in_vlan(7), in_vlan(100)]);
+    drop(strays);
+
+    // Addresses: its own to choose, unless another has it.
+    let mac = MacAddr([2, 7, 7, 7, 7, 7]);
+    assert!(matches!(b.port.set_mac(a.mac), Err(Error::Refused { .. })));
+    assert!(matches!(b.port.set_mac(OWN), Err(Error::Refused { .. })));
+    assert_eq!(b.port.info().mac, b.mac, "as it was");
+    b.port.set_mac(mac).unwrap();
+    let one = addressed(mac, OUTSIDE, b"to the new address");
+    served.give(&addressed(b.mac, OUTSIDE, b"to the old one"));
+    served.give(&one);
+    assert_eq!(bytes(&b.receive()), one);
+    drop(physical.port());
+    a.stop();
+    b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// Two functions of one space, as an application has them: what comes to one leaves through the other.
+#[test]
+fn two_functions_forward() {
+    let mut served = serve(2);
+    let physical = Physical::start(&served, &TWO, |_, _| ());
+    let shared = space();
+    let mut a = Virtual::start_in(&served, 0, &shared, 1);
+    let mut b = Virtual::start_in(&served, 1, &shared, 1);
+    for round in 0..20u8 {
+        for n in 0..16u8 {
+            served.give(&addressed(a.mac, OUTSIDE, &vec![round ^ n; 46 + usize::from(n) * 90]));
+        }
+        let mut packets = receive(&mut a.rx, 16).remove(0);
+        for packet in &mut packets {
+            let data = packet.as_mut_slice().unwrap();
+            data[..6].copy_from_slice(&OUTSIDE.0);
+            data[6..12].copy_from_slice(&b.mac.0);
+        }
+        send(&mut b.tx[0], packets);
+        for n in 0..16u8 {
+            let expected = addressed(OUTSIDE, b.mac, &vec![round ^ n; 46 + usize::from(n) * 90]);
+            assert_eq!(served.take(), expected, "round {round}, frame {n}");
+        }
+    }
+    // By the cards' own count, check sequences included.
+    let count = |port: &mut IxgbeVf, name: &str| {
+        port.xstats().into_iter().find(|stat| stat.name == name).expect(name).value
+    };
+    let bytes: u64 = (0..16u64).map(|n| (60 + n * 90) + 4).sum();
+    assert_eq!(
+        [count(&mut a.port, "rx_good_packets"), count(&mut a.port, "rx_good_bytes")],
+        [320, 20 * bytes]
+    );
+    assert_eq!(
+        [count(&mut b.port, "tx_good_packets"), count(&mut b.port, "tx_good_bytes")],
+        [320, 20 * bytes]
+    );
+    assert_eq!(count(&mut b.port, "rx_good_packets"), 0);
+    b.stop();
+    a.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// Several queues each: a function's flows are spread over its own, the port's over the port's.
+#[test]
+fn flows_are_spread_within_a_pool() {
+    for (functions, granted) in [(2, 4), (31, 2), (62, 2)] {
+        let mut served = serve(functions);
+        let all = vec![FunctionConfig::default(); functions.into()];
+        let mut physical = Physical::start(&served, &all, |space, config| {
+            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
+            config.tx.push(TxQueueConfig { descriptors: 64 });
+        });
+        let last = usize::from(functions) - 1;
+        let mut vf = Virtual::start_in(&served, last, &space(), granted);
+        let error = vf_with_too_many_queues(&served, granted + 1);
+        assert!(error.contains(&format!("the port has {granted}")), "{error}");
+        let mut frames = Vec::new();
+        for port in 0..40 {
+            let flow = Flow { ports: (3000 + port * 7, 53), ..Flow::new(false) };
+            let mut frame = flow.udp(&payload(64));
+            frame[..6].copy_from_slice(&vf.mac.0);
+            frames.push(frame);
+        }
+        frames.iter().for_each(|frame| served.give(frame));
+        let got = receive(&mut vf.rx, frames.len());
+        assert!(
+            got.iter().all(|queue| queue.len() > 2),
+            "{:?}",
+            got.iter().map(Vec::len).collect::<Vec<_>>()
+        );
+        drop(got);
+        for frame in &mut frames {
+            frame[..6].copy_from_slice(&OWN.0);
+            served.give(frame);
+        }
+        let got = receive(&mut physical.rx, frames.len());
+        assert!(
+            got.iter().all(|queue| queue.len() > 2),
+            "{:?}",
+            got.iter().map(Vec::len).collect::<Vec<_>>()
+        );
+        drop(got);
+        vf.stop();
+        served.assert_clean();
+        physical.stop();
+    }
+}
+
+/// The port's queues, whatever the card's numbers of them are, have the port's vectors.
+#[test]
+fn the_queues_behind_functions_interrupt() {
+    for functions in [2, 62] {
+        let mut served = serve(functions);
+        let all = vec![FunctionConfig::default(); functions.into()];
+        let mut physical = Physical::start(&served, &all, |space, config| {
+            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
+            config.rx_interrupts = Some(Duration::ZERO);
+        });
+        let fired = |queue: &IxgbeRx, limit| {
+            wait_any(&[queue.interrupt().unwrap().as_fd()], Some(Duration::from_secs(limit))).unwrap()
+        };
+        let mut seen = [0; 2];
+        for port in 0..20 {
+            for queue in &physical.rx {
+                queue.interrupt().unwrap().arm().unwrap();
+                assert!(!fired(queue, 0));
+            }
+            let mut frame = Flow { ports: (3000 + port * 7, 53), ..Flow::new(false) }.udp(&payload(64));
+            frame[..6].copy_from_slice(&OWN.0);
+            served.give(&frame);
+            let got = receive(&mut physical.rx, 1);
+            for ((queue, got), seen) in physical.rx.iter().zip(&got).zip(&mut seen) {
+                assert_eq!(fired(queue, 10 * got.len() as u64), !got.is_empty());
+                *seen += got.len();
+            }
+        }
+        assert!(seen[0] > 2 && seen[1] > 2, "{seen:?}");
+        served.assert_clean();
+        physical.stop();
+    }
+}
+
+fn vf_with_too_many_queues(served: &Served, queues: usize) -> String {
+    let space = space();
+    let mut port = open_vf(served, 0, &space).unwrap();
+    port.start(vf_config(&space, queues)).err().expect("more than there are").to_string()
+}
+
+/// Memory of one function is none of another's: the card reads a function's packets on the function's own bus.
+#[test]
+fn a_function_reaches_no_memory_but_its_own() {
+    let mut served = serve(2);
+    let mut physical = Physical::start(&served, &TWO, |_, _| ());
+    let (mut a, mut b) = (Virtual::start(&served, 0), Virtual::start(&served, 1));
+    let refused = |served: &Served| -> Vec<u64> {
+        served.counters.iter().map(|counters| counters.refused_dma.load(Relaxed)).collect()
+    };
+    assert_eq!(refused(&served), [0, 0, 0]);
+    // Made in the space of one, sent by another: it is to be read by whoever sends it, and is not mapped there.
+    for (sender, counts) in [(0, [1, 0, 0]), (1, [1, 1, 0]), (2, [1, 1, 1])] {
+        let (from, tx) = match sender {
+            0 => (&mut a.pool, &mut physical.tx[0]),
+            1 => (&mut b.pool, &mut a.tx[0]),
+            _ => (&mut physical.pool, &mut b.tx[0]),
+        };
+        let one = packet(from, &addressed(OUTSIDE, OWN, b"not yours"));
+        send(tx, vec![one]);
+        eventually("the refusal", || refused(&served) == counts);
+        served.assert_nothing();
+    }
+    let queues = [&mut physical.tx[0], &mut a.tx[0], &mut b.tx[0]];
+    for queue in queues {
+        eventually("what could not be sent comes home", || {
+            queue.reclaim();
+            queue.pending() == 0
+        });
+    }
+    // They go on.
+    let sent = a.send(b.mac, b"mine");
+    assert_eq!(bytes(&b.receive()), sent);
+    a.stop();
+    b.stop();
+    physical.stop();
+}
