@@ -32,11 +32,12 @@ fn count(value: &Value, path: &str) -> u64 {
 
 #[test]
 fn without_ports_it_forwards_between_two_modelled_cards_for_a_while_and_says_so() {
-    let output = output("l2fwd --duration 1 --stats-period 0.3");
+    // Long enough for reports also where every core has other loops to run.
+    let output = output("l2fwd --duration 4 --stats-period 0.3");
     let (text, notes) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{notes}");
     assert!(
-        notes.contains("no --port given: forwarding for 1 s between two models of the Intel 82599"),
+        notes.contains("no --port given: forwarding for 4 s between two models of the Intel 82599"),
         "{notes}"
     );
     assert!(text.lines().filter(|line| line.contains("rx packets")).count() >= 3, "{text}");
