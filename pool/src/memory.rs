@@ -3,7 +3,7 @@
 // Fills records, which are reached by pointer.
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pagewire_hugepages::Segment;
 use pagewire_pci::AddressSpace;
@@ -15,6 +15,9 @@ use crate::provider::Provider;
 use crate::record::{Record, Records};
 use crate::stats::{Published, add};
 use crate::sync::Ordering;
+
+/// Providers of memory that is mapped for good.
+static STAYING: Mutex<Vec<Arc<dyn Provider>>> = Mutex::new(Vec::new());
 
 /// A pool's segments. Dropped, each is unmapped and released, and then the provider uninstalled.
 ///
@@ -141,7 +144,7 @@ impl Drop for Memory {
             self.provider.uninstall();
         } else {
             // What it is made of has to outlive the mapping.
-            std::mem::forget(self.provider.clone());
+            STAYING.lock().unwrap_or_else(PoisonError::into_inner).push(self.provider.clone());
         }
     }
 }
