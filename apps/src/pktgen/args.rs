@@ -35,7 +35,7 @@ Examples:
 #[command(after_help = EXAMPLES, verbatim_doc_comment)]
 pub(crate) struct Args {
     /// A port, once for each: a PCI address bound to vfio-pci (see `pagewire dev bind`), vfio-user:SOCKET (see `pagewire model`),
-    /// null:, null:SIZE, pcap:IN[,OUT][,repeat=N] or ring:NAME. None at all: two models of the 82599 in this process, back to back
+    /// null:, null:SIZE, pcap:IN, pcap:IN,OUT, pcap:IN,OUT,repeat=N or ring:NAME. None at all: two models of the 82599 in this process, back to back
     #[arg(long = "port", value_name = "ADDR")]
     pub(super) ports: Vec<PortSpec>,
 
