@@ -218,9 +218,9 @@ fn refused(cards: &Cards) -> Result<()> {
         ),
         (
             |o| o.pool.fragments = 512,
-            "receive ring of 512 descriptors is not possible; the port has a pool (\"receive\") of 512 fragments for it, where 513 are needed",
+            "receive ring of 512 descriptors is not possible; the port has a pool (\"receive\") of 512 fragments for it, where 514 are needed",
         ),
-        (|o| o.pool.fragments = 100, "where 513 are needed"),
+        (|o| o.pool.fragments = 100, "where 514 are needed"),
         (
             |o| o.pool.headroom = 1900,
             "receive buffer of 148 bytes is not possible; the port has buffers of 256 bytes or more",
