@@ -94,8 +94,7 @@ impl Burst {
     ///
     /// # Safety
     ///
-    /// As many as it returns, and no others, `exchange` has moved out of the front of the fragments, and written to the front of the room. It
-    /// does not panic.
+    /// As many as it returns, and no others, `exchange` has moved out of the front of the fragments, and written to the front of the room.
     #[inline(always)]
     pub unsafe fn exchange(
         &mut self,
@@ -106,7 +105,8 @@ impl Burst {
         let (count, start) = (count.min(pool.at_hand()).min(self.room()), self.packets.len());
         // SAFETY: start + count is within the capacity.
         let packets = unsafe { self.packets.as_mut_ptr().add(start) };
-        let fragments = pool.first_at_hand();
+        // Should `exchange` panic, all of them leak: nobody has them twice.
+        let fragments = pool.lend(count);
         let added = exchange(fragments.cast(), packets, count);
         debug_assert!(added <= count);
         if check::is_on() {
@@ -115,7 +115,7 @@ impl Burst {
         }
         // SAFETY: the caller's word: so many have been taken, so many packets written.
         unsafe {
-            pool.have_taken(added);
+            pool.give_back(count - added);
             self.packets.set_len(start + added);
         }
         added

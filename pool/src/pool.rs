@@ -244,21 +244,24 @@ impl Pool {
         Some(unsafe { fragment.complete_unchecked(self.headroom.into(), 0) })
     }
 
-    /// Where the fragments stand that are at hand, to be read before the pool is used again.
+    /// Where the next `count` fragments stand, which are at hand: the caller's, to be read before the pool is used again.
     #[inline(always)]
-    pub(crate) fn first_at_hand(&self) -> *const NonNull<Record> {
+    pub(crate) fn lend(&mut self, count: usize) -> *const NonNull<Record> {
+        debug_assert!(count <= self.at_hand());
         // SAFETY: `next` is within the cache, or at its end.
-        unsafe { self.cache.as_ptr().add(self.next) }.cast()
+        let first = unsafe { self.cache.as_ptr().add(self.next) };
+        self.next += count;
+        first.cast()
     }
 
-    /// The first `count` of those at hand have been taken.
+    /// Have the last `count` of those that were lent again.
     ///
     /// # Safety
     ///
-    /// So many were there, and each has an owner.
+    /// So many were, and none of them has been taken.
     #[inline(always)]
-    pub(crate) unsafe fn have_taken(&mut self, count: usize) {
-        self.next += count;
+    pub(crate) unsafe fn give_back(&mut self, count: usize) {
+        self.next -= count;
     }
 
     /// Up to `count` fragments to post, taken one by one: what is not taken stays in the pool.

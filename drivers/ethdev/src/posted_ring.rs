@@ -239,7 +239,7 @@ impl PostedRing {
             }
             number
         };
-        // SAFETY: each round moves a fragment out and writes a packet. Nothing panics: a driver's `describe` sets fields.
+        // SAFETY: each round moves a fragment out and writes a packet.
         let packets = unsafe { out.exchange(&mut self.pool, left, take) };
         self.next = self.next.wrapping_add(packets as u32);
         (packets, bytes)

@@ -301,6 +301,25 @@ fn the_tail_stays_one_behind() {
     }
 }
 
+/// Who panics in the loop loses what was lent to it: no fragment is in the ring and in the pool.
+#[test]
+fn a_panic_in_the_loop_gives_no_fragment_out_twice() {
+    let mut bench = bench();
+    let (_port, mut queue, _tx) = bench.start(1024);
+    let ring = &mut queue.ring().descriptors;
+    assert_eq!(ring.begin_run(16), 16);
+    (0..16).for_each(|step| ring.write(step, [0, Rx::DONE | Rx::END | 60 << 32]));
+    let mut out = Burst::new(16);
+    let whole = RxRing::<Rx>::WHOLE;
+    let take = || ring.take::<true>(&mut out, whole, |_, _| panic!("as it should"));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(take)).unwrap_err();
+    assert!(out.is_empty());
+    let pool = queue.pool();
+    let left: Vec<Posted> = std::iter::from_fn(|| pool.alloc()).collect();
+    // The packet that was at hand has gone home; one of the sixteen is in its place.
+    assert_eq!(left.len(), 1024 - 64 - 15);
+}
+
 /// The card gets descriptors back also within a frame that does not end.
 #[test]
 fn the_tail_moves_on_within_a_frame() {
