@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::record::Record;
+use crate::record::{Record, fetch_to_write};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
 /// What `home` comes to when the owner has left and every fragment is home.
@@ -143,7 +143,9 @@ impl ReturnRing {
                     return taken;
                 }
                 // SAFETY: a slot with the bit of this lap has what a producer put in.
-                out.write(unsafe { NonNull::new_unchecked(record.map_addr(|addr| addr & !1)) });
+                let record = unsafe { NonNull::new_unchecked(record.map_addr(|addr| addr & !1)) };
+                fetch_to_write(record);
+                out.write(record);
                 taken += 1;
             }
         }

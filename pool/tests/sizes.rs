@@ -5,7 +5,6 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::*;
-use pagewire_hugepages::Sysfs;
 use pagewire_pool::{Error, Packet, PacketFlags, PageSize, Pool, PoolConfig};
 use proptest::prelude::*;
 
@@ -118,25 +117,6 @@ fn one_map_a_segment_and_none_while_packets_flow() {
         drop((held, pool));
         pagewire_pool::flush_thread();
         assert_eq!((bench.iommu().unmap_calls(), bench.iommu().mapped_bytes()), (most, 0));
-    }
-}
-
-#[test]
-fn a_segment_of_a_1_gib_page_is_one_map_or_an_error_that_says_what_to_do() {
-    let bench = Bench::new();
-    let config = PoolConfig { backing: PageSize::Size1G, ..config(1 << 19) };
-    let counts = Sysfs::default().counts(PageSize::Size1G, None);
-    match Pool::new(&config, &bench.space) {
-        Ok(mut pool) => {
-            assert!(counts.is_ok_and(|counts| counts.free > 0));
-            assert_eq!((bench.iommu().map_calls(), all(&mut pool).len()), (1, 1 << 19));
-        }
-        Err(error) => {
-            assert!(counts.map_or(true, |counts| counts.free == 0), "there is one: {error}");
-            let text = error.to_string();
-            assert!(text.contains("hugepages") && text.contains("1G"), "{text}");
-            assert_eq!(bench.iommu().map_calls(), 0);
-        }
     }
 }
 

@@ -183,7 +183,7 @@ fn a_fragment_of_the_pool_costs_what_the_documentation_says() -> Result<()> {
         ("bare bulk of 8", 16.2),
         ("bare bulk of 32", 7.1),
         ("bare bulk of 64", 6.4),
-        ("returned by another thread", 61.3),
+        ("returned by another thread", 63.1),
     ];
     let single = [
         ("mixed, bulk of 8", 125.8),

@@ -5,7 +5,7 @@
 //! e1000-check link A           prints A's link each time it changes, until standard input ends
 //! ```
 //!
-//! All cards are bound to vfio-pci. Each case opens what it needs and has to leave nothing behind. One line a case; exit status 0
+//! All cards are bound to vfio-pci, and one huge page of 1 GiB is free. Each case opens what it needs and has to leave nothing behind. One line a case; exit status 0
 //! only if every case that ran passed, and at least one did.
 
 use std::fs;
@@ -20,6 +20,7 @@ mod filters;
 mod life;
 mod limits;
 mod link;
+mod memory;
 mod pair;
 mod vlan;
 
@@ -33,8 +34,15 @@ pub(crate) struct Cards {
 
 type Case = (&'static str, fn(&Cards) -> Result<()>);
 
-const CASES: &[&[Case]] =
-    &[checksums::CASES, vlan::CASES, filters::CASES, limits::CASES, life::CASES, faults::CASES];
+const CASES: &[&[Case]] = &[
+    checksums::CASES,
+    vlan::CASES,
+    filters::CASES,
+    limits::CASES,
+    memory::CASES,
+    life::CASES,
+    faults::CASES,
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,5 +1,6 @@
 //! Two ports joined by the lab's hub: what one sends, the other receives, in order.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +10,7 @@ use pagewire_ethdev::{
     TxOffloads, TxQueue, TxQueueConfig,
 };
 use pagewire_pci::{Address, AddressSpace, AddressSpaceOptions};
-use pagewire_pool::{PoolConfig, PoolMonitor};
+use pagewire_pool::{PoolConfig, PoolMonitor, Provider};
 
 use crate::Cards;
 
@@ -27,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) promiscuous: bool,
     /// The receive queue's pool.
     pub(crate) pool: PoolConfig,
+    /// Where its memory comes from, if not from pages.
+    pub(crate) provider: Option<Arc<dyn Provider>>,
 }
 
 impl Default for Options {
@@ -39,13 +42,17 @@ impl Default for Options {
             tx_ring: 512,
             promiscuous: true,
             pool: PoolConfig { fragments: 1024, name: "receive".into(), ..PoolConfig::default() },
+            provider: None,
         }
     }
 }
 
 impl Options {
     pub(crate) fn config(&self, space: &AddressSpace) -> Result<PortConfig> {
-        let pool = Pool::new(&self.pool, space)?;
+        let pool = match &self.provider {
+            Some(provider) => Pool::with_provider(&self.pool, space, provider.clone())?,
+            None => Pool::new(&self.pool, space)?,
+        };
         Ok(PortConfig {
             rx: vec![RxQueueConfig::new(pool, self.rx_ring)],
             tx: vec![TxQueueConfig { descriptors: self.tx_ring }],
