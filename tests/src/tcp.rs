@@ -54,7 +54,6 @@ impl Connection {
             let mut answer = TcpHeader { syn: true, ..connection.header() };
             answer.set_options(&[TcpOptionElement::MaximumSegmentSize(MSS as u16)])?;
             connection.send(peer, answer, &[])?;
-            connection.all_acknowledged(peer)?;
             return Ok(connection);
         }
     }
