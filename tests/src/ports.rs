@@ -69,11 +69,13 @@ impl Ports {
         self.carrier(true)
     }
 
-    /// Waits until the kernel has noticed that both ports have a link, or have none.
+    /// Waits until the kernel has noticed that both ports have a link, or have none and are given nothing to send.
     pub fn carrier(&mut self, up: bool) -> Result<()> {
+        // `carrier` says so earlier: what is sent until the kernel has drawn the consequence stays in the ring.
+        let state = if up { "up" } else { "down" };
         for (inside, name) in self.inside.iter().zip(NAMES) {
-            let carrier = format!("[ $({inside} cat /sys/class/net/{name}/carrier) = {} ]", u8::from(up));
-            self.guest.until(&carrier, PATIENCE)?;
+            let found = format!("$({inside} cat /sys/class/net/{name}/operstate)");
+            self.guest.until(&format!("[ {found} = {state} ]"), PATIENCE)?;
         }
         Ok(())
     }
