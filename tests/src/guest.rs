@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::model::{Model, take_warnings};
+use crate::peer::Peer;
 use crate::qemu::{Kernel, Nic, Qemu};
 use crate::wire::Wire;
 
@@ -28,7 +29,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub struct GuestOptions {
     /// Its cards; card `n` is at [`Guest::address`]`(n)`.
     pub nics: Vec<Nic>,
-    /// Plug a [`Wire`] into the hub too; it comes after the cards' own wires.
+    /// Plug a [`Wire`] into the first hub too; it comes after the cards' own wires.
     pub hub_wire: bool,
     /// The kernel it runs.
     pub kernel: Kernel,
@@ -104,6 +105,8 @@ impl Job {
 pub struct Guest {
     /// The host's ends of the cards' cables, in the order of the cards that have one, then the hub's.
     pub wires: Vec<Wire>,
+    /// Our own driver's ports at the other ends of cards' cables, in the order of the cards that have one.
+    pub peers: Vec<Peer>,
     agent: BufReader<UnixStream>,
     monitor: BufReader<UnixStream>,
     jobs: u32,
@@ -119,9 +122,10 @@ impl Guest {
         take_warnings();
         let mut qemu = Qemu::start(&options)?;
         let wires = std::mem::take(&mut qemu.wires).into_iter().map(Wire::new).collect::<Result<_>>()?;
+        let peers = std::mem::take(&mut qemu.peers);
         let agent = BufReader::new(qemu.agent.try_clone()?);
         let monitor = BufReader::new(qemu.monitor.try_clone()?);
-        let mut guest = Self { wires, agent, monitor, jobs: 0, qemu, _turn: turn };
+        let mut guest = Self { wires, peers, agent, monitor, jobs: 0, qemu, _turn: turn };
         guest.boot_rest().map_err(|error| error.context(guest.state("the guest did not start")))?;
         Ok(guest)
     }
@@ -169,6 +173,13 @@ impl Guest {
             self.state(&format!("in the guest, `{condition}` was not so within {patience:?}: {output}"))
         );
         Ok(())
+    }
+
+    /// Loads modules of the kernel's, those that others need before them.
+    pub fn load(&mut self, modules: &[&str]) -> Result<()> {
+        let modules = modules.join(" ");
+        self.check(&format!("for module in {modules}; do insmod /lib/modules/$module.ko || exit; done"))
+            .map(drop)
     }
 
     /// Starts a shell command in the background; prefix a single program with `exec`, so that signals reach it alone.

@@ -7,14 +7,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use pagewire_ethdev::{Burst, FunctionConfig, Pool, Port, PortConfig, RxQueue};
-use pagewire_hugepages::PageSize;
+use pagewire_ethdev::{Burst, FunctionConfig, Port, PortConfig, RxQueue};
 use pagewire_models::Function;
 use pagewire_models::ixgbe::{Config, Control, Ixgbe};
 use pagewire_models::server::{self, Server, ServerError, ServerOptions, Stopper};
 use pagewire_models::wire::{Counts, Meter, Open, Wire};
-use pagewire_pci::{AddressSpace, AddressSpaceOptions};
-use pagewire_pool::PoolConfig;
 
 /// A card of the guest's that is a model of ours, and what can be seen and done from outside of it.
 pub struct Model {
@@ -145,10 +142,7 @@ impl Drop for Functions {
 
 /// Drives a card for its virtual functions' sake: what comes to itself is thrown away.
 fn drive(path: &Path, functions: Vec<FunctionConfig>, stop: &AtomicBool) -> Result<()> {
-    let options = AddressSpaceOptions { dma_page_size: PageSize::Size4K, ..AddressSpaceOptions::default() };
-    let space = AddressSpace::new(options)?;
-    let pool = Pool::new(&PoolConfig { backing: PageSize::Size4K, ..PoolConfig::default() }, &space)?;
-    let mut port = pagewire_ixgbe::Ixgbe::with_function(&space, space.open_vfio_user(path)?)?;
+    let (mut port, pool) = crate::peer::open(path)?;
     let config = PortConfig { functions, mtu: 1500, ..PortConfig::single_queue(pool) };
     let (mut rx, tx) = port.start(config)?;
     let mut burst = Burst::new(64);

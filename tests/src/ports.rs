@@ -40,14 +40,14 @@ impl Ports {
         };
         let namespaces = [namespace()?, namespace()?];
         let inside = namespaces.each_ref().map(|pid| format!("nsenter -t {pid} -n -m"));
-        guest.check(
-"for module in libphy mdio mdio_devres xfrm_algo; do insmod /lib/modules/$module.ko || exit; done; dmesg -c")?;
+        guest.load(&["libphy", "mdio", "mdio_devres", "xfrm_algo"])?;
+        guest.check("dmesg -c")?;
         Ok(Self { guest, inside, namespaces, driver })
     }
 
     /// Loads the driver, which must find both cards. Returns their addresses.
     pub fn load(&mut self) -> Result<[String; 2]> {
-        self.guest.check(&format!("insmod /lib/modules/{}.ko", self.driver))?;
+        self.guest.load(&[self.driver])?;
         let mut address = |name| -> Result<String> {
             Ok(self.guest.check(&format!("cat /sys/class/net/{name}/address"))?.trim().to_owned())
         };
@@ -69,11 +69,13 @@ impl Ports {
         self.carrier(true)
     }
 
-    /// Waits until the kernel has noticed that both ports have a link, or have none.
+    /// Waits until the kernel has noticed that both ports have a link, or have none and are given nothing to send.
     pub fn carrier(&mut self, up: bool) -> Result<()> {
+        // `carrier` says so earlier: what is sent until the kernel has drawn the consequence stays in the ring.
+        let state = if up { "up" } else { "down" };
         for (inside, name) in self.inside.iter().zip(NAMES) {
-            let carrier = format!("[ $({inside} cat /sys/class/net/{name}/carrier) = {} ]", u8::from(up));
-            self.guest.until(&carrier, PATIENCE)?;
+            let found = format!("$({inside} cat /sys/class/net/{name}/operstate)");
+            self.guest.until(&format!("[ {found} = {state} ]"), PATIENCE)?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::GuestOptions;
 use crate::model::Model;
+use crate::peer::Peer;
 
 /// Which kernel the guest runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -31,10 +32,12 @@ pub enum Kernel {
 pub enum Link {
     /// A [`Wire`](crate::Wire) in this process.
     Wire,
-    /// A hub inside QEMU, for QEMU's cards: what one card sends, all others on it receive.
-    Hub,
+    /// A hub inside QEMU, by its number, for QEMU's cards: what one card sends, all others on it receive.
+    Hub(u8),
     /// The next card with this link, or the one before: for our models.
     Pair,
+    /// Another model, which our own driver drives in this process: a [`Peer`](crate::Peer). For our models.
+    Peer,
     /// A generator, which wants its frames back from any card with this link: for our models.
     Generator {
         /// Frames on their way at most.
@@ -71,9 +74,9 @@ impl Nic {
         Self { device: Device::Qemu(device.to_owned()), link: Link::Wire }
     }
 
-    /// A card of QEMU's plugged into the hub.
+    /// A card of QEMU's plugged into the first hub.
     pub fn on_hub(device: &str) -> Self {
-        Self { device: Device::Qemu(device.to_owned()), link: Link::Hub }
+        Self { device: Device::Qemu(device.to_owned()), link: Link::Hub(0) }
     }
 
     /// A function that somebody serves at a socket.
@@ -138,6 +141,8 @@ pub(crate) struct Qemu {
     pub(crate) wires: Vec<UnixStream>,
     /// The cards that are models, in their order.
     pub(crate) models: Vec<Model>,
+    /// One for each card with [`Link::Peer`], in their order.
+    pub(crate) peers: Vec<Peer>,
 }
 
 impl Qemu {
@@ -152,29 +157,35 @@ impl Qemu {
         let monitor = UnixListener::bind(at("monitor"))?;
         let terminal = options.terminal.then(|| UnixListener::bind(at("terminal"))).transpose()?;
         let mut wires = Vec::new();
-        let (mut models, mut cable, generated) = (Vec::new(), None, Arc::<models::Report>::default());
+        let (mut models, mut peers) = (Vec::new(), Vec::new());
+        let (mut cable, generated) = (None, Arc::<models::Report>::default());
         for (index, nic) in options.nics.iter().enumerate() {
             let (path, mac) = (at(&format!("wire{index}")), [0x52, 0x54, 0, 0, 0, index as u8]);
             if nic.link == Link::Wire {
                 wires.push(UnixListener::bind(&path)?);
             }
             let device = match (&nic.device, nic.link) {
-                (Device::Qemu(name), link @ (Link::Wire | Link::Hub)) => {
+                (Device::Qemu(name), link @ (Link::Wire | Link::Hub(_))) => {
                     let netdev = match link {
-                        Link::Wire => stream(&format!("net{index}"), &path),
-                        _ => format!("hubport,id=net{index},hubid=0"),
+                        Link::Hub(hub) => format!("hubport,id=net{index},hubid={hub}"),
+                        _ => stream(&format!("net{index}"), &path),
                     };
                     args.extend(["-netdev".into(), netdev]);
                     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
                     format!("{name},id=nic{index},bus=port{index},netdev=net{index},mac={mac}")
                 }
-                (&Device::Ixgbe { mapped }, link @ (Link::Wire | Link::Pair | Link::Generator { .. })) => {
+                (&Device::Ixgbe { mapped }, link) if !matches!(link, Link::Hub(_)) => {
                     let wire: Box<dyn models::Wire> = if link == Link::Wire {
                         Box::new(models::Stream::new(UnixStream::connect(&path)?)?)
                     } else if let Link::Generator { window } = link {
                         let stream = models.len() as u8;
                         let traffic = models::Traffic { stream, window, ..models::Traffic::default() };
                         Box::new(models::Generator::new(traffic, generated.clone()))
+                    } else if link == Link::Peer {
+                        let (here, there) = models::pair();
+                        let (path, mac) = (at(&format!("peer{index}")), [0x52, 0x54, 0, 0, 1, index as u8]);
+                        peers.push(Peer::start(&path, Model::ixgbe(&path, mac, mapped, Box::new(there))?)?);
+                        Box::new(here)
                     } else if let Some(end) = cable.take() {
                         Box::new(end)
                     } else {
@@ -235,7 +246,7 @@ impl Qemu {
         };
         match connect() {
             Ok((agent, monitor, terminal, wires)) => {
-                Ok(Self { child, directory, agent, monitor, terminal, wires, models })
+                Ok(Self { child, directory, agent, monitor, terminal, wires, models, peers })
             }
             Err(error) => {
                 // Already dead, or of no use.

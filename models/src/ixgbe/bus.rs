@@ -6,7 +6,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::function::{DmaError, Host};
 
-/// Counters of what should not happen, and switches for what may: shared with whoever runs the model.
+/// What a driver can have the card do to frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// Put checksums into a packet that is sent as one frame.
+    Checksum,
+    /// Cut a packet into segments.
+    Segmentation,
+    /// Put a tag into a frame that is sent.
+    TagInsertion,
+    /// Take the tag out of a frame that is received.
+    TagStripping,
+}
+
+/// Counters of what was done and of what should not happen, and switches for what may: shared with whoever runs the model.
 #[derive(Debug)]
 pub struct Control {
     cable: AtomicBool,
@@ -15,6 +28,7 @@ pub struct Control {
     malformed: AtomicU64,
     unknown: AtomicU64,
     contexts: AtomicU64,
+    offloads: [AtomicU64; 4],
 }
 
 impl Default for Control {
@@ -26,6 +40,7 @@ impl Default for Control {
             malformed: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             contexts: AtomicU64::new(0),
+            offloads: Default::default(),
         }
     }
 }
@@ -69,6 +84,11 @@ impl Control {
     /// Context descriptors that were taken in.
     pub fn contexts(&self) -> u64 {
         self.contexts.load(Relaxed)
+    }
+
+    /// How often the card has done what it was asked to.
+    pub fn offloads(&self, which: Offload) -> u64 {
+        self.offloads[which as usize].load(Relaxed)
     }
 
     pub(super) fn count_unknown(&self) {
@@ -134,6 +154,10 @@ impl<'a> Bus<'a> {
 
     pub(super) fn count_context(&self) {
         self.control.contexts.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_offload(&self, which: Offload) {
+        self.control.offloads[which as usize].fetch_add(1, Relaxed);
     }
 
     pub(super) fn malformed(&self, what: std::fmt::Arguments<'_>) {

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use crate::function::{Area, Function, Host, Region, RegionInfo};
 use crate::wire::Wire;
 use bus::Bus;
-pub use bus::Control;
+pub use bus::{Control, Offload};
 pub use clock::Clock;
 use eeprom::Eeprom;
 use interrupts::{GPIE_PIN_2, Interrupts, LINK_CHANGE, PIN_2};

@@ -1,7 +1,7 @@
 //! Receive: from the wire through the filters and the packet buffer into descriptors (82599 datasheet 7.1).
 
 use super::Card;
-use super::bus::Control;
+use super::bus::{Control, Offload};
 use super::checksum;
 use super::descriptor::{self, SplitKind, Written};
 use super::filters::{self, Filters, Verdict};
@@ -327,6 +327,7 @@ impl Receive {
         if let Some((at, tag)) = strip {
             written.vlan(tag, packet.outer_vlan);
             frame.drain(at..at + 4);
+            card.bus.count_offload(Offload::TagStripping);
         } else if packet.vlan.is_some() {
             written.vlan_left(packet.outer_vlan);
         }

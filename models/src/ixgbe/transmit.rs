@@ -1,6 +1,7 @@
 //! Transmit: descriptors into frames on the wire (82599 datasheet 7.2).
 
 use super::Card;
+use super::bus::Offload;
 use super::checksum;
 use super::interrupts::PCI_EXCEPTION;
 use super::offload::{self, Context, Request};
@@ -320,6 +321,9 @@ fn finish(packet: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>)
             out.card.bus.malformed(format_args!("transmit queue {}: {why}", out.queue));
             return 0;
         }
+        if request.network || request.transport || request.legacy.is_some() {
+            out.card.bus.count_offload(Offload::Checksum);
+        }
         send(packet, request, out);
         return 1;
     }
@@ -328,6 +332,7 @@ fn finish(packet: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>)
     let mut frame = std::mem::take(out.frame);
     match offload::Segments::new(packet, request, flags) {
         Ok(mut segments) => {
+            out.card.bus.count_offload(Offload::Segmentation);
             while segments.next_into(&mut frame) {
                 send(&mut frame, request, out);
                 sent += 1;
@@ -368,6 +373,7 @@ fn send(frame: &mut Vec<u8>, request: &Request, out: &mut Output<'_, '_, '_>) {
         let kind = (registers.get(VLNCTRL) as u16).to_be_bytes();
         let [high, low] = tag.to_be_bytes();
         frame.splice(12..12, [kind[0], kind[1], high, low]);
+        out.card.bus.count_offload(Offload::TagInsertion);
     }
     if frame.len() < MIN_FRAME && registers.has(HLREG0, PAD) {
         frame.resize(MIN_FRAME, 0);

@@ -1,6 +1,7 @@
 //! Checksums, segmentation, tags, hashes and header split, from card to card.
 
 use super::*;
+use crate::ixgbe::Offload;
 use crate::ixgbe::checksum;
 use crate::ixgbe::packet::Packet;
 
@@ -76,6 +77,7 @@ fn transmitted_checksums_are_right_when_received() {
             }
         );
     }
+    assert_eq!(a.card.control().offloads(Offload::Checksum), 3);
 }
 
 #[test]
@@ -189,6 +191,7 @@ fn segmentation_makes_packets_that_stand_alone() {
     }
     assert_eq!(payload, whole[54..]);
     assert_eq!((a.get(GPTC), a.card.control().malformed()), (3, 0));
+    assert_eq!(a.card.control().offloads(Offload::Segmentation), 1);
 }
 
 #[test]
@@ -223,6 +226,11 @@ fn tags_go_in_and_come_out() {
     b.poll();
     let received = b.next(0).unwrap();
     assert_eq!((received.data, received.status & 0x68, received.tag), (plain, 0x68, 0x6064));
+    let done = |rig: &Rig| {
+        [Offload::Checksum, Offload::TagInsertion, Offload::TagStripping]
+            .map(|which| rig.card.control().offloads(which))
+    };
+    assert_eq!((done(&a), done(&b)), ([0, 2, 0], [0, 0, 1]));
 }
 
 #[test]
