@@ -17,7 +17,7 @@ use pagewire_ethdev::nic::testing::Random;
 use pagewire_ethdev::{
     Burst, Packet, PacketFlags, Port, RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
-use pagewire_models::ixgbe::Clock;
+use pagewire_models::ixgbe::{Config, Kind};
 
 /// Frames of a round: no more than the smallest ring takes whatever was not refilled yet, all in one queue.
 const UNDER_WAY: usize = 16;
@@ -63,10 +63,9 @@ fn waits(bench: &Bench) -> u64 {
     bench.b.port.rx_queue_stats().iter().map(|queue| queue.nombuf).sum()
 }
 
-fn start(feature: &Feature, size: &Size, ends: &Ends) -> (Bench, Sent) {
+fn start(kind: Kind, feature: &Feature, size: &Size, ends: &Ends) -> (Bench, Sent) {
     let (mut bench, sent) = Bench::watched(
-        false,
-        Clock::default(),
+        Config { kind, ..Config::default() },
         |space, config| {
             let most = match feature.rx {
                 rx if rx.contains(RxOffloads::LRO) => 33 * 16,
@@ -83,6 +82,9 @@ fn start(feature: &Feature, size: &Size, ends: &Ends) -> (Bench, Sent) {
             config.tx = vec![TxQueueConfig { descriptors: size.ring }; feature.queues];
             (config.rx_offloads, config.tx_offloads, config.mtu) = (feature.rx, feature.tx, feature.mtu);
             (feature.config)(config);
+            if let (Kind::X550, Some(table)) = (kind, &mut config.rss.table) {
+                *table = table.repeat(4);
+            }
         },
         |card| card.liar = Box::new(ends.clone()),
     );
@@ -92,9 +94,9 @@ fn start(feature: &Feature, size: &Size, ends: &Ends) -> (Bench, Sent) {
     (bench, sent)
 }
 
-fn try_out(feature: &Feature, size: &Size, random: &mut Random) {
+fn try_out(kind: Kind, feature: &Feature, size: &Size, random: &mut Random) {
     let ends = Ends::default();
-    let (mut bench, on_wire) = start(feature, size, &ends);
+    let (mut bench, on_wire) = start(kind, feature, size, &ends);
     (feature.started)(&mut bench);
     // Of all that is sent: frames, their bytes; of those let in: frames, bytes, and how many came.
     let (mut sent, mut sent_bytes, mut let_in, mut let_in_bytes, mut came) = (0, 0, 0, 0, 0);
@@ -185,7 +187,7 @@ fn try_out(feature: &Feature, size: &Size, random: &mut Random) {
     assert_eq!(counted(&mut bench.a.port, ["tx_good_packets", "tx_good_bytes"]), [sent, sent_bytes]);
     assert_eq!(counted(&mut bench.b.port, ["rx_good_packets", "rx_good_bytes"]), [let_in, let_in_bytes]);
     assert_eq!(ends.0.load(Relaxed), came, "{}: ends of frames in descriptors", feature.name);
-    println!("{}, {size:?}: {sent} frames, {came} came, {} waits", feature.name, b.rx_nombuf);
+    println!("{kind:?}, {}, {size:?}: {sent} frames, {came} came, {} waits", feature.name, b.rx_nombuf);
     bench.finish();
 }
 
@@ -205,7 +207,7 @@ fn try_out_all(features: impl Iterator<Item = Feature>) {
     let mut random = Random::new();
     for feature in features {
         for size in sizes(&mut random) {
-            try_out(&feature, &size, &mut random);
+            try_out(Kind::I82599, &feature, &size, &mut random);
         }
     }
 }
@@ -220,6 +222,19 @@ fn features_of_transmit_with_every_size() {
     try_out_all(features().into_iter().filter(|feature| !feature.tx.is_empty()));
 }
 
+/// Those that differ from the 82599 in what surrounds the queues have the same features.
+#[test]
+fn features_of_the_later_cards() {
+    let mut random = Random::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::I82599) {
+        for feature in features() {
+            let [_, _, any, small] = sizes(&mut random);
+            let size = if random.below(2) == 0 { any } else { small };
+            try_out(kind, &feature, &size, &mut random);
+        }
+    }
+}
+
 /// Packets that are coalesced are other ones at each run: what is compared is what they carry, and that they say so.
 #[test]
 fn coalescing_with_every_size() {
@@ -227,7 +242,7 @@ fn coalescing_with_every_size() {
     let feature = Feature { rx: RxOffloads::LRO | RxOffloads::L4_CSUM, tx: TxOffloads::all(), ..NOTHING };
     for size in sizes(&mut random) {
         let ends = Ends::default();
-        let (mut bench, _) = start(&feature, &size, &ends);
+        let (mut bench, _) = start(Kind::I82599, &feature, &size, &ends);
         let (mut frames, mut came, mut coalesced, mut held) = (0, 0, 0, Vec::new());
         for _ in 0..size.rounds {
             // Two flows in turn, each with its own bytes.

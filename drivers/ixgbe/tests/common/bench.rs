@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pagewire_ethdev::{Burst, Chain, MacAddr, Packet, Pool, Port, PortConfig, RxQueue, TxQueue};
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
-use pagewire_models::ixgbe::{Clock, Config};
+use pagewire_models::ixgbe::Config;
 use pagewire_models::wire::{Arrival, Pair, Wire, pair};
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
@@ -77,13 +77,12 @@ impl Bench {
         change: impl Fn(&AddressSpace, &mut PortConfig),
         spoil: impl Fn(&mut Card),
     ) -> Bench {
-        Bench::watched(mapped, Clock::default(), change, spoil).0
+        Bench::watched(Config { mapped, ..Config::default() }, change, spoil).0
     }
 
-    /// With their own time, and everything that the first card sends.
+    /// Such cards, and everything that the first of them sends.
     pub(crate) fn watched(
-        mapped: bool,
-        clock: Clock,
+        card: Config,
         change: impl Fn(&AddressSpace, &mut PortConfig),
         spoil: impl Fn(&mut Card),
     ) -> (Bench, Sent) {
@@ -91,8 +90,7 @@ impl Bench {
         let (one, two) = pair();
         let sent = Sent::default();
         let end = |number, wire: Box<dyn Wire>| {
-            let clock = clock.clone();
-            let card = Config { mapped, mac: [2, 0, 0, 0, 0, number], clock, ..Config::default() };
+            let card = Config { mac: [2, 0, 0, 0, 0, number], ..card.clone() };
             let running = serve_as(card, wire, &spoil);
             let mut port = running.open_in(&space).unwrap();
             let mut config = config(&space);

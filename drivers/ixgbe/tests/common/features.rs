@@ -199,7 +199,7 @@ fn datagram(flow: Flow, random: &mut Random) -> (Vec<u8>, usize, PacketType) {
 }
 
 /// What RSS makes of a packet.
-fn rss(key: &[u8], bytes: &[u8], flow: Flow, kind: PacketType) -> u32 {
+pub(crate) fn rss(key: &[u8], bytes: &[u8], flow: Flow, kind: PacketType) -> u32 {
     let addresses = if flow.v6 { 22..54 } else { 26..34 };
     let ports = if kind.contains(PacketType::SCTP) { 0 } else { 4 };
     toeplitz(key, &bytes[addresses.start..addresses.end + ports])

@@ -68,6 +68,10 @@ pub(crate) mod fault {
     pub(crate) const REGSMP_HELD: u32 = 1 << 16;
     /// MDIO commands are never done.
     pub(crate) const MDIO_SILENT: u32 = 1 << 17;
+    /// The X550's firmware takes no commands; or never answers; or has no answer.
+    pub(crate) const HOST_CLOSED: u32 = 1 << 19;
+    pub(crate) const HOST_SILENT: u32 = 1 << 20;
+    pub(crate) const HOST_REFUSES: u32 = 1 << 21;
     /// RXDCTL of queue 1 does not show that it is disabled.
     pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
     /// RXDCTL and TXDCTL of queue 1 do not show that they are enabled.
@@ -197,6 +201,9 @@ impl Card {
             0x01028 | 0x06028 if has(fault::QUEUES_STUCK) => value & !(1 << 25),
             0x01068 if has(fault::QUEUE_1_NEVER_STOPS) => value | 1 << 25,
             0x01068 | 0x06068 if has(fault::QUEUE_1_NEVER_STARTS) => value & !(1 << 25),
+            0x15f00 if has(fault::HOST_CLOSED) => value & !1,
+            0x15f00 if has(fault::HOST_SILENT) => value | 1 << 1,
+            0x15f00 if has(fault::HOST_REFUSES) => value & !(1 << 2),
             0x02f00 if has(fault::NO_DMA) => value & !(1 << 3),
             0x042b0 if has(fault::LINK_STUCK) => 0,
             0x042d0 if has(fault::VETO) => 1,
