@@ -59,6 +59,11 @@ pub(crate) trait Device: Send + Sync {
     fn write(&self, region: &Region, offset: u64, from: &[u8]) -> io::Result<()>;
     /// Maps a part of a region that is `mappable`, shared and uncached.
     fn map(&self, region: &Region, part: Range<u64>) -> io::Result<MmapRaw>;
+    /// Whether what is mapped are the registers themselves, so that to read one there does to the device what reading does. Else it is
+    /// memory in their place, and who reads it goes unnoticed.
+    fn maps_registers(&self) -> bool {
+        true
+    }
     /// The file that a region's mappable parts are mapped from, at the region's offset.
     fn file(&self, region: &Region) -> io::Result<OwnedFd>;
     /// How many interrupts of a kind there are.

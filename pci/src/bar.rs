@@ -94,6 +94,15 @@ impl Bar {
         u32::from_le(value)
     }
 
+    /// Reads a register for what reading it does, such as clear it: a page that a vfio-user server lets be mapped is memory in the
+    /// registers' place, where it does nothing. There this is a message and its answer; elsewhere it is [`read32`](Bar::read32).
+    pub fn read32_with_effect(&self, offset: usize) -> u32 {
+        match self.inner.opened.device().maps_registers() {
+            true => self.read32(offset),
+            false => self.inner.trapped_read(offset),
+        }
+    }
+
     /// Writes the 32-bit little-endian register at `offset`.
     #[inline]
     pub fn write32(&self, offset: usize, value: u32) {

@@ -1,6 +1,6 @@
 //! What a function executes, instruction by instruction, as valgrind sees it: exact, and the same in every run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub fn count<A: AsRef<OsStr>>(
 }
 
 /// The machine instructions that `function` and whatever it calls execute while `program` runs with those arguments, in order of
-/// address, as objdump writes them; each is there once.
+/// address, as objdump writes them, and how often; each is there once.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub fn executed<A: AsRef<OsStr>>(
     function: &str,
     program: &Path,
     args: impl IntoIterator<Item = A>,
-) -> Result<Vec<String>> {
+) -> Result<Vec<(String, u64)>> {
     let folder = tempfile::tempdir()?;
     let profile = folder.path().join("profile");
     let options = ["--dump-instr=yes", "--compress-pos=no", "--compress-strings=no"];
@@ -45,8 +45,9 @@ pub fn executed<A: AsRef<OsStr>>(
     let listing = disassembly(&String::from_utf8(listing.stdout)?);
     addresses(&profile, &program.canonicalize()?)?
         .iter()
-        .map(|address| {
-            listing.get(address).cloned().with_context(|| format!("{address:#x} is not in the program"))
+        .map(|(address, times)| {
+            let text = listing.get(address).with_context(|| format!("{address:#x} is not in the program"))?;
+            Ok((text.clone(), *times))
         })
         .collect()
 }
@@ -73,9 +74,9 @@ fn run<A: AsRef<OsStr>>(
     collected.filter(|&count| count > 0).with_context(|| format!("nothing was counted:\n{said}"))
 }
 
-/// Where in the program the instructions are that a profile lists.
-fn addresses(profile: &str, program: &Path) -> Result<BTreeSet<u64>> {
-    let mut found = BTreeSet::new();
+/// Where in the program the instructions are that a profile lists, and how often each was executed.
+fn addresses(profile: &str, program: &Path) -> Result<BTreeMap<u64, u64>> {
+    let mut found = BTreeMap::new();
     let mut object = Path::new("");
     let mut lines = profile.lines();
     while let Some(line) = lines.next() {
@@ -86,7 +87,12 @@ fn addresses(profile: &str, program: &Path) -> Result<BTreeSet<u64>> {
             object = Path::new(name);
         } else if let Some((address, _)) = line.strip_prefix("0x").and_then(|line| line.split_once(' ')) {
             ensure!(object == program, "code of {} was executed", object.display());
-            found.insert(u64::from_str_radix(address, 16).with_context(|| format!("profile: {line:?}"))?);
+            // Address, line of the source, and how often.
+            let times = line.rsplit_once(' ').and_then(|(_, times)| times.parse::<u64>().ok());
+            let (Ok(address), Some(times)) = (u64::from_str_radix(address, 16), times) else {
+                bail!("profile: {line:?}");
+            };
+            *found.entry(address).or_default() += times;
         }
     }
     if found.is_empty() {

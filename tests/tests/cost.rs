@@ -218,6 +218,7 @@ fn the_hit_path_of_the_pool_is_short_and_has_no_push_no_call_and_no_lock() -> Re
         let mut count = 0;
         for function in ["alloc_fragment", "free_packet"] {
             let executed = callgrind::executed(function, &program, ["drive", &format!("{cut}, hits")])?;
+            let executed: Vec<String> = executed.into_iter().map(|(instruction, _)| instruction).collect();
             println!("{cut}, {function}:\n    {}", executed.join("\n    "));
             let (last, path) = executed.split_last().context("nothing was executed")?;
             assert!(last.starts_with("ret"), "{function} does not return");
@@ -233,4 +234,30 @@ fn the_hit_path_of_the_pool_is_short_and_has_no_push_no_call_and_no_lock() -> Re
         assert!(count <= most, "{cut}: {count} instructions instead of at most {most}");
     }
     Ok(())
+}
+
+/// What is executed for each packet, or for four of them, and not once a burst.
+#[test]
+fn the_loops_of_the_82599_have_no_call_no_lock_and_no_division() -> Result<()> {
+    // Instructions a packet.
+    let figures = [
+        (OnPath("vector", Forwarding("rx", 32)), 11.75),
+        (OnPath("vector", Forwarding("tx", 32)), 10.75),
+        (OnPath("bulk", Forwarding("rx", 32)), 22.0),
+        (OnPath("bulk", Forwarding("tx", 32)), 20.0),
+    ];
+    let executed = printed(&optimised("count")?, &["--json", "loops"])?;
+    let text = |executed: &Value| executed["instruction"].as_str().unwrap_or_default().to_owned();
+    for instruction in executed.iter().map(text) {
+        let word = instruction.split_whitespace().next().unwrap_or_default();
+        let not = ["call", "lock", "xchg", "cmpxchg", "xadd", "div", "idiv", "rep", "mfence", "syscall"];
+        assert!(!not.iter().any(|not| word.starts_with(not)), "a loop executes {instruction}");
+    }
+    compare(&figures, |OnPath(path, Forwarding(mode, _))| {
+        let of_this = |executed: &&Value| executed["path"] == *path && executed["mode"] == *mode;
+        let of_this: Vec<&Value> = executed.iter().filter(of_this).collect();
+        let wide = of_this.iter().any(|executed| text(executed).contains("%ymm"));
+        assert_eq!(wide, *path == "vector", "{path}, {mode}: instructions of 32 bytes");
+        Ok(of_this.iter().filter_map(|executed| executed["times"].as_f64()).sum())
+    })
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::MacAddr;
+use pagewire_models::ixgbe::Kind;
 use pagewire_models::wire::{MAX_FRAME, PcapOptions, STREAMS, Traffic};
 
 use crate::run::Reporting;
@@ -80,7 +81,22 @@ pub(crate) struct Args {
 pub(crate) enum Card {
     /// Intel 82599 10 Gigabit Ethernet, 8086:10fb, one port with an optical module
     #[value(name = "82599", alias = "ixgbe")]
-    Ixgbe,
+    I82599,
+    /// Intel X540, 8086:1528, one port with 10GBASE-T
+    X540,
+    /// Intel X550, 8086:1563, one port with 10GBASE-T
+    X550,
+}
+
+impl Card {
+    /// The model's name for it.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Card::I82599 => Kind::I82599,
+            Card::X540 => Kind::X540,
+            Card::X550 => Kind::X550,
+        }
+    }
 }
 
 /// What a port is plugged into.

@@ -141,7 +141,8 @@ fn serve(
     let wire = Meter::new(wire);
     let counts = wire.counts();
     let mac = args.mac(number);
-    let config = Config { mac: mac.0, mapped: args.mapped, functions: args.vfs, ..Config::default() };
+    let kind = args.card.kind();
+    let config = Config { kind, mac: mac.0, mapped: args.mapped, functions: args.vfs, ..Config::default() };
     let mut card = Ixgbe::new(config, Box::new(wire));
     let mut functions = card.take_functions();
     let socket = std::path::absolute(&args.sockets[number])?;
@@ -189,7 +190,13 @@ impl Drop for Serving {
 fn explain(args: &Args, cards: &[Watched]) {
     let ways = if args.mapped { "mapped doorbells" } else { "every access trapped" };
     for (number, card) in cards.iter().enumerate() {
-        note!("card {number}: 82599, {}, wire {}, {ways}, at {}", card.mac, card.wire, card.socket.display());
+        let kind = args.card.kind();
+        note!(
+            "card {number}: {kind}, {}, wire {}, {ways}, at {}",
+            card.mac,
+            card.wire,
+            card.socket.display()
+        );
     }
     let ports: Vec<_> =
         cards.iter().map(|card| format!(" --port vfio-user:{}", card.socket.display())).collect();

@@ -2,16 +2,17 @@
 
 use pagewire_ethdev::nic::{Card, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
-    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, PortEvents, RxOffloads, TxOffloads,
+    Capabilities, DescriptorLimits, Error, Link, MacAddr, PortConfig, PortEvents, RssLimits, RxOffloads,
+    TxOffloads,
 };
 
-use crate::configure::{self, RSS_QUEUES};
+use crate::configure;
 use crate::descriptor::{RxAdvanced, TxAdvanced};
-use crate::family::{Family, Media};
+use crate::family::{Family, LARGEST_REDIRECTION, Media, Redirection};
 use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
 use crate::functions::{FUNCTIONS, Functions};
 use crate::link::{self, Cage};
-use crate::registers::{EICR, EIMS, TDT, cause};
+use crate::registers::{EICR, EIMS, QUEUE_CAUSES, TDT, cause};
 use crate::{DEVICES, DRIVER, eeprom, flows, interrupts, phy, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
@@ -19,8 +20,9 @@ pub(crate) const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
 /// Transmit queues without DCB and virtualisation (section 7.2.1.2.1).
 const TX_QUEUES: u16 = 64;
 
-/// An 82599 with an SFP+ cage, or an X540.
+/// An 82599 with an SFP+ cage, an X540 or an X550.
 pub struct Card82599 {
+    family: &'static Family,
     /// What there is if the port is one.
     cage: Option<Cage>,
     /// As configured by the last start.
@@ -36,14 +38,14 @@ impl Card for Card82599 {
 
     const DRIVER: &'static str = DRIVER;
     const DEVICES: &'static [DeviceId] = DEVICES;
-    const EXPECTED: &'static str = "an Intel 82599 with SFP+ cages (8086:10fb, 1507, 1529, 154a, 154d or 1557) or an \
-                                    Intel X540 (8086:1528 or 1560); the 82599's variants for backplanes, CX4, 10GBASE-T \
-                                    and QSFP+, the X550 and the X552 are not supported";
+    const EXPECTED: &'static str = "an Intel 82599 with SFP+ cages (8086:10fb, 1507, 1529, 154a, 154d or 1557), an \
+                                    Intel X540 (8086:1528 or 1560) or X550 (8086:1563 or 15d1); the 82599's variants for \
+                                    backplanes, CX4, 10GBASE-T and QSFP+, and the X552 are not supported";
     const BAR_LEN: usize = 0x20000;
     const BAR_LEN_TEXT: &'static str = "0x20000 or more";
     const LEAST_BUFFER: usize = queues::KIB;
     const CAPABILITIES: Capabilities = Capabilities {
-        rx_queues: RSS_QUEUES,
+        rx_queues: LARGEST_REDIRECTION.queues,
         tx_queues: TX_QUEUES,
         // Lengths are multiples of 128 bytes (8.2.3.8.3, 8.2.3.9.7), and prefetching is by 32.
         rx_descriptors: DescriptorLimits { min: 32, max: 4096 },
@@ -73,14 +75,28 @@ impl Card for Card82599 {
     fn open(device: &Device) -> Result<(Card82599, MacAddr), Error> {
         eeprom::check(device)?;
         let mac = eeprom::mac(device)?;
-        let cage = (Family::of(device).media == Media::Cage).then(|| Cage::look(device));
+        let family = Family::of(device);
+        let cage = (family.media == Media::Cage).then(|| Cage::look(device));
         let functions = Functions::default();
-        Ok((Card82599 { cage, several_queues: false, strip_vlan: false, rx_queues: 0, functions }, mac))
+        Ok((
+            Card82599 { family, cage, several_queues: false, strip_vlan: false, rx_queues: 0, functions },
+            mac,
+        ))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let Redirection { queues, entries } = self.family.redirection;
+        let rss = RssLimits { table: entries, ..configure::RSS };
+        Capabilities { rx_queues: queues, rss, ..Self::CAPABILITIES }
     }
 
     fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error> {
         self.functions = Functions::new(device, config, filters.mac)?;
         self.check_filters(device, filters)?;
+        if config.rx_interrupts.is_some() && config.rx.len() > QUEUE_CAUSES {
+            let limit = format!("{QUEUE_CAUSES} queues with an interrupt each");
+            return Err(device.unsupported("number of receive queues", config.rx.len(), limit));
+        }
         self.rx_queues = config.rx.len();
         self.several_queues = config.rx.len() > 1 || !self.functions.is_empty();
         self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);

@@ -3,7 +3,7 @@
 use pagewire_ethdev::nic::{Device, Filters};
 use pagewire_ethdev::{PortConfig, RssLimits, RssTypes, RxOffloads};
 
-use crate::family::Family;
+use crate::family::{Family, LARGEST_REDIRECTION};
 use crate::filters;
 use crate::flows;
 use crate::functions::Functions;
@@ -14,13 +14,11 @@ use crate::registers::*;
 const FRAME_OVERHEAD: u16 = 14 + 4 + 4;
 /// Longest frame, with tag and frame check sequence, that needs no jumbo enable.
 const LONGEST_STANDARD: u16 = 1522;
-/// Receive queues that RSS can choose from: entries of the redirection table have four bits.
-pub(crate) const RSS_QUEUES: u16 = 16;
 /// Entries of the redirection table in a register.
 const RETA_PER_WORD: usize = 4;
 /// What RSS can be told (7.1.2.8).
 pub(crate) const RSS: RssLimits =
-    RssLimits { key: RSSRK.stride * RSSRK.count, table: RETA_PER_WORD * RETA.count, types: RssTypes::all() };
+    RssLimits { key: RSSRK.stride * RSSRK.count, table: LARGEST_REDIRECTION.entries, types: RssTypes::all() };
 /// The hash key's repeating part: it makes both directions of a flow hash alike, so that they meet at one queue.
 const RSS_KEY: [u8; 4] = [0x6d, 0x5a, 0x6d, 0x5a];
 
@@ -115,9 +113,10 @@ fn spread(device: &Device, config: &PortConfig, functions: &Functions) {
 
 /// 7.1.2.8.3: the redirection table.
 pub(crate) fn write_redirection(device: &Device, queues: &[u16]) {
-    for (word, entries) in queues.chunks_exact(RETA_PER_WORD).enumerate() {
+    let places = [RETA, ERETA].into_iter().flat_map(|table| (0..table.count).map(move |word| (table, word)));
+    for ((table, word), entries) in places.zip(queues.chunks_exact(RETA_PER_WORD)) {
         let entries: [u8; RETA_PER_WORD] = std::array::from_fn(|entry| entries[entry] as u8);
-        device.registers.write_at(RETA, word, u32::from_le_bytes(entries));
+        device.registers.write_at(table, word, u32::from_le_bytes(entries));
     }
 }
 

@@ -1,11 +1,13 @@
-//! The EEPROM: read a word at a time (section 8.2.3.2.2), laid out as chapter 6 says.
+//! The EEPROM: read a word at a time (section 8.2.3.2.2), or by asking the firmware; laid out as chapter 6 says.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use pagewire_ethdev::nic::Device;
 use pagewire_ethdev::{Error, MacAddr};
 
-use crate::family::Family;
+use crate::family::{Family, Memory};
+use crate::firmware;
 use crate::registers::*;
 use crate::semaphore::{Owned, own};
 
@@ -14,11 +16,10 @@ const WORDS: u16 = 1 << 14;
 /// No pointer, no length, end of list.
 pub(crate) const NONE: u16 = 0xffff;
 
-/// Pointers to the sections that the checksum covers: analog, PCIe, core, MAC and CSR configuration, not the firmware's.
-const SECTIONS: std::ops::RangeInclusive<u16> = 0x03..=0x0e;
-/// The word that makes all of them sum up to [`CHECKSUM`].
-const CHECKSUM_WORD: u16 = 0x3f;
+/// What the words that are checked sum up to.
 const CHECKSUM: u16 = 0xbaba;
+/// Words that the firmware is asked for at once.
+const WINDOW: u16 = 64;
 
 /// Milliseconds that all the words of one purpose may take together, which may be all there are.
 const MILLIS: u64 = 5000;
@@ -27,6 +28,9 @@ const MILLIS: u64 = 5000;
 pub(crate) struct Eeprom<'a> {
     device: &'a Device,
     since: Instant,
+    by_firmware: bool,
+    /// What the firmware told last: the first word's address, and the words.
+    told: RefCell<(u16, Vec<u16>)>,
     /// Where it has to be owned.
     _owned: Option<Owned<'a>>,
 }
@@ -38,15 +42,21 @@ impl<'a> Eeprom<'a> {
     ///
     /// Those of [`own`], where it has to be owned.
     pub(crate) fn new(device: &'a Device) -> Result<Eeprom<'a>, Error> {
-        let owned = Family::of(device).flash.then(|| own(device, sync::FLASH)).transpose()?;
-        Ok(Eeprom { device, since: Instant::now(), _owned: owned })
+        let (since, told) = (Instant::now(), RefCell::default());
+        let (by_firmware, owned) = match Family::of(device).memory {
+            Memory::Eeprom => (false, None),
+            Memory::Flash => (false, Some(own(device, sync::FLASH)?)),
+            Memory::Firmware => (true, Some(own(device, sync::FLASH | sync::BLOCK)?)),
+        };
+        Ok(Eeprom { device, since, by_firmware, told, _owned: owned })
     }
 
     /// Read a word.
     ///
     /// # Errors
     ///
-    /// [`Error::Device`] for an address that there is none of, which only the EEPROM itself can have given; [`Error::Timeout`].
+    /// [`Error::Device`] for an address that there is none of, which only the EEPROM itself can have given, or if the firmware refuses;
+    /// [`Error::Timeout`].
     pub(crate) fn read(&self, address: u16) -> Result<u16, Error> {
         let device = self.device;
         if address >= WORDS {
@@ -56,10 +66,34 @@ impl<'a> Eeprom<'a> {
                 "less than 0x4000",
             ));
         }
+        if self.by_firmware {
+            return self.ask(address);
+        }
         device.registers.write(EERD, u32::from(address) << eerd::ADDRESS_SHIFT | eerd::START);
-        let left = MILLIS.saturating_sub(self.since.elapsed().as_millis() as u64).min(100);
-        device.wait("reading the EEPROM", EERD, left, |value| value & eerd::DONE != 0)?;
+        device.wait("reading the EEPROM", EERD, self.left(100), |value| value & eerd::DONE != 0)?;
         Ok((device.registers.read(EERD) >> eerd::DATA_SHIFT) as u16)
+    }
+
+    /// Milliseconds that the next access may take.
+    fn left(&self, most: u64) -> u64 {
+        MILLIS.saturating_sub(self.since.elapsed().as_millis() as u64).min(most)
+    }
+
+    /// Ask the firmware, unless it has told already.
+    fn ask(&self, address: u16) -> Result<u16, Error> {
+        let mut told = self.told.borrow_mut();
+        let (start, words) = &mut *told;
+        if let Some(word) = address.checked_sub(*start).and_then(|at| words.get(usize::from(at))) {
+            return Ok(*word);
+        }
+        *words = firmware::read_words(
+            self.device,
+            address,
+            WINDOW.min(WORDS - address),
+            self.left(firmware::MILLIS),
+        )?;
+        *start = address;
+        Ok(words[0])
     }
 }
 
@@ -85,21 +119,25 @@ pub(crate) fn check(device: &Device) -> Result<(), Error> {
     }
 }
 
-/// The sum of words 0 to 0x3f and of the sections that they point to.
+/// The sum of the first words and of the sections that they point to.
 fn sum(device: &Device) -> Result<u16, Error> {
     let (eeprom, mut sum) = (Eeprom::new(device)?, 0u16);
-    for address in 0..=CHECKSUM_WORD {
+    let checked = &Family::of(device).checked;
+    for address in 0..=checked.last {
         sum = sum.wrapping_add(eeprom.read(address)?);
     }
     // Sections do not overlap, so that there are no more words in them than in the EEPROM.
     let mut left = WORDS;
-    let unchecked = Family::of(device).unchecked;
-    for pointer in SECTIONS.filter(|pointer| !unchecked.contains(pointer)) {
+    for pointer in checked.pointers.clone().filter(|pointer| !checked.except.contains(pointer)) {
         let start = eeprom.read(pointer)?;
         if matches!(start, 0 | NONE) {
             continue;
         }
-        let length = eeprom.read(start)?;
+        let known = checked.known.iter().find(|(of, _)| *of == pointer);
+        let (first, length) = match known {
+            Some((_, length)) => (start, *length),
+            None => (start.saturating_add(1), eeprom.read(start)?),
+        };
         if matches!(length, 0 | NONE) {
             continue;
         }
@@ -107,8 +145,8 @@ fn sum(device: &Device) -> Result<u16, Error> {
             let found = format!("longer than the EEPROM (word {pointer:#04x} points to {length} words)");
             device.error("the length of the EEPROM's sections", found, "16384 words at most")
         })?;
-        for word in 1..=length {
-            sum = sum.wrapping_add(eeprom.read(start.saturating_add(word))?);
+        for word in 0..length {
+            sum = sum.wrapping_add(eeprom.read(first.saturating_add(word))?);
         }
     }
     Ok(sum)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pagewire_ethdev::nic::{Device, RxSetup};
 use pagewire_ethdev::{Error, PortEvents};
 
+use crate::family::{Family, Media};
 use crate::registers::*;
 
 /// Unit of EITR's interval (8.2.3.5.12), and the most of them that its nine bits hold.
@@ -16,7 +17,7 @@ pub(crate) const LONGEST_INTERVAL: Duration = UNIT.saturating_mul(MOST_UNITS);
 /// How long a coalesced packet may wait for another segment, unless interrupts are asked for, at intervals that can be counted.
 const COALESCE: Duration = Duration::from_micros(50);
 
-/// What can happen that is no queue's.
+/// What can happen that is no queue's; pin 2 only where there is a cage.
 const EVENTS: [(u32, PortEvents); 4] = [
     (cause::LINK, PortEvents::LINK),
     (cause::MODULE, PortEvents::LINK),
@@ -24,8 +25,14 @@ const EVENTS: [(u32, PortEvents); 4] = [
     (cause::ECC, PortEvents::MEMORY_ERROR),
 ];
 
-fn event_causes() -> u32 {
-    EVENTS.iter().fold(0, |all, (cause, _)| all | cause)
+fn event_causes(device: &Device) -> u32 {
+    let all = EVENTS.iter().fold(0, |all, (cause, _)| all | cause);
+    if has_cage(device) { all } else { all & !cause::MODULE }
+}
+
+/// Whose pin 2 says that there is a module. The later cards have other bits for their pins, and nothing at them that is ours.
+fn has_cage(device: &Device) -> bool {
+    Family::of(device).media == Media::Cage
 }
 
 /// 7.3.4.2 and 7.3.2: a queue's vector, `own` if it has interrupts, and its interval.
@@ -59,10 +66,11 @@ pub(crate) fn interval(device: &Device, queue: usize) -> Duration {
 pub(crate) fn enable(device: &Device, queues: usize) {
     let registers = &device.registers;
     let by_queue = (1u32 << queues.min(QUEUE_CAUSES)) - 1;
+    let pin = if has_cage(device) { gpie::PIN_2 } else { 0 };
     let mode = match queues {
         // Every cause raises vector 0.
-        0 => gpie::PIN_2,
-        _ => gpie::PIN_2 | gpie::MULTIPLE_MSIX | gpie::OTHERS_STAY | gpie::AUTO_MASK | gpie::PBA_SUPPORT,
+        0 => pin,
+        _ => pin | gpie::MULTIPLE_MSIX | gpie::OTHERS_STAY | gpie::AUTO_MASK | gpie::PBA_SUPPORT,
     };
     // How many pools there are stays as it is.
     registers.modify(GPIE, !(VT_MODE << GPIE_VT_MODE_SHIFT), mode);
@@ -70,7 +78,7 @@ pub(crate) fn enable(device: &Device, queues: usize) {
     registers.write(EIAC, by_queue);
     registers.write(EIAM, by_queue);
     registers.write(EICR, u32::MAX);
-    registers.write(EIMS, event_causes());
+    registers.write(EIMS, event_causes(device));
 }
 
 /// 7.3.1: let a queue raise its vector.
@@ -83,7 +91,7 @@ pub(crate) fn take_events(device: &Device) -> PortEvents {
     let causes = match device.registers.read(EICS) {
         // The card is gone, which is for others to say.
         u32::MAX => 0,
-        causes => causes & event_causes(),
+        causes => causes & event_causes(device),
     };
     if causes != 0 {
         device.registers.write(EICR, causes);

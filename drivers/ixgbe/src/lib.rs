@@ -1,4 +1,4 @@
-//! Poll-mode driver for the Intel 82599 10 Gigabit Ethernet controller with SFP+ modules, the X540, and the virtual functions of both: of
+//! Poll-mode driver for the Intel 82599 10 Gigabit Ethernet controller with SFP+ modules, the X540, the X550, and the virtual functions of these: of
 //! the family that Linux drives with ixgbe and ixgbevf. It has been seen to work on models of these cards, and on none of silicon.
 //!
 //! ```no_run
@@ -91,7 +91,7 @@
 //! sees them, `interrupts.rs` what wakes who sleeps, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and
 //! `semaphore.rs` what is shared with the firmware, `filters.rs` addresses and VLANs, `flows.rs` flow rules. `functions/` looks after
 //! a card's virtual functions, `vf/` is the driver of one, `messages.rs` what the two say to each other. `family.rs` has what the X540
-//! differs in, `phy.rs` its PHY. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
+//! and the X550 differ in, `phy.rs` their PHY, `firmware.rs` how the X550's firmware is asked. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
 //!
 //! A port whose cage is empty opens and starts; its link is down until there is a module. No module is refused: what is
 //! not of a known kind is taken for limiting optics, with a warning. A module that can do 10 and 1 Gb/s is used at 10.
@@ -102,6 +102,7 @@ mod descriptor;
 mod eeprom;
 mod family;
 mod filters;
+mod firmware;
 mod flows;
 mod functions;
 mod i2c;
@@ -137,7 +138,7 @@ pub const DRIVER: &str = "net_ixgbe";
 /// The name of the one for virtual functions.
 pub const DRIVER_VF: &str = "net_ixgbe_vf";
 
-/// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI, and the X540.
+/// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI, and those with 10GBASE-T on the chip.
 pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x10fb, name: "Intel 82599ES (SFI/SFP+)" },
     DeviceId { vendor: 0x8086, device: 0x1507, name: "Intel 82599 (SFP+, embedded)" },
@@ -147,10 +148,13 @@ pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x1557, name: "Intel 82599EN (SFP+, one port)" },
     DeviceId { vendor: 0x8086, device: 0x1528, name: "Intel X540 (10GBASE-T)" },
     DeviceId { vendor: 0x8086, device: 0x1560, name: "Intel X540 (10GBASE-T, one port)" },
+    DeviceId { vendor: 0x8086, device: 0x1563, name: "Intel X550 (10GBASE-T)" },
+    DeviceId { vendor: 0x8086, device: 0x15d1, name: "Intel X550 (10GBASE-T, one port)" },
 ];
 
 /// Virtual functions the driver knows.
 pub const VF_DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x10ed, name: "Intel 82599 virtual function" },
     DeviceId { vendor: 0x8086, device: 0x1515, name: "Intel X540 virtual function" },
+    DeviceId { vendor: 0x8086, device: 0x1565, name: "Intel X550 virtual function" },
 ];

@@ -7,6 +7,7 @@ use pagewire_ethdev::nic::Device;
 use pagewire_ethdev::{Error, Link};
 
 use crate::eeprom::{Eeprom, NONE};
+use crate::family::Family;
 use crate::registers::*;
 use crate::semaphore::own;
 use crate::sfp::{self, Kind, Module};
@@ -84,12 +85,14 @@ pub(crate) fn link(device: &Device) -> Link {
     }
     // The first read may hold what was, the second does not.
     device.registers.read(LINKS);
-    decode(device.registers.read(LINKS))
+    decode(Family::of(device), device.registers.read(LINKS))
 }
 
 /// What LINKS says.
-pub(crate) fn decode(links: u32) -> Link {
-    let mbps = [0, 100, 1000, 10_000][(links >> links::SPEED_SHIFT & 3) as usize];
+pub(crate) fn decode(family: &Family, links: u32) -> Link {
+    let multi_gigabit = family.multi_gigabit && links & links::MULTI_GIGABIT != 0;
+    let speeds = if multi_gigabit { [0, 5000, 1000, 2500] } else { [0, 100, 1000, 10_000] };
+    let mbps = speeds[(links >> links::SPEED_SHIFT & 3) as usize];
     match links {
         u32::MAX => Link::Down,
         _ if links & links::UP == 0 || mbps == 0 => Link::Down,

@@ -1,11 +1,11 @@
-//! The X540's PHY, by MDIO (IEEE 802.3 clause 45): woken, told to negotiate, and left to itself. What it offers is what its firmware
+//! The PHY of the X540 and the X550, by MDIO (IEEE 802.3 clause 45): woken, told to negotiate, and left to itself. What it offers is what its firmware
 //! has it offer.
 
 use pagewire_ethdev::Error;
 use pagewire_ethdev::nic::Device;
 
 use crate::registers::*;
-use crate::semaphore::own;
+use crate::semaphore::{self, Owned};
 
 /// How long a cycle on the bus may take.
 const MILLIS: u64 = 10;
@@ -35,8 +35,7 @@ pub(crate) fn set_up(device: &Device) -> Result<(), Error> {
         log::warn!("{}: the management firmware keeps the link to itself; it stays as it is", device.name);
         return Ok(());
     }
-    let second = registers.read(STATUS) >> status::LAN_ID_SHIFT & 1 != 0;
-    let _owned = own(device, if second { sync::PHY_1 } else { sync::PHY_0 })?;
+    let _owned = own(device)?;
     let phy = find(device)?;
     let power = read(device, phy, VENDOR, CONTROL)?;
     if power & LOW_POWER != 0 {
@@ -44,6 +43,16 @@ pub(crate) fn set_up(device: &Device) -> Result<(), Error> {
     }
     let control = read(device, phy, NEGOTIATION, CONTROL)?;
     write(device, phy, NEGOTIATION, CONTROL, control | NEGOTIATE | RESTART)
+}
+
+/// Own the PHY of this port.
+///
+/// # Errors
+///
+/// Those of [`semaphore::own`].
+pub(crate) fn own(device: &Device) -> Result<Owned<'_>, Error> {
+    let second = device.registers.read(STATUS) >> status::LAN_ID_SHIFT & 1 != 0;
+    semaphore::own(device, if second { sync::PHY_1 } else { sync::PHY_0 })
 }
 
 /// Where on the bus it is.

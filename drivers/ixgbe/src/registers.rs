@@ -50,6 +50,7 @@ registers! {
     VFTA       0x0a000 [4 x 128]      RW  "8.2.3.7.11"  "VLAN filter table, a bit for each identifier";
     MRQC       0x0ec80                RW  "8.2.3.7.12"  "How frames are spread over receive queues";
     RETA       0x0eb00 [4 x 32]       RW  "8.2.3.7"     "RSS redirection table, four queues a word";
+    ERETA      0x0ee80 [4 x 96]       RW  "8.2.3.7"     "The X550's next 384 entries of that table";
     RSSRK      0x0eb80 [4 x 10]       RW  "8.2.3.7"     "RSS hash key";
     PSRTYPE    0x0ea00 [4 x 64]       RW  "8.2.3.7.4"   "Which headers are split off, by pool";
     SAQF       0x0e000 [4 x 128]      RW  "8.2.3.7.16"  "Five-tuple filters: source address";
@@ -113,6 +114,10 @@ registers! {
     MMNGC      0x042d0                RO  "8.2.3.22"    "Management firmware's veto over the link";
     CORECTL    0x14f00                RW  "8.2.3.22.32" "Analog core configuration";
     MFLCN      0x04294                RW  "8.2.3.22.34" "Pause frames received";
+
+    FLEX_MNG   0x15800 [4 x 448]      RW  "8.2.3.25"    "The block of words that a command to the firmware is in, and its answer";
+    HICR       0x15f00                RW  "8.2.3.25"    "Commands to the firmware";
+    FWSTS      0x15f0c                RW  "8.2.3.25"    "What the firmware tells of itself";
 
     PFMBICR    0x00710 [4 x 4]        W1C "8.2.3.27"    "Virtual functions' messages and acknowledgements, 16 each";
     PFMBIMR    0x00720 [4 x 2]        RW  "8.2.3.27"    "Whose messages interrupt";
@@ -200,10 +205,25 @@ pub(crate) mod sync {
     pub(crate) const PHY_0: u32 = 1 << 1;
     pub(crate) const PHY_1: u32 = 1 << 2;
     pub(crate) const MAC: u32 = 1 << 3;
+    /// What the firmware may own as well.
+    pub(crate) const SHARED: u32 = FLASH | PHY_0 | PHY_1 | MAC;
     pub(crate) const FIRMWARE_SHIFT: u32 = 5;
-    /// X540: taken by reading it as 0.
+    /// X540 and later: the card itself is at its flash.
+    pub(crate) const HARDWARE_FLASH: u32 = 1 << 4;
+    /// X550: the firmware's block of words, which is among drivers only.
+    pub(crate) const BLOCK: u32 = 1 << 10;
+    /// X540 and later: taken by reading it as 0.
     pub(crate) const REGSMP: u32 = 1 << 31;
 }
+
+/// HICR: commands are taken; one is there; the answer is one.
+pub(crate) mod hicr {
+    pub(crate) const ENABLED: u32 = 1 << 0;
+    pub(crate) const COMMAND: u32 = 1 << 1;
+    pub(crate) const VALID: u32 = 1 << 2;
+}
+/// FWSTS: the firmware was reset; writing the bit clears it.
+pub(crate) const FWSTS_RESET: u32 = 1 << 9;
 
 /// MSCA: a register of a unit of a PHY; what is done; that it is done.
 pub(crate) mod msca {
@@ -474,6 +494,8 @@ pub(crate) const MMNGC_VETO: u32 = 1 << 0;
 
 /// LINKS: link status.
 pub(crate) mod links {
+    /// X550: a quarter of 10 Gb/s, or fifty times 100 Mb/s. The 82599 has something else there.
+    pub(crate) const MULTI_GIGABIT: u32 = 1 << 27;
     pub(crate) const SPEED_SHIFT: u32 = 28;
     pub(crate) const UP: u32 = 1 << 30;
 }

@@ -7,8 +7,9 @@ use pagewire_ethdev::nic::Device;
 use pagewire_ethdev::{Error, poll_until};
 use pagewire_pci::CAP_EXPRESS;
 
-use crate::family::{Family, Media};
+use crate::family::{Family, Media, Memory};
 use crate::registers::*;
+use crate::{firmware, phy};
 
 /// How long a step may take that the datasheet gives no time for.
 const MILLIS: u64 = 100;
@@ -41,7 +42,10 @@ pub(crate) fn reset(device: &Device) -> Result<(), Error> {
     let veto = registers.read(MMNGC) & MMNGC_VETO != 0;
     let family = Family::of(device);
     let link = if veto || !family.resets_link { 0 } else { ctrl::LINK_RESET };
+    // A PHY that the firmware is talking to is not reset under its hands.
+    let phy = (family.media == Media::TwistedPair).then(|| phy::own(device)).transpose()?;
     registers.modify(CTRL, 0, ctrl::RST | link);
+    drop(phy);
     sleep(Duration::from_millis(family.settle));
     device.wait("reset", CTRL, MILLIS, |value| value & (ctrl::RST | ctrl::LINK_RESET) == 0)?;
     mask_interrupts(device);
@@ -68,6 +72,14 @@ fn mask_interrupts(device: &Device) {
 /// 4.6.7.1.2 and 4.6.8: no more packets. All queues, for who had the card before may have used any.
 fn stop_queues(device: &Device) {
     let registers = &device.registers;
+    let receives = registers.read(RXCTRL) & RXCTRL_RXEN != 0;
+    if Family::of(device).memory == Memory::Firmware
+        && receives
+        && device.function.config().is_there()
+        && let Err(error) = firmware::disable_receive(device)
+    {
+        log::warn!("{error}; the receive path is closed without its firmware");
+    }
     registers.modify(RXCTRL, RXCTRL_RXEN, 0);
     for register in [TXDCTL, RXDCTL, RXDCTL_64] {
         for index in 0..register.count {

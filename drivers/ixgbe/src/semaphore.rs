@@ -28,7 +28,10 @@ pub(crate) struct Owned<'a> {
 ///
 /// [`Error::Timeout`] if SWSM is not to be had. An owner that does not let go in time is taken for dead.
 pub(crate) fn own(device: &Device, bits: u32) -> Result<Owned<'_>, Error> {
-    let others = bits | bits << sync::FIRMWARE_SHIFT;
+    let mut others = bits | (bits & sync::SHARED) << sync::FIRMWARE_SHIFT;
+    if bits & sync::FLASH != 0 && Family::of(device).guard == Guard::Regsmp {
+        others |= sync::HARDWARE_FLASH;
+    }
     let mut failed = None;
     let owned = poll_until(OWNER_LIMIT, || match change(device, |value| value & others == 0, 0, bits) {
         Ok(done) => done,

@@ -13,7 +13,7 @@ const UP: Link = Link::Up { mbps: 10_000, full_duplex: true };
 
 /// Where the EEPROM's checksum is, where the address, and where the list of set-ups by module.
 const CHECKSUM: usize = 0x3f;
-const ADDRESS: usize = 0x41;
+const ADDRESS: usize = 0x51;
 const SET_UP_POINTER: usize = 0x2b;
 
 fn started(running: &Running) -> (impl Sized, Ixgbe) {
@@ -194,7 +194,7 @@ fn what_the_eeprom_holds_is_checked() {
     assert!(found.contains("the sum of the EEPROM's words is 0xccef, expected 0xbaba"), "{found}");
 
     // Section 3 has more words than the EEPROM.
-    let running = serve(false, |card| card.model.set_eeprom_word(0x48, 0xfffe));
+    let running = serve(false, |card| card.model.set_eeprom_word(0x58, 0xfffe));
     assert!(error(&running).contains("word 0x03 points to 65534 words"), "{}", error(&running));
     let running = serve(false, |card| card.model.set_eeprom_word(0x03, 0xfffe));
     assert!(error(&running).contains("an address in the EEPROM is 0xfffe"), "{}", error(&running));

@@ -96,7 +96,12 @@ fn every_field_is_looked_at_if_given_and_only_then() {
 
 #[test]
 fn the_higher_priority_wins_and_drops_are_counted_apart() {
-    let mut bench = bench();
+    for mapped in [false, true] {
+        the_higher_priority_wins(Bench::new(mapped, four_queues));
+    }
+}
+
+fn the_higher_priority_wins(mut bench: Bench) {
     let sctp = FlowRule { protocol: Some(FlowProtocol::Sctp), ..FlowRule::new(FlowAction::Queue(2)) };
     let rules = [
         FlowRule { priority: 0, ..FlowRule::new(FlowAction::Drop) },

@@ -119,7 +119,8 @@ fn moderation_keeps_a_packet_waiting_for_its_interval_and_no_longer() {
     const INTERVAL: u64 = 48 * 2048;
     for mapped in [false, true] {
         let time = Arc::<AtomicU64>::default();
-        let mut bench = Bench::watched(mapped, Clock::Set(time.clone()), interrupting(ASKED), |_| ()).0;
+        let card = Config { mapped, clock: Clock::Set(time.clone()), ..Config::default() };
+        let mut bench = Bench::watched(card, interrupting(ASKED), |_| ()).0;
         steer(&mut bench);
         for queue in 0..QUEUES {
             let number = usize::from(queue);

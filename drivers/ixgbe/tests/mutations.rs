@@ -1,22 +1,26 @@
-//! A card that tells any lie, at any time: nothing panics, nothing is lost, everything ends; and another port goes on.
+//! A card that tells any lie, at any time, or a virtual function of one: nothing panics, nothing is lost, everything ends; and another port
+//! goes on, the driver of the card itself and another of its functions too.
 
 mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use common::flood::Flood;
+use common::functions::{Physical, Served, TWO, Virtual, open_vf, serve_on as serve_functions};
 use common::mutator::{Mutator, Told};
 use common::neighbour::Neighbour;
 use common::packets::{Flow, ask, payload, whole};
-use common::{Running, eventually, headers, pool, serve_on, space};
+use common::{eventually, headers, pool, serve_on, space};
 use pagewire_ethdev::nic::testing::{Random, packet};
 use pagewire_ethdev::{
     Burst, FlowAction, FlowProtocol, FlowRule, MacAddr, Packet, PacketFlags, Pool, Port, PortConfig,
     RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig, XStat,
 };
-use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
+use pagewire_ixgbe::{IxgbeRx, IxgbeTx};
+use pagewire_models::ixgbe::Kind;
 use pagewire_pci::AddressSpace;
 use pagewire_pool::{PoolMonitor, flush_thread};
 
@@ -94,45 +98,91 @@ struct Bench {
     longest: (usize, usize),
     /// Headers go to fragments of their own.
     splits: bool,
+    /// It is a virtual function: what its driver asks for others may refuse.
+    function: bool,
 }
 
 #[test]
 fn a_million_mutations() {
-    let most = std::env::var("HOSTILE_MUTATIONS").ok();
-    let most: Option<u64> =
-        most.map(|most| most.parse().expect("HOSTILE_MUTATIONS is a number, such as 1000000"));
     let neighbour = Neighbour::start();
-    let space = space();
-    let mut bench = Bench {
-        random: Random::new(),
-        told: Arc::default(),
-        times: Times::default(),
-        tally: Tally::default(),
-        own: pool(&space, 512),
-        space,
-        longest: (0, 0),
-        splits: false,
-    };
-    let start = Instant::now();
-    while most.map_or(start.elapsed() < NORMALLY, |most| bench.told.all() < most) {
+    let mut bench = Bench::new(false);
+    bench.lives(|bench| {
         bench.card();
         neighbour.assert_forwards();
-    }
-    println!("{} lies in {:?}: {:?}", bench.told.all(), start.elapsed(), bench.tally);
-    println!("{:?}", bench.told.by_kind());
-    println!("calls, the longest and all: {:.1?}", bench.times.0);
-    let tally = &bench.tally;
-    // The test reaches what it is about.
-    assert!(
-        tally.packets > 1000 && tally.sent > 1000 && tally.recovered > 0 && tally.refused_dma > 0,
-        "{tally:?}"
-    );
-    bench.own.trim();
-    assert_eq!(bench.own.stats().inflight(), 0);
+    });
+    assert!(bench.tally.refused_dma > 0);
     neighbour.finish();
 }
 
+/// The driver of the card itself is asked for anything, and never told a lie: what becomes of its functions must not hurt it.
+#[test]
+fn a_million_mutations_of_a_virtual_function() {
+    let mut bench = Bench::new(true);
+    let (seeds, told) = ([bench.random.next(), bench.random.next()], bench.told.clone());
+    let served = serve_functions(Kind::I82599, 2, Box::new(Flood::new(seeds[0])), |number| match number {
+        0 => Box::new(Mutator::new(seeds[1], told.clone())),
+        _ => Box::new(()),
+    });
+    let physical = Physical::start(&served, &TWO, |_, _| ());
+    let mut honest = Virtual::start(&served, 1);
+    bench.lives(|bench| {
+        bench.function(&served);
+        bench.receives(&mut honest.rx, 100);
+        honest.port.check().expect("nobody has reset the card");
+    });
+    honest.stop();
+    physical.stop();
+}
+
 impl Bench {
+    fn new(function: bool) -> Bench {
+        let space = space();
+        Bench {
+            random: Random::new(),
+            told: Arc::default(),
+            times: Times::default(),
+            tally: Tally::default(),
+            own: pool(&space, 512),
+            space,
+            longest: (0, 0),
+            splits: false,
+            function,
+        }
+    }
+
+    /// Lives of cards until enough lies have been told, which reach what the test is about and leave nothing behind.
+    fn lives(&mut self, mut life: impl FnMut(&mut Bench)) {
+        let most = std::env::var("HOSTILE_MUTATIONS").ok();
+        let most: Option<u64> =
+            most.map(|most| most.parse().expect("HOSTILE_MUTATIONS is a number, such as 1000000"));
+        let start = Instant::now();
+        while most.map_or(start.elapsed() < NORMALLY, |most| self.told.all() < most) {
+            life(self);
+        }
+        println!("{} lies in {:?}: {:?}", self.told.all(), start.elapsed(), self.tally);
+        println!("{:?}", self.told.by_kind());
+        println!("calls, the longest and all: {:.1?}", self.times.0);
+        let tally = &self.tally;
+        assert!(tally.packets > 1000 && tally.sent > 1000 && tally.recovered > 0, "{tally:?}");
+        self.own.trim();
+        assert_eq!(self.own.stats().inflight(), 0);
+    }
+
+    /// A life of the first virtual function: as a card's.
+    fn function(&mut self, served: &Served) {
+        self.tally.cards += 1;
+        let lie = |on| served.lying[0].store(on, Relaxed);
+        lie(self.random.below(4) == 0);
+        let port = self.times.of("open", || open_vf(served, 0, &self.space));
+        match port {
+            Ok(port) => self.port(&lie, port),
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                self.tally.not_opened += 1;
+            }
+        }
+    }
+
     /// A card's life: opened, started a few times, and told the truth by in the end.
     fn card(&mut self) {
         self.tally.cards += 1;
@@ -145,7 +195,7 @@ impl Bench {
         running.lie(self.random.below(4) == 0);
         let port = self.times.of("open", || running.open_in(&self.space));
         match port {
-            Ok(port) => self.port(&running, port),
+            Ok(port) => self.port(&|on| running.lie(on), port),
             Err(error) => {
                 assert!(!error.to_string().is_empty());
                 self.tally.not_opened += 1;
@@ -154,19 +204,22 @@ impl Bench {
         self.tally.refused_dma += running.refused();
     }
 
-    fn port(&mut self, running: &Running, mut port: Ixgbe) {
+    fn port<P>(&mut self, lie: &dyn Fn(bool), mut port: P)
+    where
+        P: Port<Rx = IxgbeRx, Tx = IxgbeTx>,
+    {
         let mut before = port.xstats();
         for _ in 0..=self.random.below(3) {
-            running.lie(self.random.below(3) == 0);
-            let config = self.config();
+            lie(self.random.below(3) == 0);
+            let config = self.config(&port);
             let pools = config.rx.iter().flat_map(|queue| [Some(&queue.pool), queue.headers.as_ref()]);
             let monitors: Vec<PoolMonitor> = pools.flatten().map(Pool::monitor).collect();
             self.tally.starts += 1;
             match self.times.of("start", || port.start(config)) {
                 Ok((rx, tx)) => {
-                    running.lie(true);
+                    lie(true);
                     self.run(&mut port, rx, tx, &mut before);
-                    running.lie(self.random.below(2) == 0);
+                    lie(self.random.below(2) == 0);
                     self.tally.not_stopped += u64::from(self.times.of("stop", || port.stop()).is_err());
                 }
                 Err(error) => {
@@ -179,14 +232,14 @@ impl Bench {
             assert!(out.iter().all(|&fragments| fragments == 0), "{out:?} fragments are out");
         }
         if self.random.below(2) == 0 {
-            running.lie(false);
+            lie(false);
             self.recovers(&mut port);
         }
         self.times.of("drop", || drop(port));
     }
 
-    /// Any configuration.
-    fn config(&mut self) -> PortConfig {
+    /// Any configuration that a port says is possible.
+    fn config(&mut self, port: &impl Port) -> PortConfig {
         const MODES: [RxOffloads; 5] = [
             RxOffloads::empty(),
             RxOffloads::SCATTER,
@@ -195,10 +248,14 @@ impl Bench {
             RxOffloads::HEADER_SPLIT.union(RxOffloads::SCATTER),
         ];
         let random = &mut self.random;
-        let mode = MODES[random.below(5) as usize];
+        // One or two: how many a function is granted may be a lie that it was told.
+        let queues = port.info().capabilities.rx_queues.clamp(1, 2).into();
+        // Frames come to a function in buffers of whole KiB, of which it takes two, and it can do no more with them.
+        let mode = if self.function { RxOffloads::SCATTER } else { MODES[random.below(5) as usize] };
         // Sometimes barely enough, so that refills fail.
         let (least, mtu, longest) = match mode {
             RxOffloads::LRO => (64 + 32 * 64, 1500, (0xffff + 14, 64)),
+            _ if self.function => (64 + 2, 1500, (1518, 2)),
             _ if mode.contains(RxOffloads::SCATTER) => (64 + 9, 9000, (9018, 10)),
             _ => (64 + 1, 1500, (1518, 2)),
         };
@@ -209,11 +266,12 @@ impl Bench {
             ..RxQueueConfig::new(pool(&self.space, fragments), 64)
         };
         let config = PortConfig {
-            rx: (0..=random.below(2)).map(|_| queue()).collect(),
+            rx: (0..=random.below(queues)).map(|_| queue()).collect(),
             tx: vec![TxQueueConfig { descriptors: 64 }],
             mtu,
             rx_offloads: mode | if random.below(2) == 0 { RxOffloads::empty() } else { TOLD },
             tx_offloads: TxOffloads::all(),
+            promiscuous: !self.function,
             ..PortConfig::single_queue(pool(&self.space, 64))
         };
         (self.longest, self.splits) = (longest, split);
@@ -221,7 +279,10 @@ impl Bench {
     }
 
     /// Forward what the card says it has received, until it has told some thousand lies.
-    fn run(&mut self, port: &mut Ixgbe, mut rx: Vec<IxgbeRx>, mut tx: Vec<IxgbeTx>, before: &mut Vec<XStat>) {
+    fn run<P>(&mut self, port: &mut P, mut rx: Vec<IxgbeRx>, mut tx: Vec<IxgbeTx>, before: &mut Vec<XStat>)
+    where
+        P: Port<Rx = IxgbeRx, Tx = IxgbeTx>,
+    {
         let (told, start) = (self.told.all(), Instant::now());
         let enough = 1000 << self.random.below(7);
         let (mut burst, mut held) = (Burst::new(32), Vec::new());
@@ -254,7 +315,7 @@ impl Bench {
     }
 
     /// Stop one queue while the other runs, and start it again.
-    fn restart(&mut self, port: &mut Ixgbe, rx: &mut Vec<IxgbeRx>) {
+    fn restart(&mut self, port: &mut impl Port<Rx = IxgbeRx>, rx: &mut Vec<IxgbeRx>) {
         rx.truncate(1);
         // Memory of a queue that does not stop is kept until the port does.
         let stopped = self.times.of("stop", || port.stop_rx_queue(1));
@@ -331,7 +392,7 @@ impl Bench {
     }
 
     /// Calls that are not of the hot path.
-    fn control(&mut self, port: &mut Ixgbe, before: &mut Vec<XStat>) {
+    fn control(&mut self, port: &mut impl Port, before: &mut Vec<XStat>) {
         let now = self.times.of("statistics", || {
             port.stats();
             port.xstats()
@@ -344,6 +405,11 @@ impl Bench {
         self.times.of("link", || port.link());
         let address = MacAddr([2, 0, 0, 0, 0, self.random.next() as u8]);
         self.times.of("filters", || {
+            if self.function {
+                // The driver of the card may refuse, or never have been heard.
+                let _ = port.set_multicast(&[]).and_then(|()| port.set_mac(address));
+                return;
+            }
             port.set_promiscuous(true).and_then(|()| port.set_multicast(&[])).expect("they cannot fail");
             port.set_mac(address).expect("an address that may be");
         });
@@ -355,20 +421,27 @@ impl Bench {
     }
 
     /// A card that tells the truth works, whatever it said before.
-    fn recovers(&mut self, port: &mut Ixgbe) {
-        let config = self.config();
+    fn recovers<P>(&mut self, port: &mut P)
+    where
+        P: Port<Rx = IxgbeRx, Tx = IxgbeTx>,
+    {
+        let config = self.config(port);
         let (mut rx, tx) = self.times.of("start", || port.start(config)).expect("a card that works");
-        let (mut burst, mut packets) = (Burst::new(32), 0);
-        eventually("a thousand packets", || {
-            for rx in &mut rx {
-                packets += rx.rx_burst(&mut burst);
-                burst.clear();
-            }
-            packets > 1000
-        });
+        self.receives(&mut rx, 1000);
         drop((rx, tx));
         port.stop().expect("a card that works");
         self.tally.recovered += 1;
+    }
+
+    fn receives(&self, rx: &mut [IxgbeRx], least: usize) {
+        let (mut burst, mut packets) = (Burst::new(32), 0);
+        eventually("so many packets", || {
+            for rx in &mut *rx {
+                packets += rx.rx_burst(&mut burst);
+                burst.clear();
+            }
+            packets > least
+        });
     }
 
     /// Every fragment that is out is in a ring or in our hands. Where headers are split off some are of pools that only the port has.

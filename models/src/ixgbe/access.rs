@@ -2,7 +2,7 @@
 
 use super::registers::{BAR_SIZE, Register, Unit};
 use super::table::*;
-use super::{CTRL_MASTER_DISABLE, Ixgbe, Kind, shared};
+use super::{CTRL_MASTER_DISABLE, Ixgbe, firmware, shared};
 use crate::function::{Host, Region};
 
 const CTRL_LINK_RESET: u32 = 1 << 3;
@@ -53,8 +53,8 @@ impl Ixgbe {
                 self.registers.set(SWSM, value | SWSM_SMBI);
                 value
             }
-            // The X540's second semaphore is taken in the same way.
-            Unit::Control if offset == SW_FW_SYNC && self.config.kind == Kind::X540 => {
+            // The later cards' second semaphore is taken in the same way.
+            Unit::Control if offset == SW_FW_SYNC && self.config.kind.regsmp() => {
                 let value = self.registers.get(SW_FW_SYNC);
                 self.registers.set(SW_FW_SYNC, value | SYNC_REGSMP);
                 value
@@ -76,7 +76,7 @@ impl Ixgbe {
                     self.share_all(host);
                 }
             }
-            Unit::Link if offset == MSCA && self.config.kind == Kind::X540 => {
+            Unit::Link if offset == MSCA && !self.config.kind.cage() => {
                 let owned = SYNC_PHYS & self.registers.get(SW_FW_SYNC) != 0;
                 if !owned {
                     self.control.count_malformed(format_args!("the PHY is talked to by who does not own it"));
@@ -84,7 +84,9 @@ impl Ixgbe {
                 self.phy.command(&mut self.registers, value);
             }
             Unit::Eeprom => {
-                if self.config.kind == Kind::X540 && !self.registers.has(SW_FW_SYNC, SYNC_NVM) {
+                if self.config.kind.x550() {
+                    self.control.count_malformed(format_args!("the flash is read past its firmware"));
+                } else if self.config.kind.regsmp() && !self.registers.has(SW_FW_SYNC, SYNC_NVM) {
                     self.control.count_malformed(format_args!("the flash is read by who does not own it"));
                 }
                 let value = match offset {
@@ -92,6 +94,9 @@ impl Ixgbe {
                     _ => self.eeprom.write_eec(self.registers.get(EEC), value),
                 };
                 self.registers.set(offset, value);
+            }
+            Unit::Firmware if self.config.kind.x550() => {
+                firmware::write(&mut self.registers, &self.eeprom, &self.control, value);
             }
             Unit::Sfp => self.sfp.write(value, self.control.module()),
             Unit::Link => self.link.write(&mut self.registers, offset, value),
@@ -122,7 +127,7 @@ impl Ixgbe {
             Unit::Function => {
                 self.switch.write(&mut self.registers, &mut self.interrupts, register, offset, value);
             }
-            Unit::Plain | Unit::Alias(..) => {
+            Unit::Plain | Unit::Firmware | Unit::Alias(..) => {
                 self.registers.write(register, offset, value);
                 self.switch.changed();
                 // Receive is switched on when the queues are: what comes in from now on finds them enabled.
@@ -144,7 +149,7 @@ impl Ixgbe {
                 self.registers.set(CTRL, value);
                 self.show_master();
             }
-            RXPBSIZE if self.config.kind == Kind::X540 && value > self.config.kind.packet_buffer() => {
+            RXPBSIZE if !self.config.kind.cage() && value > self.config.kind.packet_buffer() => {
                 let most = self.config.kind.packet_buffer();
                 self.control.count_malformed(format_args!("a packet buffer of {value} bytes, of {most}"));
                 self.registers.set(RXPBSIZE, most);

@@ -2,7 +2,7 @@
 //! change while the card runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::function::{DmaError, Host};
 
@@ -24,6 +24,7 @@ pub enum Offload {
 pub struct Control {
     cable: AtomicBool,
     module: AtomicBool,
+    speed: AtomicU32,
     refused: AtomicU64,
     malformed: AtomicU64,
     unknown: AtomicU64,
@@ -36,6 +37,7 @@ impl Default for Control {
         Self {
             cable: AtomicBool::new(true),
             module: AtomicBool::new(true),
+            speed: AtomicU32::new(10_000),
             refused: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
@@ -54,6 +56,16 @@ impl Control {
     /// Whether the cable is in.
     pub fn cable(&self) -> bool {
         self.cable.load(Relaxed)
+    }
+
+    /// What a PHY agrees with the cable's other end on, in Mb/s: 10,000, 1,000 or 100, and with the X550 5,000 or 2,500.
+    pub fn set_speed(&self, mbps: u32) {
+        self.speed.store(mbps, Relaxed);
+    }
+
+    /// That speed.
+    pub fn speed(&self) -> u32 {
+        self.speed.load(Relaxed)
     }
 
     /// Put the SFP+ module in its cage or take it out.

@@ -1,5 +1,7 @@
 //! The EEPROM: its image, the read register EERD, and the four wires of EEC that a driver may move itself.
 
+use super::kind::Kind;
+
 /// Words of the image. EEC.EE_SIZE says 2^(8 + 6).
 pub(super) const WORDS: usize = 16384;
 
@@ -24,9 +26,11 @@ const SPI_READ: u8 = 0x03;
 const SPI_READ_STATUS: u8 = 0x05;
 
 /// Where the sections are that the image has.
-const CORE_0: usize = 0x40;
-const PCIE_ANALOG: usize = 0x48;
-const PCIE_GENERAL: usize = 0x4c;
+const CORE_0: usize = 0x50;
+const PCIE_ANALOG: usize = 0x58;
+const PCIE_GENERAL: usize = 0x60;
+/// Words of the X550's general PCIe section.
+const X550_PCIE_GENERAL: usize = 0x24;
 const FIRMWARE: usize = 0x100;
 const PASS_THROUGH: usize = 0x120;
 const SFP_INIT: usize = 0x140;
@@ -54,7 +58,7 @@ struct Spi {
 
 impl Eeprom {
     /// An image for a card with this address.
-    pub(super) fn new(mac: [u8; 6]) -> Self {
+    pub(super) fn new(kind: Kind, mac: [u8; 6]) -> Self {
         let mut words = vec![EMPTY; WORDS].into_boxed_slice();
         words[0x00] = 0x0024;
         words[0x15] = 0x1234;
@@ -69,7 +73,11 @@ impl Eeprom {
         words[0x09] = CORE_0 as u16;
         words[0x0f] = FIRMWARE as u16;
         section(&mut words, PCIE_ANALOG, &[0x0000]);
-        section(&mut words, PCIE_GENERAL, &[0x0000, 0x0014, 0x6cf6]);
+        match kind.x550() {
+            // Of known length: it does not begin with it.
+            true => words[PCIE_GENERAL..][..X550_PCIE_GENERAL].fill(0x0014),
+            false => section(&mut words, PCIE_GENERAL, &[0x0000, 0x0014, 0x6cf6]),
+        }
         let [a, b, c] = [0, 2, 4].map(|at| u16::from_le_bytes([mac[at], mac[at + 1]]));
         section(&mut words, CORE_0, &[a, b, c]);
         // Firmware: the pass-through module, whose patch version is above 5.
@@ -82,7 +90,7 @@ impl Eeprom {
             words[SFP_INIT + 2 + 2 * n] = empty as u16;
         }
         words[SFP_INIT] = (2 * SFP_TYPES.len()) as u16;
-        let sum = sum(&words).wrapping_sub(words[CHECKSUM_AT]);
+        let sum = sum(kind, &words).wrapping_sub(words[CHECKSUM_AT]);
         words[CHECKSUM_AT] = CHECKSUM.wrapping_sub(sum);
         Self { words, spi: Spi::default() }
     }
@@ -133,14 +141,27 @@ impl Eeprom {
     }
 }
 
-/// One's word sum over the image's basic part and the sections that its pointers 0x03 to 0x0e name.
-fn sum(words: &[u16]) -> u16 {
-    let basic = words[..=CHECKSUM_AT].iter();
-    let sections = words[0x03..0x0f].iter().filter(|&&p| p != 0 && p != EMPTY).flat_map(|&p| {
-        let at = p as usize;
-        words[at + 1..=at + words[at] as usize].iter()
+/// Sum over the image's basic part and the sections that it points to. The later cards' leaves out PHY and option ROM; the X550's takes
+/// in another pointer and two more words, and has sections of known length.
+fn sum(kind: Kind, words: &[u16]) -> u16 {
+    let (last, pointers) = match kind {
+        Kind::I82599 | Kind::X540 => (CHECKSUM_AT, 0x03..0x0f),
+        Kind::X550 => (0x41, 0x02..0x0f),
+    };
+    let counts = |pointer: &usize| {
+        let covered = kind == Kind::I82599 || !matches!(*pointer, 0x04 | 0x05);
+        covered && !matches!(words[*pointer], 0 | EMPTY)
+    };
+    let sections = pointers.filter(counts).flat_map(|pointer| {
+        let at = words[pointer] as usize;
+        let (start, length) = match pointer {
+            0x06 if kind.x550() => (at, X550_PCIE_GENERAL),
+            0x07 | 0x08 if kind.x550() => (at, 8),
+            _ => (at + 1, words[at] as usize),
+        };
+        &words[start..][..length]
     });
-    basic.chain(sections).fold(0, |sum, &word| sum.wrapping_add(word))
+    words[..=last].iter().chain(sections).fold(0, |sum, &word| sum.wrapping_add(word))
 }
 
 /// A section starts with the number of its words.
@@ -194,14 +215,16 @@ mod tests {
 
     #[test]
     fn checksum_covers_the_basic_words_and_the_sections() {
-        let eeprom = Eeprom::new(MAC);
-        assert_eq!(sum(&eeprom.words), CHECKSUM);
-        assert_eq!(eeprom.mac(), MAC);
+        for kind in Kind::ALL {
+            let eeprom = Eeprom::new(kind, MAC);
+            assert_eq!(sum(kind, &eeprom.words), CHECKSUM);
+            assert_eq!(eeprom.mac(), MAC);
+        }
     }
 
     #[test]
     fn eerd_answers_with_the_word_and_done() {
-        let eeprom = Eeprom::new(MAC);
+        let eeprom = Eeprom::new(Kind::default(), MAC);
         let answer = eeprom.eerd(0x0f << 2 | START);
         assert_eq!(answer, 0x0100 << 16 | 0x0f << 2 | DONE);
         assert_eq!(eeprom.eerd(0x3fff << 2 | START) >> 16, EMPTY as u32);
@@ -209,14 +232,14 @@ mod tests {
 
     #[test]
     fn firmware_pointer_leads_to_a_version_above_5() {
-        let eeprom = Eeprom::new(MAC);
+        let eeprom = Eeprom::new(Kind::default(), MAC);
         let module = eeprom.word(eeprom.word(0x0f) as usize + 4) as usize;
         assert!(eeprom.word(module + 7) > 5);
     }
 
     #[test]
     fn the_init_list_has_an_empty_sequence_for_optics() {
-        let eeprom = Eeprom::new(MAC);
+        let eeprom = Eeprom::new(Kind::default(), MAC);
         let mut at = eeprom.word(0x2b) as usize + 1;
         while eeprom.word(at) != 5 {
             assert_ne!(eeprom.word(at), EMPTY);
@@ -227,10 +250,10 @@ mod tests {
 
     #[test]
     fn four_wires_read_the_same_words() {
-        let mut eeprom = Eeprom::new(MAC);
+        let mut eeprom = Eeprom::new(Kind::default(), MAC);
         let mut eec = eeprom.write_eec(0x4700, REQ);
         assert_ne!(eec & GNT, 0);
-        for (word, expected) in [(0x0fusize, 0x0100u16), (0x3f, eeprom.word(0x3f)), (0x41, 0x1b02)] {
+        for (word, expected) in [(0x0fusize, 0x0100u16), (0x3f, eeprom.word(0x3f)), (0x51, 0x1b02)] {
             eec = eeprom.write_eec(eec, REQ | CS);
             eec = eeprom.write_eec(eec, REQ);
             for bit in (0..24).rev() {

@@ -1,22 +1,29 @@
 //! What the cards of the family differ in, as far as that is modelled.
 
-/// Which card it is.
+use std::fmt;
+
+/// Which card it is. Facts about the later ones are from their datasheets, and from what drivers written for them do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// The 82599 with a cage for SFP+ modules (8086:10fb).
     #[default]
     I82599,
-    /// The X540 with 10GBASE-T PHYs on the chip (8086:1528). Facts are from the "Intel Ethernet Controller X540 Datasheet" and from what
-    /// drivers written for it do.
+    /// The X540 with 10GBASE-T PHYs on the chip (8086:1528).
     X540,
+    /// The X550 with 10GBASE-T PHYs on the chip (8086:1563), which speak 2.5 and 5 Gb/s as well.
+    X550,
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 3] = [Kind::I82599, Kind::X540, Kind::X550];
+
     /// PCI device.
     pub fn device(self) -> u16 {
         match self {
             Kind::I82599 => 0x10fb,
             Kind::X540 => 0x1528,
+            Kind::X550 => 0x1563,
         }
     }
 
@@ -25,6 +32,7 @@ impl Kind {
         match self {
             Kind::I82599 => 0x10ed,
             Kind::X540 => 0x1515,
+            Kind::X550 => 0x1565,
         }
     }
 
@@ -32,7 +40,32 @@ impl Kind {
     pub(super) fn packet_buffer(self) -> u32 {
         match self {
             Kind::I82599 => 512 << 10,
-            Kind::X540 => 384 << 10,
+            Kind::X540 | Kind::X550 => 384 << 10,
         }
+    }
+
+    /// Whether its port is a cage. The others have a PHY behind MDIO.
+    pub(super) fn cage(self) -> bool {
+        self == Kind::I82599
+    }
+
+    /// Whether SW_FW_SYNC has a semaphore of its own, taken by reading.
+    pub(super) fn regsmp(self) -> bool {
+        self != Kind::I82599
+    }
+
+    /// Of the X550's generation: its firmware reads the EEPROM for drivers, RSS has 64 queues and 512 entries, and tables of each pool's.
+    pub(super) fn x550(self) -> bool {
+        self == Kind::X550
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::I82599 => "82599",
+            Kind::X540 => "X540",
+            Kind::X550 => "X550",
+        })
     }
 }

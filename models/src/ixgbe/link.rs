@@ -12,7 +12,16 @@ const LMS_10G_SERIAL: u32 = 3 << 13;
 /// LMS: 1 Gb/s, no auto-negotiation.
 const LMS_1G: u32 = 0;
 
-/// LINKS as the card shows it while it is up at 10 Gb/s.
+/// LINKS as a card with a PHY shows it while it is up; the speeds, of which the X550 has two more than their bits would say.
+const LINKS_PHY: u32 = 0x4000_0080;
+const BY_SPEED: [(u32, u32); 5] = [
+    (10_000, 3 << 28),
+    (1000, 2 << 28),
+    (100, 1 << 28),
+    (2500, 3 << 28 | 1 << 27),
+    (5000, 1 << 28 | 1 << 27),
+];
+/// LINKS as an 82599 shows it while it is up at 10 Gb/s.
 const LINKS_10G: u32 = 0x7b80_0080;
 /// LINKS while down: the receiver is on, nothing is there.
 const LINKS_DOWN: u32 = 0x0b80_0000;
@@ -43,6 +52,8 @@ pub(super) struct Changes {
 #[derive(Debug, Default)]
 pub(super) struct Link {
     up: bool,
+    /// In Mb/s, of a PHY.
+    speed: u32,
     module: bool,
     dropped: bool,
 }
@@ -52,6 +63,12 @@ impl Link {
     #[inline]
     pub(super) fn up(&self) -> bool {
         self.up
+    }
+
+    /// What a PHY agrees with its other end on: holds from the next time the link goes up.
+    #[inline]
+    pub(super) fn set_speed(&mut self, mbps: u32) {
+        self.speed = mbps;
     }
 
     /// Look at the outside world. Gives what changed.
@@ -72,10 +89,13 @@ impl Link {
     fn show(&self, registers: &mut Registers) {
         let status = registers.get(STATUS) & !LINK_UP;
         registers.set(STATUS, status | if self.up { LINK_UP } else { 0 });
-        let esdp = registers.get(ESDP) & !MODULE_PRESENT;
-        registers.set(ESDP, esdp | if self.module { MODULE_PRESENT } else { 0 });
+        if registers.kind().cage() {
+            let esdp = registers.get(ESDP) & !MODULE_PRESENT;
+            registers.set(ESDP, esdp | if self.module { MODULE_PRESENT } else { 0 });
+        }
         let links = match (self.up, registers.get(AUTOC) & LMS) {
             (false, _) => LINKS_DOWN,
+            (true, _) if !registers.kind().cage() => LINKS_PHY | speed_bits(self.speed),
             (true, LMS_1G) => LINKS_10G & !LINKS_SPEED | LINKS_1G,
             (true, _) => LINKS_10G,
         };
@@ -100,7 +120,10 @@ impl Link {
         let value = match offset {
             AUTOC => value & !RESTART,
             MSCA => value & !MDI_COMMAND,
-            ESDP => value & !MODULE_PRESENT | if self.module { MODULE_PRESENT } else { 0 },
+            ESDP if registers.kind().cage() => {
+                value & !MODULE_PRESENT | if self.module { MODULE_PRESENT } else { 0 }
+            }
+            ESDP => value,
             AUTOC2 => value,
             _ => return,
         };
@@ -108,9 +131,17 @@ impl Link {
     }
 }
 
+/// LINKS' bits for a speed.
+fn speed_bits(mbps: u32) -> u32 {
+    BY_SPEED.into_iter().find(|(speed, _)| *speed == mbps).map_or(0, |(_, bits)| bits)
+}
+
 /// Whether the card's own half of the link is in working order.
 #[inline]
 fn can_link(registers: &Registers) -> bool {
+    if !registers.kind().cage() {
+        return true;
+    }
     !registers.has(ESDP, LASER_OFF) && matches!(registers.get(AUTOC) & LMS, LMS_10G_SERIAL | LMS_1G)
 }
 

@@ -16,6 +16,7 @@ mod clock;
 mod descriptor;
 mod eeprom;
 mod filters;
+mod firmware;
 mod flow;
 mod interrupts;
 mod kind;
@@ -148,12 +149,12 @@ impl Ixgbe {
         let functions =
             (0..).zip(switch.lanes()).map(|(n, lane)| Vf::new(n, config.kind, lane, &config.clock)).collect();
         let mut card = Self {
-            registers: Registers::new(),
+            registers: Registers::of(config.kind),
             pci: ConfigSpace::new(identity, config.vectors),
             msix: Msix::new(config.vectors),
-            eeprom: Eeprom::new(config.mac),
+            eeprom: Eeprom::new(config.kind, config.mac),
             sfp: Sfp::new(),
-            phy: Phy::new(),
+            phy: Phy::new(config.kind),
             link: Link::default(),
             interrupts: Interrupts::new(config.clock.clone()),
             receive: Receive::new(),
@@ -219,6 +220,9 @@ impl Ixgbe {
         self.registers.set(RAL, u32::from_le_bytes([a, b, c, d]));
         self.registers.set(RAH, u32::from_le_bytes([e, f, 0, 0x80]));
         self.registers.set(RXPBSIZE, self.config.kind.packet_buffer());
+        if self.config.kind.x550() {
+            self.registers.set(HICR, firmware::ENABLED);
+        }
         self.interrupts.reset();
         self.receive = Receive::new();
         self.transmit = Transmit::new();
@@ -229,7 +233,7 @@ impl Ixgbe {
 
     #[inline]
     fn update_link(&mut self) {
-        let cage = self.config.kind == Kind::I82599;
+        let cage = self.config.kind.cage();
         let module = if cage { self.control.module() } else { self.phy.powered() };
         let cable = self.control.cable();
         let light = module && cable && !self.registers.has(ESDP, 1 << 3);
@@ -237,6 +241,7 @@ impl Ixgbe {
             self.light = light;
             self.wire.light(light);
         }
+        self.link.set_speed(self.control.speed());
         let changes = self.link.update(&mut self.registers, module, cable && self.wire.carrier());
         if changes.link {
             self.interrupts.raise(LINK_CHANGE);

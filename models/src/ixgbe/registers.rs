@@ -1,6 +1,7 @@
 //! The register file: storage for every register of the [table](super::table), its access modes, and a record of what was
 //! reached for that is not there.
 
+use super::kind::Kind;
 use super::table::TABLE;
 
 /// Bytes of the register BAR.
@@ -48,6 +49,8 @@ pub enum Unit {
     Hash,
     /// What the card has of its virtual functions: mailboxes, resets, switches.
     Function,
+    /// Commands to the firmware.
+    Firmware,
     /// A second address of registers elsewhere: of queue blocks (stride 0x40) or of the same stride.
     Alias(u32, u32),
 }
@@ -73,6 +76,8 @@ pub struct Register {
     pub unit: Unit,
     /// Software resets leave it alone: semaphores with firmware, PCIe.
     pub sticky: bool,
+    /// Only the X550's generation has it.
+    pub x550: bool,
 }
 
 impl Register {
@@ -84,7 +89,18 @@ impl Register {
         reset: u32,
         section: &'static str,
     ) -> Self {
-        Self { name, offset, stride: 4, count: 1, access, reset, section, unit: Unit::Plain, sticky: false }
+        Self {
+            name,
+            offset,
+            stride: 4,
+            count: 1,
+            access,
+            reset,
+            section,
+            unit: Unit::Plain,
+            sticky: false,
+            x550: false,
+        }
     }
 
     /// An array, this the first of it.
@@ -103,6 +119,12 @@ impl Register {
     /// Left alone by software resets.
     pub const fn sticky(mut self) -> Self {
         self.sticky = true;
+        self
+    }
+
+    /// Of the X550's generation.
+    pub const fn x550(mut self) -> Self {
+        self.x550 = true;
         self
     }
 }
@@ -124,6 +146,7 @@ pub struct UnknownAccess {
 /// The registers' values.
 #[derive(Debug)]
 pub(super) struct Registers {
+    kind: Kind,
     values: Box<[u32]>,
     lines: Box<[u16]>,
     unknown: Vec<UnknownAccess>,
@@ -136,11 +159,17 @@ impl Default for Registers {
 }
 
 impl Registers {
-    /// All registers at their reset values.
+    /// All of an 82599's registers at their reset values.
     pub(super) fn new() -> Self {
+        Self::of(Kind::I82599)
+    }
+
+    /// Those of another card of the family.
+    pub(super) fn of(kind: Kind) -> Self {
         let mut lines = vec![UNKNOWN; WORDS].into_boxed_slice();
         // The first line that names an offset has it: some blocks overlap others' unused words.
-        for (line, register) in TABLE.iter().enumerate() {
+        let of_kind = |register: &Register| kind.x550() || !register.x550;
+        for (line, register) in TABLE.iter().enumerate().filter(|(_, register)| of_kind(register)) {
             for n in 0..register.count {
                 let word = &mut lines[((register.offset + n * register.stride) / 4) as usize];
                 if *word == UNKNOWN {
@@ -148,9 +177,16 @@ impl Registers {
                 }
             }
         }
-        let mut registers = Self { values: vec![0; WORDS].into_boxed_slice(), lines, unknown: Vec::new() };
+        let mut registers =
+            Self { kind, values: vec![0; WORDS].into_boxed_slice(), lines, unknown: Vec::new() };
         registers.load(true);
         registers
+    }
+
+    /// Whose they are.
+    #[inline]
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     fn load(&mut self, all: bool) {
@@ -274,7 +310,7 @@ mod tests {
 
     #[test]
     fn every_line_is_inside_the_bar_and_found_under_its_own_offset() {
-        let registers = Registers::new();
+        let registers = Registers::of(Kind::X550);
         for register in TABLE {
             let last = register.offset + (register.count - 1) * register.stride;
             assert!(register.offset % 4 == 0 && last + 4 <= BAR_SIZE, "{}", register.name);

@@ -19,6 +19,8 @@ const UDP_V6: u32 = 1 << 23;
 /// Bytes of the longest input: two IPv6 addresses, two ports.
 const INPUT: usize = 36;
 const KEY: usize = 40;
+/// Queues of all pools together.
+const QUEUES: u32 = 128;
 
 /// A packet's hash and what it was made of, as the descriptor says it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,16 +102,15 @@ impl Rss {
     /// The queue that a hash leads to: of all of them, or of those of the card's own pool (7.1.2.8.3, 7.10.2).
     #[inline]
     pub(super) fn queue(registers: &Registers, hash: Hash) -> usize {
-        let entry = hash.value & 0x7f;
         let entry = match hash.kind {
             0 => 0,
-            _ => registers.get(RETA + (entry & !3)) >> (8 * (entry & 3)) & 0xf,
+            _ => entry(registers, hash.value),
         };
         let mode = registers.get(MRQC) & MRQC_MODE;
         let queue = match mode {
             VMDQ.. => {
-                let pool = own_pool(registers);
                 let each = if mode == VMDQ_RSS_32 { 4 } else { 2 };
+                let pool = own_pool(registers) % (QUEUES / each);
                 // PSRTYPE.RQPL: bits of the entry that count.
                 let bits = registers.get(PSRTYPE + 4 * pool) >> 29;
                 pool * each + (entry & ((1 << bits) - 1) & (each - 1))
@@ -118,6 +119,16 @@ impl Rss {
         };
         queue as usize
     }
+}
+
+/// The redirection table's entry for a hash: of 128 with four bits, or of 512 with six.
+fn entry(registers: &Registers, hash: u32) -> u32 {
+    let (table, number, bits) = match (registers.kind().x550(), hash & 0x1ff) {
+        (true, number @ 128..) => (ERETA, number - 128, 0x3f),
+        (true, number) => (RETA, number, 0x3f),
+        (false, number) => (RETA, number & 0x7f, 0xf),
+    };
+    registers.get(table + (number & !3)) >> (8 * (number & 3)) & bits
 }
 
 /// The pool whose queues are this function's: the default one of the card's, the only one that a virtual function has.

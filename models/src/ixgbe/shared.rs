@@ -5,8 +5,8 @@
 //! the whole block is taken over.
 //!
 //! The pages also have the receive queues' statistics (QPRC, QBRC, QPRDC). Reading them clears them, which goes unnoticed in
-//! memory: drivers that add up what they read would count everything again and again. So they read 0 there, and are right only
-//! by trapped reads. All other statistics are elsewhere.
+//! memory: drivers that add up what they read would count everything again and again. So they read 0 there, and a driver that
+//! wants them asks by message, page or no page. All other statistics are elsewhere.
 
 use super::Ixgbe;
 use super::ring::{CONTROL, HEAD, LEN, TAIL};

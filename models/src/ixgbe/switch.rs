@@ -128,7 +128,9 @@ impl Switch {
             lane.interrupts = !on || registers.get(GCR_EXT) & 3 == registers.get(GPIE) >> 14 & 3;
             if self.changed {
                 lane.changes += 1;
-                let tables = (0..32).map(|n| RETA + 4 * n).chain((0..10).map(|n| RSSRK + 4 * n));
+                let tables = [(RETA, 32), (ERETA, 96), (RSSRK, 10)];
+                let tables =
+                    tables.into_iter().flat_map(|(first, count)| (0..count).map(move |n| first + 4 * n));
                 let all = COMMON.into_iter().chain(tables).map(|offset| (offset, registers.get(offset)));
                 lane.common.clear();
                 lane.common.extend(all);

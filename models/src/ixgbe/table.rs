@@ -8,7 +8,7 @@ use super::registers::{Register, Unit};
 
 macro_rules! registers {
     ($( $name:ident $offset:literal $([$stride:literal x $count:literal])? $access:ident $reset:literal $section:literal
-        $(=> $unit:expr)? $(, $sticky:ident)? ; )*) => {
+        $(=> $unit:expr)? $(, $flag:ident)? ; )*) => {
         $(
             #[doc = concat!("Offset of ", stringify!($name), ", section ", $section, ".")]
             #[allow(dead_code)]
@@ -17,13 +17,14 @@ macro_rules! registers {
         /// Every register of the card.
         pub static TABLE: &[Register] = &[
             $( Register::new(stringify!($name), $offset, $access, $reset, $section)
-                $( .array($stride, $count) )? $( .of($unit) )? $( .$sticky() )? ),*
+                $( .array($stride, $count) )? $( .of($unit) )? $( .$flag() )? ),*
         ];
     };
 }
 
 use Unit::{
-    Address, Alias, Control, Eeprom, FiveTuple, Function, Hash, Interrupt, Link, Receive, Sfp, Transmit,
+    Address, Alias, Control, Eeprom, Firmware, FiveTuple, Function, Hash, Interrupt, Link, Receive, Sfp,
+    Transmit,
 };
 
 registers! {
@@ -110,6 +111,7 @@ registers! {
     RSSRK         0x0eb80 [4 x 10] Rw 0 "8.2.3.7" => Hash;
     RSSRK_LOW     0x05c80 [4 x 10] Rw 0 "8.2.3.7" => Alias(0xeb80, 4);
     RETA          0x0eb00 [4 x 32] Rw 0 "8.2.3.7";
+    ERETA         0x0ee80 [4 x 96] Rw 0 "8.2.3.7", x550;
     RETA_LOW      0x05c00 [4 x 32] Rw 0 "8.2.3.7" => Alias(0xeb00, 4);
     SAQF          0x0e000 [4 x 128] Rw 0 "8.2.3.7";
     DAQF          0x0e200 [4 x 128] Rw 0 "8.2.3.7";
@@ -247,7 +249,7 @@ registers! {
     WUFC          0x05808 Rw 0          "8.2.3.24";
     WUS           0x05810 W1c 0         "8.2.3.24";
     FLEX_MNG      0x15800 [4 x 448] Rw 0 "8.2.3.25";
-    HICR          0x15f00 Rw 0          "8.2.3.25";
+    HICR          0x15f00 Rw 0          "8.2.3.25" => Firmware;
     FWSTS         0x15f0c Rw 0          "8.2.3.25", sticky;
     // IEEE 1588
     TSYNCRXCTL    0x05188 Rw 0          "8.2.3.26";

@@ -114,6 +114,10 @@ impl Device for SocketDevice {
         MmapOptions::new().offset(region.offset + part.start).len(len).map_raw(file)
     }
 
+    fn maps_registers(&self) -> bool {
+        false
+    }
+
     fn file(&self, region: &Region) -> io::Result<OwnedFd> {
         // Asked anew: the file would outlive a server that is gone, and be memory of no device.
         self.region(region.index)?;

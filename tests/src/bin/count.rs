@@ -1,7 +1,7 @@
 //! Instructions that the 82599 driver executes for a forwarded packet, counted by valgrind: receive, transmit and pool, and
 //! nothing of the model's, which is another process.
 //!
-//! `cargo run --release -p pagewire-tests --bin count`
+//! `cargo run --release -p pagewire-tests --bin count`, and with `loops` the machine code of the hot loops.
 //!
 //! Counted is one function, an application's loop over a round of packets, called when the card has finished all that it was given before:
 //! `rx_burst`, in mode `mac` the rewriting of both addresses, `tx_burst`; in modes `rx` and `tx` one of the two alone.
@@ -45,6 +45,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Part {
+    /// List the instructions of the loops over received and sent packets: those executed for each packet, or for four
+    Loops,
     /// Be the driver of the card at a socket: what runs in valgrind
     #[command(hide = true)]
     Drive { socket: PathBuf, path: LoopPath, mode: Mode, burst: usize },
@@ -79,11 +81,22 @@ struct Figure {
     instructions: f64,
 }
 
+/// An instruction of a loop.
+#[derive(Serialize)]
+struct Executed {
+    path: LoopPath,
+    mode: Mode,
+    instruction: String,
+    /// How often, by packets.
+    times: f64,
+}
+
 fn main() -> Result<()> {
     let cli = Cli::parse();
     match cli.part {
         Some(Part::Drive { socket, path, mode, burst }) => drive(&socket, path, mode, burst),
         Some(Part::Serve { socket }) => serve(&socket),
+        Some(Part::Loops) => loops(cli.json),
         None => {
             for path in [LoopPath::Vector, LoopPath::Bulk] {
                 for mode in Mode::value_variants().iter().copied() {
@@ -117,6 +130,41 @@ impl Drop for Card {
 
 /// Instructions a packet.
 fn count(path: LoopPath, mode: Mode, burst: usize) -> Result<f64> {
+    let counted =
+        in_valgrind(path, mode, burst, |function, this, args| callgrind::count(&[function], this, args))?;
+    Ok(counted as f64 / PACKETS as f64)
+}
+
+fn loops(json: bool) -> Result<()> {
+    for path in [LoopPath::Vector, LoopPath::Bulk] {
+        for mode in [Mode::Rx, Mode::Tx] {
+            let executed = in_valgrind(path, mode, ROUND, |function, this, args| {
+                callgrind::executed(function, this, args)
+            })?;
+            for (instruction, times) in executed {
+                let times = times as f64 / PACKETS as f64;
+                // What is executed once a burst is so less often.
+                if times < 0.25 {
+                    continue;
+                }
+                let one = Executed { path, mode, instruction, times };
+                match json {
+                    true => println!("{}", serde_json::to_string(&one)?),
+                    false => println!("{path:?}, {mode:?}: {times:.2} {}", one.instruction),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Have a card, and its driver in valgrind, which looks at one function.
+fn in_valgrind<T>(
+    path: LoopPath,
+    mode: Mode,
+    burst: usize,
+    look: impl FnOnce(&str, &Path, [&OsStr; 5]) -> Result<T>,
+) -> Result<T> {
     let folder = tempfile::tempdir()?;
     let (socket, this) = (folder.path().join("card"), current_exe()?);
     let card = Command::new(&this).arg("serve").arg(&socket).spawn().context("starting the card")?;
@@ -136,8 +184,7 @@ fn count(path: LoopPath, mode: Mode, burst: usize) -> Result<f64> {
     let burst = burst.to_string();
     let [path, mode] = [path.get_name().as_ref(), mode.get_name().as_ref()];
     let args = ["drive".as_ref(), socket.as_os_str(), path, mode, OsStr::new(&burst)];
-    let collected = callgrind::count(&[counted], &this, args)?;
-    Ok(collected as f64 / PACKETS as f64)
+    look(counted, &this, args)
 }
 
 fn serve(socket: &Path) -> Result<()> {

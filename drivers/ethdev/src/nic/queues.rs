@@ -70,7 +70,7 @@ impl Started {
 impl<C: Card> Nic<C> {
     /// Have RSS lead to queues that run.
     pub(super) fn redirect(&self, started: &Started) {
-        let entries = C::CAPABILITIES.rss.table;
+        let entries = self.info.capabilities.rss.table;
         if entries > 0 {
             self.card.write_redirection(&self.device, &started.redirection(entries));
         }

@@ -79,6 +79,11 @@ impl Registers {
         self.0.read32(register.at(index))
     }
 
+    /// Read one of an array that reading clears.
+    pub fn take_at(&self, register: Register, index: usize) -> u32 {
+        self.0.read32_with_effect(register.at(index))
+    }
+
     /// Write one of an array.
     pub fn write_at(&self, register: Register, index: usize, value: u32) {
         self.0.write32(register.at(index), value);

@@ -109,7 +109,7 @@ impl Statistics {
 
 impl Counter {
     fn read(&self, registers: &Registers) -> u64 {
-        let read = |register, index| match registers.read_at(register, index) {
+        let read = |register, index| match registers.take_at(register, index) {
             // A card that was pulled out reads as all ones, which no counter reaches in the time between two reads.
             u32::MAX => 0,
             value => u64::from(value),

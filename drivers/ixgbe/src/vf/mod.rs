@@ -14,6 +14,7 @@ use pagewire_ethdev::{
 
 use crate::card::MAX_MTU;
 use crate::descriptor::{RxAdvanced, TxAdvanced};
+use crate::family::Family;
 use crate::messages::*;
 use crate::queues::{self, KIB, RxBlock, TxBlock};
 use crate::registers::{rxdctl, txdctl};
@@ -67,7 +68,8 @@ impl Card for CardVf {
 
     const DRIVER: &'static str = DRIVER_VF;
     const DEVICES: &'static [DeviceId] = VF_DEVICES;
-    const EXPECTED: &'static str = "a virtual function of an Intel 82599 (8086:10ed) or X540 (8086:1515)";
+    const EXPECTED: &'static str =
+        "a virtual function of an Intel 82599 (8086:10ed), X540 (8086:1515) or X550 (8086:1565)";
     const BAR_LEN: usize = 0x4000;
     const BAR_LEN_TEXT: &'static str = "0x4000 or more";
     const LEAST_BUFFER: usize = KIB;
@@ -192,7 +194,7 @@ impl Card for CardVf {
     fn link(&mut self, device: &Device) -> Link {
         self.mailbox.heed(device);
         match self.mailbox.status(device) & (vfmailbox::RSTI | vfmailbox::RSTD) {
-            0 => link::decode(device.registers.read(VFLINKS)),
+            0 => link::decode(Family::of(device), device.registers.read(VFLINKS)),
             // Whatever the link is, it is not for us.
             _ => Link::Down,
         }

@@ -4,19 +4,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pagewire_ethdev::{Burst, Chain, MacAddr, Packet, Pool, Port, PortConfig, RxQueue, TxQueue};
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
-use pagewire_models::ixgbe::{Clock, Config};
+use pagewire_models::ixgbe::Config;
 use pagewire_models::wire::{Arrival, Pair, Wire, pair};
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
 
 use super::{Card, Running, config, eventually, pool, serve_as, space};
 
+/// What a port of the bench is: a card's, or a virtual function's.
+pub(crate) trait Side: Port<Rx = IxgbeRx, Tx = IxgbeTx> + Sized + 'static {
+    /// What is behind it.
+    type Running;
+
+    /// It has touched no register that is none, and no memory that is not its own.
+    fn assert_clean(running: Self::Running);
+}
+
+impl Side for Ixgbe {
+    type Running = Running;
+
+    fn assert_clean(running: Running) {
+        running.assert_clean();
+    }
+}
+
 /// A started port.
-pub(crate) struct End {
+pub(crate) struct End<P: Side = Ixgbe> {
     pub(crate) rx: Vec<IxgbeRx>,
     pub(crate) tx: Vec<IxgbeTx>,
-    pub(crate) port: Ixgbe,
-    pub(crate) running: Running,
+    pub(crate) port: P,
+    pub(crate) running: P::Running,
 }
 
 /// Frames as a card sent them.
@@ -31,9 +48,9 @@ impl Sent {
 }
 
 /// An end of a cable that remembers what its card sends.
-struct Watched {
-    cable: Pair,
-    sent: Sent,
+pub(crate) struct Watched {
+    pub(crate) cable: Pair,
+    pub(crate) sent: Sent,
 }
 
 impl Wire for Watched {
@@ -59,9 +76,9 @@ impl Wire for Watched {
 }
 
 /// Two cards at one cable, whose drivers share a space.
-pub(crate) struct Bench {
-    pub(crate) a: End,
-    pub(crate) b: End,
+pub(crate) struct Bench<P: Side = Ixgbe> {
+    pub(crate) a: End<P>,
+    pub(crate) b: End<P>,
     pub(crate) pool: Pool,
     pub(crate) space: AddressSpace,
 }
@@ -77,13 +94,12 @@ impl Bench {
         change: impl Fn(&AddressSpace, &mut PortConfig),
         spoil: impl Fn(&mut Card),
     ) -> Bench {
-        Bench::watched(mapped, Clock::default(), change, spoil).0
+        Bench::watched(Config { mapped, ..Config::default() }, change, spoil).0
     }
 
-    /// With their own time, and everything that the first card sends.
+    /// Such cards, and everything that the first of them sends.
     pub(crate) fn watched(
-        mapped: bool,
-        clock: Clock,
+        card: Config,
         change: impl Fn(&AddressSpace, &mut PortConfig),
         spoil: impl Fn(&mut Card),
     ) -> (Bench, Sent) {
@@ -91,8 +107,7 @@ impl Bench {
         let (one, two) = pair();
         let sent = Sent::default();
         let end = |number, wire: Box<dyn Wire>| {
-            let clock = clock.clone();
-            let card = Config { mapped, mac: [2, 0, 0, 0, 0, number], clock, ..Config::default() };
+            let card = Config { mac: [2, 0, 0, 0, 0, number], ..card.clone() };
             let running = serve_as(card, wire, &spoil);
             let mut port = running.open_in(&space).unwrap();
             let mut config = config(&space);
@@ -101,11 +116,18 @@ impl Bench {
             End { rx, tx, port, running }
         };
         let one = Watched { cable: one, sent: sent.clone() };
-        let (mut a, mut b) = (end(1, Box::new(one)), end(2, Box::new(two)));
+        let (a, b) = (end(1, Box::new(one)), end(2, Box::new(two)));
+        (Bench::of(a, b, space), sent)
+    }
+}
+
+impl<P: Side> Bench<P> {
+    /// Two ports that have been started in a space.
+    pub(crate) fn of(mut a: End<P>, mut b: End<P>, space: AddressSpace) -> Bench<P> {
         for end in [&mut a, &mut b] {
             eventually("the link", || end.port.link().is_up());
         }
-        (Bench { a, b, pool: pool(&space, 1024), space }, sent)
+        Bench { a, b, pool: pool(&space, 1024), space }
     }
 
     /// Send from the first port's first queue; returns what the second got, by queue.
@@ -183,7 +205,7 @@ impl Bench {
             monitors.extend(rx.iter_mut().map(|queue| queue.pool().monitor()));
             drop((rx, tx));
             port.stop().unwrap();
-            running.assert_clean();
+            P::assert_clean(running);
         }
         pool.trim();
         monitors.push(pool.monitor());
@@ -214,7 +236,7 @@ pub(crate) fn receive(rx: &mut [IxgbeRx], expected: usize) -> Vec<Vec<Packet>> {
 }
 
 /// A counter of the card, by its name among the port's.
-pub(crate) fn count(port: &mut Ixgbe, name: &str) -> u64 {
+pub(crate) fn count(port: &mut impl Port, name: &str) -> u64 {
     port.xstats().into_iter().find(|stat| stat.name == name).expect(name).value
 }
 

@@ -2,13 +2,13 @@
 
 use pagewire_ethdev::nic::testing::Random;
 use pagewire_ethdev::{
-    FlowAction, FlowProtocol, FlowRule, Packet, PacketFlags, PacketType, Port, PortConfig, RssConfig,
-    RxOffloads, RxQueueConfig, TxOffloads, TxQueueConfig,
+    FlowAction, FlowProtocol, FlowRule, Packet, PacketFlags, PacketType, PortConfig, RssConfig, RxOffloads,
+    RxQueueConfig, TxOffloads, TxQueueConfig,
 };
 
-use super::bench::{Bench, bytes, frame};
+use super::bench::{Bench, Side, bytes, frame};
+use super::functions::wide_pool;
 use super::packets::{ETHERNET, Flow, KEY, UDP, ask, payload, segments, tcp_header, toeplitz, whole};
-use super::pool;
 
 /// Ring sizes.
 pub(crate) const RINGS: [u32; 8] = [32, 64, 128, 256, 512, 1024, 2048, 4096];
@@ -36,6 +36,16 @@ impl Seen {
         Seen { bytes, flags: flags.bits(), tci: 0, kind: None, hash: None, header: 0, queue: None }
     }
 
+    pub(crate) fn has_hash(&self) -> bool {
+        self.hash.is_some()
+    }
+
+    /// What is left of it if nothing is said of RSS, which virtual functions tell whoever asks.
+    pub(crate) fn without_hash(self) -> Seen {
+        let flags = self.flags & !PacketFlags::RX_RSS_HASH.bits();
+        Seen { flags, hash: None, queue: None, ..self }
+    }
+
     pub(crate) fn of(packet: &Packet, queue: usize) -> Seen {
         let flags = packet.flags() - PacketFlags::CHAINED;
         let has = |flag| flags.contains(flag);
@@ -61,7 +71,7 @@ fn one(bytes: Vec<u8>, flags: PacketFlags) -> Made {
 }
 
 /// What is tried.
-pub(crate) struct Feature {
+pub(crate) struct Feature<P: Side> {
     pub(crate) name: &'static str,
     pub(crate) queues: usize,
     pub(crate) rx: RxOffloads,
@@ -69,25 +79,27 @@ pub(crate) struct Feature {
     pub(crate) mtu: u16,
     /// What else the port is started with, and what is set then.
     pub(crate) config: fn(&mut PortConfig),
-    pub(crate) started: fn(&mut Bench),
-    pub(crate) packet: fn(&mut Bench, &mut Random) -> (Packet, Made),
+    pub(crate) started: fn(&mut Bench<P>),
+    pub(crate) packet: fn(&mut Bench<P>, &mut Random) -> (Packet, Made),
     /// After each round.
-    pub(crate) between: fn(&mut Bench, &mut Random, u32),
+    pub(crate) between: fn(&mut Bench<P>, &mut Random, u32),
 }
 
-pub(crate) const NOTHING: Feature = Feature {
-    name: "",
-    queues: 1,
-    rx: RxOffloads::empty(),
-    tx: TxOffloads::empty(),
-    mtu: 1500,
-    config: |_| (),
-    started: |_| (),
-    packet: |bench, random| plain(bench, random, 1514),
-    between: |_, _, _| (),
-};
+pub(crate) fn nothing<P: Side>() -> Feature<P> {
+    Feature {
+        name: "",
+        queues: 1,
+        rx: RxOffloads::empty(),
+        tx: TxOffloads::empty(),
+        mtu: 1500,
+        config: |_| (),
+        started: |_| (),
+        packet: |bench, random| plain(bench, random, 1514),
+        between: |_, _, _| (),
+    }
+}
 
-pub(crate) fn features() -> Vec<Feature> {
+pub(crate) fn features<P: Side>() -> Vec<Feature<P>> {
     let checksums = RxOffloads::IP_CSUM | RxOffloads::L4_CSUM | RxOffloads::SCTP_CSUM;
     let fills = TxOffloads::IP_CSUM | TxOffloads::TCP_CSUM | TxOffloads::UDP_CSUM | TxOffloads::SCTP_CSUM;
     let of_flow_1 = |config: &mut PortConfig| {
@@ -95,13 +107,13 @@ pub(crate) fn features() -> Vec<Feature> {
     };
     let split = RxOffloads::HEADER_SPLIT | RxOffloads::VLAN_STRIP | RxOffloads::PACKET_TYPE | checksums;
     vec![
-        Feature { name: "frames", ..NOTHING },
+        Feature { name: "frames", ..nothing() },
         Feature {
             name: "RSS",
             queues: 4,
             config: |config| config.rss.key = Some(KEY.into()),
             packet: hashed,
-            ..NOTHING
+            ..nothing()
         },
         Feature {
             name: "scattered jumbo frames",
@@ -109,28 +121,28 @@ pub(crate) fn features() -> Vec<Feature> {
             tx: TxOffloads::MULTI_SEGS,
             mtu: 9000,
             packet: |bench, random| plain(bench, random, 9014),
-            ..NOTHING
+            ..nothing()
         },
-        Feature { name: "chains", tx: TxOffloads::MULTI_SEGS, packet: chain, ..NOTHING },
-        Feature { name: "header split", rx: RxOffloads::HEADER_SPLIT, packet: headed, ..NOTHING },
-        Feature { name: "checksum status", rx: checksums, packet: summed, ..NOTHING },
+        Feature { name: "chains", tx: TxOffloads::MULTI_SEGS, packet: chain, ..nothing() },
+        Feature { name: "header split", rx: RxOffloads::HEADER_SPLIT, packet: headed, ..nothing() },
+        Feature { name: "checksum status", rx: checksums, packet: summed, ..nothing() },
         Feature {
             name: "VLAN insertion, filter and stripping",
             rx: RxOffloads::VLAN_STRIP,
             tx: TxOffloads::VLAN_INSERT,
             started: |bench| bench.b.port.set_vlan_filter(Some(&[TCI & 0xfff])).unwrap(),
             packet: tagged,
-            ..NOTHING
+            ..nothing()
         },
-        Feature { name: "packet type", rx: RxOffloads::PACKET_TYPE, packet: typed, ..NOTHING },
+        Feature { name: "packet type", rx: RxOffloads::PACKET_TYPE, packet: typed, ..nothing() },
         Feature {
             name: "checksums",
             rx: checksums,
             tx: fills | TxOffloads::MULTI_SEGS,
             packet: asking,
-            ..NOTHING
+            ..nothing()
         },
-        Feature { name: "segmentation", rx: checksums, tx: TxOffloads::all(), packet: cut, ..NOTHING },
+        Feature { name: "segmentation", rx: checksums, tx: TxOffloads::all(), packet: cut, ..nothing() },
         Feature {
             name: "flow rules",
             queues: 4,
@@ -144,7 +156,7 @@ pub(crate) fn features() -> Vec<Feature> {
                 bench.b.port.set_flows(&[to(53, FlowAction::Queue(3)), to(54, FlowAction::Drop)]).unwrap();
             },
             packet: ruled,
-            ..NOTHING
+            ..nothing()
         },
         Feature {
             name: "queues that stop and start",
@@ -156,7 +168,7 @@ pub(crate) fn features() -> Vec<Feature> {
                 (packet, made)
             },
             between: restart,
-            ..NOTHING
+            ..nothing()
         },
         Feature {
             name: "everything",
@@ -165,12 +177,12 @@ pub(crate) fn features() -> Vec<Feature> {
             tx: TxOffloads::all(),
             config: |config| config.rss.key = Some(KEY.into()),
             packet: everything,
-            ..NOTHING
+            ..nothing()
         },
     ]
 }
 
-fn plain(bench: &mut Bench, random: &mut Random, longest: u64) -> (Packet, Made) {
+fn plain<P: Side>(bench: &mut Bench<P>, random: &mut Random, longest: u64) -> (Packet, Made) {
     let to = bench.b.port.info().mac;
     let mut data = frame(to, (17 + random.below(longest - 16)) as usize);
     // No two alike: they are told apart by nothing else.
@@ -199,13 +211,13 @@ fn datagram(flow: Flow, random: &mut Random) -> (Vec<u8>, usize, PacketType) {
 }
 
 /// What RSS makes of a packet.
-fn rss(key: &[u8], bytes: &[u8], flow: Flow, kind: PacketType) -> u32 {
+pub(crate) fn rss(key: &[u8], bytes: &[u8], flow: Flow, kind: PacketType) -> u32 {
     let addresses = if flow.v6 { 22..54 } else { 26..34 };
     let ports = if kind.contains(PacketType::SCTP) { 0 } else { 4 };
     toeplitz(key, &bytes[addresses.start..addresses.end + ports])
 }
 
-fn hashed(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn hashed<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let flow = flow(random);
     let (data, _, kind) = datagram(flow, random);
     let hash = rss(&KEY, &data, flow, kind);
@@ -217,7 +229,7 @@ fn hashed(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
     (bench.chain(&data), vec![(data, Some(seen))])
 }
 
-fn chain(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn chain<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let (data, ..) = datagram(flow(random), random);
     let mut lengths = vec![data.len()];
     for _ in 0..random.below(24) {
@@ -231,7 +243,7 @@ fn chain(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
     (bench.packet(&data, &lengths), one(data, PacketFlags::empty()))
 }
 
-fn headed(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn headed<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let (data, header, _) = datagram(flow(random), random);
     let seen = Seen { header, ..Seen::new(&data, PacketFlags::RX_HEADER_SPLIT) };
     (bench.chain(&data), vec![(data, Some(seen))])
@@ -241,7 +253,7 @@ fn ip_good(flow: Flow) -> PacketFlags {
     if flow.v6 { PacketFlags::empty() } else { PacketFlags::RX_IP_CSUM_GOOD }
 }
 
-fn summed(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn summed<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let flow = flow(random);
     let (mut data, _, kind) = datagram(flow, random);
     let mut flags = ip_good(flow) | PacketFlags::RX_L4_CSUM_GOOD;
@@ -266,7 +278,7 @@ fn with_tag(data: &[u8], tci: u16) -> Vec<u8> {
     [&data[..12], &[0x81, 0], &tci.to_be_bytes(), &data[12..]].concat()
 }
 
-fn tagged(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn tagged<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let (data, ..) = datagram(flow(random), random);
     let mut packet = bench.chain(&data);
     let tci = [None, Some(TCI), Some(OTHER_TCI)][random.below(3) as usize];
@@ -277,14 +289,18 @@ fn tagged(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
     (packet, vec![(with_tag(&data, tci), (tci == TCI).then_some(seen))])
 }
 
-fn typed(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn typed<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let (data, _, kind) = datagram(flow(random), random);
     let seen = Seen { kind: Some(kind.bits()), ..Seen::new(&data, PacketFlags::RX_PACKET_TYPE) };
     (bench.chain(&data), vec![(data, Some(seen))])
 }
 
 /// A packet without checksums, in one segment or two, that asks for them; what it is with them.
-fn blank(bench: &mut Bench, random: &mut Random, flow: Flow) -> (Packet, Vec<u8>, usize, PacketType) {
+fn blank<P: Side>(
+    bench: &mut Bench<P>,
+    random: &mut Random,
+    flow: Flow,
+) -> (Packet, Vec<u8>, usize, PacketType) {
     let (right, header, kind) = datagram(flow, random);
     let (flag, at, len) = match kind {
         _ if kind.contains(PacketType::TCP) => (PacketFlags::TX_TCP_CSUM, 16, 2),
@@ -313,13 +329,13 @@ fn blank(bench: &mut Bench, random: &mut Random, flow: Flow) -> (Packet, Vec<u8>
     (packet, right, header, kind)
 }
 
-fn asking(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn asking<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let flow = flow(random);
     let (packet, right, ..) = blank(bench, random, flow);
     (packet, one(right, ip_good(flow) | PacketFlags::RX_L4_CSUM_GOOD))
 }
 
-fn cut(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn cut<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let flow = flow(random);
     let mss = 600 + random.below(800) as usize;
     let data = payload(random.below(8) as usize * mss + 20 + random.below(mss as u64 - 20) as usize);
@@ -330,7 +346,7 @@ fn cut(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
     (packet, made.collect())
 }
 
-fn ruled(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn ruled<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let flow = flow(random);
     let (data, _, kind) = datagram(flow, random);
     let to = if kind == PacketType::IPV4 | PacketType::UDP { flow.ports.1 } else { 0 };
@@ -342,7 +358,7 @@ fn ruled(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
     (bench.chain(&data), vec![(data, (to != 54).then_some(seen))])
 }
 
-fn everything(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
+fn everything<P: Side>(bench: &mut Bench<P>, random: &mut Random) -> (Packet, Made) {
     let flow = flow(random);
     let (mut packet, frames, header, kind) = match random.below(4) {
         0 => {
@@ -386,14 +402,14 @@ fn everything(bench: &mut Bench, random: &mut Random) -> (Packet, Made) {
 }
 
 /// One receive queue and one transmit queue stop, and start again with other rings.
-fn restart(bench: &mut Bench, random: &mut Random, ring: u32) {
+fn restart<P: Side>(bench: &mut Bench<P>, random: &mut Random, ring: u32) {
     let queue = 1 + random.below(3) as usize;
     drop(bench.b.rx.remove(queue));
     bench.b.port.stop_rx_queue(queue as u16).unwrap();
     let again = bench
         .b
         .port
-        .start_rx_queue(queue as u16, RxQueueConfig::new(pool(&bench.space, ring as usize + 8), ring));
+        .start_rx_queue(queue as u16, RxQueueConfig::new(wide_pool(&bench.space, ring as usize + 8), ring));
     bench.b.rx.insert(queue, again.unwrap());
     drop(bench.a.tx.remove(queue));
     bench.a.port.stop_tx_queue(queue as u16).unwrap();

@@ -12,14 +12,15 @@ use pagewire_ethdev::{
 };
 use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx, IxgbeVf};
 use pagewire_models::Function;
-use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model, Kind};
+use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model, Kind, Vf};
 use pagewire_models::server::{Counters, Server, ServerOptions, Stopper, run_together};
 use pagewire_models::wire::{Pair, Wire, pair};
 use pagewire_pci::AddressSpace;
 use pagewire_pool::{PageSize, PoolConfig};
 use tempfile::TempDir;
 
-use super::bench::{receive, send};
+use super::bench::{End, Side, receive, send};
+use super::liar::{Liar, Lied};
 use super::{config, eventually, pool, space};
 
 /// The physical function's address.
@@ -37,6 +38,8 @@ pub(crate) struct Served {
     pub(crate) counters: Vec<Arc<Counters>>,
     /// The cable's other end.
     pub(crate) wire: Pair,
+    /// Whether a function's liar is asked.
+    pub(crate) lying: Vec<Arc<AtomicBool>>,
     stopper: Stopper,
     thread: Option<JoinHandle<()>>,
     _folder: TempDir,
@@ -49,13 +52,28 @@ pub(crate) fn serve(functions: u16) -> Served {
 
 /// The same of another card of the family.
 pub(crate) fn serve_kind(kind: Kind, functions: u16) -> Served {
-    let folder = TempDir::new().unwrap();
     let (inner, mut wire) = pair();
     wire.light(true);
+    let mut served = serve_on(kind, functions, Box::new(inner), |_| Box::new(()));
+    served.wire = wire;
+    served
+}
+
+/// The same on a wire, with somebody between each function and its driver.
+pub(crate) fn serve_on(
+    kind: Kind,
+    functions: u16,
+    wire: Box<dyn Wire>,
+    liar: impl Fn(usize) -> Box<dyn Liar>,
+) -> Served {
+    let folder = TempDir::new().unwrap();
     let config = Config { kind, mac: OWN.0, functions, ..Config::default() };
-    let mut card = Model::new(config, Box::new(inner));
-    let mut vfs = card.take_functions();
+    let mut card = Model::new(config, wire);
+    let vfs = card.take_functions();
     let controls = [card.control()].into_iter().chain(vfs.iter().map(|vf| vf.control())).collect();
+    let lying: Vec<Arc<AtomicBool>> = vfs.iter().map(|_| Arc::default()).collect();
+    let lied = |(n, vf)| Lied::new(vf, 0x2000, liar(n), lying[n].clone());
+    let mut vfs: Vec<Lied<Vf>> = vfs.into_iter().enumerate().map(lied).collect();
     let names = (0..=functions).map(|n| if n == 0 { "card".into() } else { format!("card.vf{}", n - 1) });
     let paths: Vec<PathBuf> = names.map(|name| folder.path().join(name)).collect();
     let options = ServerOptions { mappable: false, timeout: Duration::from_secs(5) };
@@ -68,7 +86,8 @@ pub(crate) fn serve_kind(kind: Kind, functions: u16) -> Served {
         let all = all.chain(vfs.iter_mut().map(|vf| vf as &mut dyn Function));
         run_together(servers.iter().zip(all).collect()).unwrap();
     });
-    Served { paths, controls, counters, wire, stopper, thread: Some(thread), _folder: folder }
+    let wire = pair().0;
+    Served { paths, controls, counters, wire, lying, stopper, thread: Some(thread), _folder: folder }
 }
 
 impl Served {
@@ -127,12 +146,22 @@ impl Physical {
         functions: &[FunctionConfig],
         change: impl FnOnce(&AddressSpace, &mut PortConfig),
     ) -> Physical {
+        let physical = Physical::start_before_the_link(served, functions, change);
+        eventually("the link", || physical.port().link().is_up());
+        physical
+    }
+
+    /// The same on a wire that has nobody at its other end yet.
+    fn start_before_the_link(
+        served: &Served,
+        functions: &[FunctionConfig],
+        change: impl FnOnce(&AddressSpace, &mut PortConfig),
+    ) -> Physical {
         let space = space();
         let mut port = Ixgbe::with_function(&space, space.open_vfio_user(&served.paths[0]).unwrap()).unwrap();
         let mut config = PortConfig { functions: functions.to_vec(), promiscuous: false, ..config(&space) };
         change(&space, &mut config);
         let (rx, tx) = port.start(config).unwrap();
-        eventually("the link", || port.link().is_up());
         let (port, stop) = (Arc::new(Mutex::new(port)), Arc::<AtomicBool>::default());
         let (shared, told) = (port.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
@@ -185,20 +214,16 @@ pub(crate) struct Virtual {
 }
 
 /// A pool whose buffers hold any ordinary frame in whole KiB.
-pub(crate) fn wide_pool(space: &AddressSpace) -> Pool {
-    let config = PoolConfig {
-        fragments: 512,
-        fragment_size: 4096,
-        backing: PageSize::Size4K,
-        ..PoolConfig::default()
-    };
+pub(crate) fn wide_pool(space: &AddressSpace, fragments: usize) -> Pool {
+    let config =
+        PoolConfig { fragments, fragment_size: 4096, backing: PageSize::Size4K, ..PoolConfig::default() };
     Pool::new(&config, space).unwrap()
 }
 
 /// So many queues of 64 descriptors, frames for itself only.
 pub(crate) fn vf_config(space: &AddressSpace, queues: usize) -> PortConfig {
     PortConfig {
-        rx: (0..queues).map(|_| RxQueueConfig::new(wide_pool(space), 64)).collect(),
+        rx: (0..queues).map(|_| RxQueueConfig::new(wide_pool(space, 512), 64)).collect(),
         tx: (0..queues).map(|_| TxQueueConfig { descriptors: 64 }).collect(),
         promiscuous: false,
         ..PortConfig::default()
@@ -208,6 +233,39 @@ pub(crate) fn vf_config(space: &AddressSpace, queues: usize) -> PortConfig {
 /// Open function `number` in a space.
 pub(crate) fn open_vf(served: &Served, number: usize, space: &AddressSpace) -> Result<IxgbeVf, Error> {
     IxgbeVf::with_function(space, space.open_vfio_user(&served.paths[number + 1]).unwrap())
+}
+
+/// A card whose first function is a port of a [`Bench`](super::bench::Bench), and what drives it itself.
+pub(crate) struct Behind {
+    served: Served,
+    physical: Physical,
+}
+
+impl Side for IxgbeVf {
+    type Running = Behind;
+
+    fn assert_clean(running: Behind) {
+        running.served.assert_clean();
+        running.physical.stop();
+    }
+}
+
+/// Start the first function of a card on a wire, with this address, and the driver of the card itself with what `own` changes.
+pub(crate) fn function_at(
+    wire: Box<dyn Wire>,
+    liar: impl Fn() -> Box<dyn Liar>,
+    mac: MacAddr,
+    space: &AddressSpace,
+    own: impl FnOnce(&mut PortConfig),
+    config: PortConfig,
+) -> End<IxgbeVf> {
+    let served = serve_on(Kind::I82599, 1, wire, |_| liar());
+    served.lying[0].store(true, Relaxed);
+    let given = [FunctionConfig { mac: Some(mac), trusted: true }];
+    let physical = Physical::start_before_the_link(&served, &given, |_, config| own(config));
+    let mut port = open_vf(&served, 0, space).unwrap();
+    let (rx, tx) = port.start(PortConfig { promiscuous: false, ..config }).unwrap();
+    End { rx, tx, port, running: Behind { served, physical } }
 }
 
 impl Virtual {

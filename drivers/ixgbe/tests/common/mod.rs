@@ -30,7 +30,7 @@ use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 use pagewire_pool::{PageSize, PoolConfig};
 use tempfile::TempDir;
 
-use liar::{Liar, Ring, Through};
+use liar::{Liar, Lied};
 
 /// What is wrong with the card: any of these.
 pub(crate) mod fault {
@@ -68,14 +68,16 @@ pub(crate) mod fault {
     pub(crate) const REGSMP_HELD: u32 = 1 << 16;
     /// MDIO commands are never done.
     pub(crate) const MDIO_SILENT: u32 = 1 << 17;
+    /// The X550's firmware takes no commands; or never answers; or has no answer.
+    pub(crate) const HOST_CLOSED: u32 = 1 << 19;
+    pub(crate) const HOST_SILENT: u32 = 1 << 20;
+    pub(crate) const HOST_REFUSES: u32 = 1 << 21;
     /// RXDCTL of queue 1 does not show that it is disabled.
     pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
     /// RXDCTL and TXDCTL of queue 1 do not show that they are enabled.
     pub(crate) const QUEUE_1_NEVER_STARTS: u32 = 1 << 18;
 }
 
-/// Polls between two looks where the rings are.
-const LOOK: u32 = 64;
 /// The command register in the configuration space.
 const COMMAND: u64 = 4;
 
@@ -83,11 +85,9 @@ const COMMAND: u64 = 4;
 pub(crate) struct Card {
     pub(crate) model: Model,
     pub(crate) device_id: u16,
+    /// Who is to be between it and its driver.
     pub(crate) liar: Box<dyn Liar>,
     pub(crate) faults: Arc<AtomicU32>,
-    lying: Arc<AtomicBool>,
-    rings: Vec<Ring>,
-    polls: u32,
 }
 
 impl Function for Card {
@@ -116,10 +116,7 @@ impl Function for Card {
             data.fill(0xff);
         }
         if let (Region::Bar(0), Ok(bytes)) = (region, <[u8; 4]>::try_from(&*data)) {
-            let mut value = self.spoil(offset, u32::from_le_bytes(bytes));
-            if self.lying.load(Relaxed) {
-                value = self.liar.read(offset, value);
-            }
+            let value = self.spoil(offset, u32::from_le_bytes(bytes));
             data.copy_from_slice(&value.to_le_bytes());
         }
     }
@@ -132,22 +129,7 @@ impl Function for Card {
         if (region, offset) == (Region::Bar(0), 0x10140) && data[0] & 1 == 0 {
             self.faults.fetch_and(!fault::SMBI_HELD, Relaxed);
         }
-        // A queue's register, and not its tail.
-        if region == Region::Bar(0)
-            && matches!(offset, 0x1000..0x2000 | 0x6000..0x8000)
-            && offset % 0x40 != 0x18
-        {
-            self.rings.clear();
-        }
-        match <[u8; 4]>::try_from(data) {
-            Ok(bytes) if region == Region::Bar(0) && self.lying.load(Relaxed) => {
-                let mut value = u32::from_le_bytes(bytes);
-                if self.liar.written(offset, &mut value) {
-                    self.model.write(region, offset, &value.to_le_bytes(), host);
-                }
-            }
-            _ => self.model.write(region, offset, data, host),
-        }
+        self.model.write(region, offset, data, host);
     }
 
     fn reset(&mut self, host: &mut dyn Host) {
@@ -155,37 +137,11 @@ impl Function for Card {
     }
 
     fn poll(&mut self, host: &mut dyn Host) -> bool {
-        self.polls = self.polls.wrapping_add(1);
-        if !self.lying.load(Relaxed) {
-            return self.model.poll(host);
-        }
-        if self.rings.is_empty() || self.polls.is_multiple_of(LOOK) {
-            self.look_for_rings(host);
-        }
-        let (liar, rings) = (&mut *self.liar, &self.rings[..]);
-        let busy = self.model.poll(&mut Through { host, liar, rings });
-        liar.polled(rings, host);
-        busy
+        self.model.poll(host)
     }
 }
 
 impl Card {
-    /// The rings of the first queues, as the driver told the card.
-    fn look_for_rings(&mut self, host: &mut dyn Host) {
-        let mut read = |offset| {
-            let mut word = [0; 4];
-            self.model.read(Region::Bar(0), offset, &mut word, host);
-            u64::from(u32::from_le_bytes(word))
-        };
-        let mut ring = |receive, block: u64| {
-            let first = read(block + 4) << 32 | read(block);
-            Ring { receive, first, bytes: read(block + 8) }
-        };
-        let blocks = (0..4).flat_map(|queue| [(true, 0x1000 + 0x40 * queue), (false, 0x6000 + 0x40 * queue)]);
-        self.rings =
-            blocks.map(|(receive, block)| ring(receive, block)).filter(|ring| ring.bytes > 0).collect();
-    }
-
     fn spoil(&self, offset: u64, value: u32) -> u32 {
         let faults = self.faults.load(Relaxed);
         let has = |fault: u32| faults & fault != 0;
@@ -197,6 +153,9 @@ impl Card {
             0x01028 | 0x06028 if has(fault::QUEUES_STUCK) => value & !(1 << 25),
             0x01068 if has(fault::QUEUE_1_NEVER_STOPS) => value | 1 << 25,
             0x01068 | 0x06068 if has(fault::QUEUE_1_NEVER_STARTS) => value & !(1 << 25),
+            0x15f00 if has(fault::HOST_CLOSED) => value & !1,
+            0x15f00 if has(fault::HOST_SILENT) => value | 1 << 1,
+            0x15f00 if has(fault::HOST_REFUSES) => value & !(1 << 2),
             0x02f00 if has(fault::NO_DMA) => value & !(1 << 3),
             0x042b0 if has(fault::LINK_STUCK) => 0,
             0x042d0 if has(fault::VETO) => 1,
@@ -265,12 +224,11 @@ pub(crate) fn serve_as(config: Config, wire: Box<dyn Wire>, spoil: impl FnOnce(&
         model: Model::new(config, wire),
         liar: Box::new(()),
         faults: faults.clone(),
-        lying: lying.clone(),
-        rings: Vec::new(),
-        polls: 0,
     };
     spoil(&mut card);
     let control = card.model.control();
+    let liar = std::mem::replace(&mut card.liar, Box::new(()));
+    let mut card = Lied::new(card, 0x6000, liar, lying.clone());
     let options = ServerOptions { mappable: mapped, timeout: Duration::from_secs(5) };
     let server = Server::bind(&path, options).unwrap();
     let (stopper, counters) = (server.stopper(), server.counters());
