@@ -139,15 +139,16 @@ fn captures_are_sent_again_frame_by_frame_and_say_how_well_their_gaps_were_kept(
             frame
         })
         .into();
+    let rounds = |count| vec![once.clone(); count].concat();
     let (report, frames) = run("--timing capture:0.5 --loops 3");
-    assert_eq!(frames, once.repeat(3));
+    assert_eq!(frames, rounds(3));
     let replay = &report["streams"][0]["replay"];
     assert_eq!((count(replay, "/frames"), count(replay, "/gap_error/samples")), (4, 11));
     assert_eq!(replay["factor"], 0.5);
     assert!(replay["gap_measured"].as_str().is_some_and(|how| how.contains("time stamp counter")));
     // At a rate, and as fast as it goes, which has no gaps to keep.
     let (report, frames) = run("--rate 10kpps --loops 2 --queues 1");
-    assert_eq!((frames, count(&report, "/streams/0/sent")), (once.repeat(2), 8));
+    assert_eq!((frames, count(&report, "/streams/0/sent")), (rounds(2), 8));
     assert!(report["streams"][0]["replay"]["gap_error"].is_null(), "{report:#}");
     let (_, frames) = run("--loops 0 --count 5");
     assert_eq!(frames, [&once[..], &once[..1]].concat());
@@ -168,7 +169,7 @@ fn captures_that_are_cut_off_or_of_something_else_are_refused_with_file_and_plac
         (&whole[..whole.len() - 1], "at byte 100 (frame 2): the file ends after 75 bytes of it"),
         (&whole[..10], "at byte 0 (the start): the file ends after 10 bytes of it"),
         (&foreign, "link type 101"),
-        (b"#!/bin/sh\n", "a file that starts with 23 21 2f 62"),
+        (b"#!/bin/sh\necho this is no capture\n", "a file that starts with 23 21 2f 62"),
         (&whole[..24], "there is no frame in it"),
     ] {
         std::fs::write(&input, content).expect("a file");
