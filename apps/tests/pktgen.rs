@@ -183,6 +183,53 @@ fn captures_that_are_cut_off_or_of_something_else_are_refused_with_file_and_plac
     }
 }
 
+/// How much a machine with company sends is not known; that numbers of a trial fit together is.
+#[test]
+fn the_tests_of_rfc_2544_report_trials_whose_numbers_fit_together() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("trials.toml");
+    let text = "
+        [rfc2544]
+        tests = ['throughput', 'latency', 'frame-loss', 'back-to-back']
+        sizes = [512]
+        trial = 0.2
+        search-trial = 0.1
+        max-rate = '2kpps'
+        loss-tolerance = 0.5
+        resolution = 0.2
+        pause = 0
+        min-throughput = '1pps'";
+    std::fs::write(&file, text).expect("a scenario");
+    let ports = words("--port ring:a --port ring:a --json --scenario");
+    let output = output(&[&ports[..], &[file.to_str().expect("a path")]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    let lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+    let (last, trials) = lines.split_last().expect("a report");
+    assert_eq!((count(last, "/version"), &last["final"]), (1, &Value::Bool(true)));
+    let found = &last["rfc2544"];
+    assert_eq!(count(found, "/trials"), trials.len() as u64, "{last:#}");
+    for trial in trials {
+        let trial = &trial["trial"];
+        let (sent, received, lost) =
+            (count(trial, "/sent"), count(trial, "/received"), count(trial, "/lost"));
+        // A ring loses nothing; trials have frames of their own, which none before it had.
+        assert_eq!((received, lost), (sent, 0), "{trial:#}");
+        let expected =
+            trial["asked_pps"].as_f64().expect("a rate") * trial["seconds"].as_f64().expect("a time");
+        assert!((sent as f64 - expected).abs() <= 1.0 + expected * 0.01, "{trial:#}");
+        assert!(
+            ["throughput", "latency", "frame-loss", "back-to-back"].map(Value::from).contains(&trial["test"])
+        );
+    }
+    let of_size = &found["sizes"][0];
+    assert_eq!((count(of_size, "/size"), count(of_size, "/back_to_back/frames")), (512, 4000));
+    let part = |number: usize| of_size["frame_loss"][number]["part"].as_f64().expect("a part");
+    assert_eq!((part(0), part(1)), (1.0, 0.9));
+    assert_eq!(last["failed"], serde_json::json!([]));
+}
+
 #[test]
 fn criteria_that_are_not_met_have_an_exit_code_of_their_own() {
     // Nobody takes anything out of this ring's other end but port 1, where nothing is expected.
@@ -216,6 +263,16 @@ fn what_makes_no_sense_is_refused_before_anything_is_sent() {
         ("--port null: --pcap x --timing twice", "is no timing; expected capture"),
         ("--port null: --pcap x --timing capture --rate 1pps", "cannot be used with"),
         ("--port null: --pcap x --size 64", "cannot be used with"),
+        ("--port null: --rfc2544", "RFC 2544's tests measure what arrives"),
+        ("--port ring:a --port ring:a --rfc2544 --rate 1kpps", "cannot be used with"),
+        ("--port ring:a --port ring:a --rfc2544=speed", "invalid value 'speed'"),
+        ("--port ring:a --port ring:a --rfc2544 --sizes 63", "rfc2544: sizes: a frame of 63 bytes"),
+        ("--port ring:a --port ring:a --rfc2544 --max-rate gap:12B", "rfc2544: max-rate"),
+        (
+            "--port ring:a --port ring:a --rfc2544 --max-rate 15Mpps",
+            "frames of 64 bytes at 15000000 packets/s",
+        ),
+        ("--port ring:a --port ring:a --trial 3", "--rfc2544"),
         ("--port null: --pcap /nowhere.pcap", "the capture /nowhere.pcap: No such file"),
     ] {
         let said = refusal(&words(arguments));

@@ -12,6 +12,7 @@ use super::captured::Timing;
 use super::frame::{Frame, Payload, Protocol};
 use super::pace::Rate;
 use super::plan;
+use super::rfc2544::{Rfc2544, Test};
 use super::scenario::{Checksums, Paced, Pass, Scenario, Stream};
 use super::values::{Range, Sizes};
 use crate::lanes::Lanes;
@@ -26,6 +27,7 @@ Examples:
   pagewire pktgen --port 01:00.0 --port 02:00.0 --size imix --rate 40% --json
   pagewire pktgen --port 01:00.0 --src-ip 10.0.0.1-10.0.0.254 --dst-port 'random 1-65535' --no-rx
   pagewire pktgen --port ring:a --port ring:a --rate 100kpps --duration 5 --max-loss 0   exit code 3 if any is lost
+  pagewire pktgen --port 01:00.0 --port 02:00.0 --rfc2544 --sizes 64,1518 --trial 10      throughput, latency, loss of a device
   pagewire pktgen --port 01:00.0 --pcap in.pcap --timing capture --no-rx    a capture, with its own gaps
   pagewire pktgen --port 01:00.0 --port 02:00.0 --scenario night.toml           see docs/pktgen.md";
 
@@ -49,8 +51,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     traffic: Traffic,
 
+    #[command(flatten)]
+    trials: Trials,
+
     /// Receive nothing: only send
-    #[arg(long, conflicts_with = "rx_port")]
+    #[arg(long, conflicts_with_all = ["rx_port", "rfc2544"])]
     no_rx: bool,
 
     /// Send for so many seconds before the measurement begins
@@ -166,6 +171,62 @@ struct Traffic {
     max_loss: Option<f64>,
 }
 
+/// RFC 2544's tests.
+#[derive(ClapArgs, Clone, Debug)]
+#[group(id = "trials", multiple = true, conflicts_with = "scenario")]
+struct Trials {
+    /// Find out by trials what is between the ports can do (RFC 2544); without a list throughput, latency and frame-loss
+    #[arg(long, value_name = "TESTS", value_enum, num_args = 0.., value_delimiter = ',', require_equals = true,
+          conflicts_with_all = ["size", "rate", "count", "pcap", "no_signature", "duration", "stream_burst"])]
+    rfc2544: Option<Vec<Test>>,
+
+    /// Bytes of the frames. By default 64,128,256,512,1024,1280,1518
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', requires = "rfc2544")]
+    sizes: Option<Vec<u16>>,
+
+    /// Seconds of a trial whose outcome is reported. By default 60
+    #[arg(long, value_name = "SECONDS", requires = "rfc2544")]
+    trial: Option<f64>,
+
+    /// Seconds of a trial on the way there. By default 5
+    #[arg(long, value_name = "SECONDS", requires = "rfc2544")]
+    search_trial: Option<f64>,
+
+    /// The part of a rate that is found to be exact enough. By default 0.01
+    #[arg(long, value_name = "PART", requires = "rfc2544")]
+    resolution: Option<f64>,
+
+    /// The part of the frames that may be lost in a trial. By default 0
+    #[arg(long, value_name = "PART", requires = "rfc2544")]
+    loss_tolerance: Option<f64>,
+
+    /// The highest rate to try. By default 100%
+    #[arg(long, value_name = "RATE", requires = "rfc2544")]
+    max_rate: Option<Rate>,
+
+    /// Less throughput makes the exit code 3
+    #[arg(long, value_name = "RATE", requires = "rfc2544")]
+    min_throughput: Option<Rate>,
+}
+
+impl Trials {
+    fn asked(self) -> Option<Rfc2544> {
+        let tests = self.rfc2544?;
+        let default = Rfc2544::default();
+        Some(Rfc2544 {
+            tests: if tests.is_empty() { default.tests } else { tests },
+            sizes: self.sizes.unwrap_or(default.sizes),
+            trial: self.trial.unwrap_or(default.trial),
+            search_trial: self.search_trial.unwrap_or(default.search_trial),
+            resolution: self.resolution.unwrap_or(default.resolution),
+            loss_tolerance: self.loss_tolerance.unwrap_or(default.loss_tolerance),
+            max_rate: self.max_rate.map_or(default.max_rate, Paced),
+            pause: default.pause,
+            min_throughput: self.min_throughput.map(Paced),
+        })
+    }
+}
+
 impl Traffic {
     fn scenario(self) -> Scenario {
         let default = Frame::default();
@@ -207,9 +268,15 @@ impl Args {
     pub(super) fn scenario(&self) -> Result<Scenario> {
         let mut scenario = match &self.scenario {
             Some(path) => Scenario::read(path)?,
-            None => self.traffic.clone().scenario().check()?,
+            None => {
+                let rfc2544 = self.trials.clone().asked();
+                Scenario { rfc2544, ..self.traffic.clone().scenario() }.check()?
+            }
         };
         if let Some(duration) = self.reporting.duration {
+            if scenario.rfc2544.is_some() {
+                bail!("--duration: beside rfc2544, whose trials have a length of their own: `trial`");
+            }
             scenario.duration = Some(duration.as_secs_f64());
         }
         if let Some(warm_up) = self.warm_up {

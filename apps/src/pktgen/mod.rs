@@ -14,6 +14,7 @@ mod pattern;
 mod plan;
 mod replay;
 mod report;
+mod rfc2544;
 mod run;
 mod scenario;
 mod schedule;
@@ -29,12 +30,13 @@ mod watch;
 
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use pagewire_models::wire;
 
 pub(crate) use args::Args;
 use bench::Bench;
 use report::Results;
+use rfc2544::{Found, Rfc2544, Tests};
 use run::Conduct;
 use scenario::Scenario;
 
@@ -59,10 +61,11 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     let stop = crate::run::stop_flag()?;
     let mut cards = None;
     if args.ports.is_empty() {
-        let duration = *scenario.duration.get_or_insert(DEFAULT_DURATION);
-        note!(
-            "no --port given: from one model of the Intel 82599 to another in this process, back to back, for {duration} s"
-        );
+        note!("no --port given: from one model of the Intel 82599 to another in this process, back to back");
+        if scenario.rfc2544.is_none() {
+            let duration = *scenario.duration.get_or_insert(DEFAULT_DURATION);
+            note!("for {duration} s");
+        }
         let for_cards = match &args.lanes.cores {
             Some(list) => cores::others(&list.0)?,
             None => cores::beside(CARDS, CARDS)?.1,
@@ -72,10 +75,21 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         args.ports = started.ports();
         cards = Some(started);
     }
+    if let Some(asked) = scenario.rfc2544.take() {
+        let (found, outcome) = find_out(&args, scenario, &asked, cards, &stop)?;
+        found.print(args.reporting.json)?;
+        outcome?;
+        return met(found.failed);
+    }
     let (results, outcome) = measure(&args, scenario, cards, &stop)?;
     results.print(args.reporting.json)?;
     outcome?;
-    match results.failed {
+    met(results.failed)
+}
+
+/// An error if there are criteria that are not met.
+fn met(failed: Option<Vec<String>>) -> Result<()> {
+    match failed {
         Some(failed) if !failed.is_empty() => Err(Unmet(failed).into()),
         _ => Ok(()),
     }
@@ -94,4 +108,25 @@ fn measure(
     let measured = bench.run(&scenario, &Conduct { period: args.reporting.stats_period, stop });
     let closed = bench.close();
     measured.map(|(results, outcome)| (results, outcome.and(closed)))
+}
+
+/// RFC 2544's tests, with the streams of a scenario; returns what was found, and why it ended if before its time.
+fn find_out(
+    args: &Args,
+    mut scenario: Scenario,
+    asked: &Rfc2544,
+    mut cards: Option<Embedded>,
+    stop: &AtomicBool,
+) -> Result<(Found, Result<()>)> {
+    let expected = args.expect(&mut scenario);
+    scenario.explain(expected)?;
+    if let Some(stream) = scenario.streams.iter().find(|stream| stream.rx.is_none()) {
+        bail!("stream {}: rx: RFC 2544's tests measure what arrives; say where: --rx-port", stream.label());
+    }
+    let mut bench = Bench::open(args, &asked.widest(&scenario), &mut cards)?;
+    let mut tests = Tests { bench: &mut bench, scenario: &scenario, asked, stop };
+    let possible = tests.check();
+    scenario.explain(possible)?;
+    let (found, outcome) = tests.run();
+    Ok((found, outcome.and(bench.close())))
 }

@@ -203,7 +203,7 @@ impl Plan {
 }
 
 /// Bits a second of a port's link.
-fn line_rate(port: &mut AnyPort) -> Result<f64> {
+pub(super) fn line_rate(port: &mut AnyPort) -> Result<f64> {
     match port.link() {
         Link::Up { mbps, .. } => Ok(f64::from(mbps) * 1e6),
         Link::Down => bail!("{}: the link is down", port.info().name),

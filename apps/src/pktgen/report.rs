@@ -12,7 +12,7 @@ use super::sender::Sent;
 use crate::l2fwd::{PoolReport, PortReport};
 
 /// Of what is written here. A field that is added is no new version; one that is gone or means something else is.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// One report.
 #[derive(Serialize)]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::captured::{Captured, Timing};
 use super::frame::Frame;
 use super::pace::Rate;
+use super::rfc2544::Rfc2544;
 use super::values::Text;
 
 /// A scenario file, all of it.
@@ -25,6 +26,8 @@ pub(super) struct Scenario {
     /// What makes it a success.
     #[serde(default)]
     pub(super) pass: Pass,
+    /// Not one run, but the trials of RFC 2544's tests.
+    pub(super) rfc2544: Option<Rfc2544>,
     /// The file that it is from.
     #[serde(skip)]
     pub(super) file: Option<PathBuf>,
@@ -161,6 +164,9 @@ impl Scenario {
             let name = stream.name.get_or_insert_with(|| format!("stream{number}")).clone();
             let ready = stream.check().and_then(|()| stream.fill());
             ready.with_context(|| format!("stream {name}"))?;
+        }
+        if let Some(rfc2544) = &self.rfc2544 {
+            rfc2544.check(&self)?;
         }
         Ok(self)
     }
