@@ -14,6 +14,7 @@ mod embedded;
 mod hugepages;
 mod idle;
 mod l2fwd;
+mod lanes;
 mod memory;
 mod model;
 mod notes;

@@ -3,6 +3,7 @@
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 use serde_json::Value;
 
 fn output(arguments: &[&str]) -> Output {
@@ -92,7 +93,8 @@ fn several_streams_on_several_cores_are_told_apart() {
         assert_eq!((count(stream, "/received"), count(stream, "/reordered")), (packets, 0));
     }
     assert_eq!(report["failed"], serde_json::json!([]));
-    assert_eq!(report["unmatched"], serde_json::json!({ "foreign": 0, "damaged": 0, "other": 0 }));
+    let nothing = serde_json::json!({ "foreign": 0, "damaged": 0, "other": 0, "other_run": 0 });
+    assert_eq!(report["unmatched"], nothing);
 }
 
 #[test]
@@ -100,6 +102,132 @@ fn frames_without_a_signature_are_counted_where_they_arrive() {
     let report = last(&words("--port ring:a --port ring:a --count 500 --rate 10kpps --no-signature"), 0);
     assert_eq!((count(&report, "/streams/0/sent"), count(&report, "/unmatched/foreign")), (500, 500));
     assert!(report["streams"][0]["lost"].is_null(), "{report:#}");
+}
+
+/// A capture in a folder, with a frame of each length at each time in microseconds.
+fn capture(path: &std::path::Path, frames: &[(u64, usize)]) {
+    let mut writer = PcapWriter::new(std::fs::File::create(path).expect("a file")).expect("a header");
+    for (number, (time, length)) in frames.iter().enumerate() {
+        let data = vec![number as u8; *length];
+        let packet = PcapPacket::new(Duration::from_micros(1_000_000 + time), *length as u32, &data);
+        writer.write_packet(&packet).expect("a record");
+    }
+}
+
+/// The frames of a capture.
+fn captured(path: &std::path::Path) -> Vec<Vec<u8>> {
+    let mut reader = PcapReader::new(std::fs::File::open(path).expect("a file")).expect("a header");
+    std::iter::from_fn(|| reader.next_packet().map(|packet| packet.expect("a record").data.to_vec()))
+        .collect()
+}
+
+#[test]
+fn captures_are_sent_again_frame_by_frame_and_say_how_well_their_gaps_were_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (input, output) = (folder.path().join("in.pcap"), folder.path().join("out.pcap"));
+    capture(&input, &[(0, 60), (1000, 1514), (1100, 14), (5000, 64)]);
+    let port = format!("pcap:,{}", output.display());
+    let input = input.to_str().expect("a path");
+    let run = |options: &str| {
+        let report = last(&[&["--pcap", input, "--port", &port, "--no-rx"], &words(options)[..]].concat(), 0);
+        (report, captured(&output))
+    };
+    let once: Vec<Vec<u8>> = [(0, 60), (1, 1514), (2, 14), (3, 64)]
+        .map(|(number, length)| {
+            let mut frame = vec![number; length];
+            frame.resize(length.max(60), 0);
+            frame
+        })
+        .into();
+    let rounds = |count| vec![once.clone(); count].concat();
+    let (report, frames) = run("--timing capture:0.5 --loops 3");
+    assert_eq!(frames, rounds(3));
+    let replay = &report["streams"][0]["replay"];
+    assert_eq!((count(replay, "/frames"), count(replay, "/gap_error/samples")), (4, 11));
+    assert_eq!(replay["factor"], 0.5);
+    assert!(replay["gap_measured"].as_str().is_some_and(|how| how.contains("time stamp counter")));
+    // At a rate, and as fast as it goes, which has no gaps to keep.
+    let (report, frames) = run("--rate 10kpps --loops 2 --queues 1");
+    assert_eq!((frames, count(&report, "/streams/0/sent")), (rounds(2), 8));
+    assert!(report["streams"][0]["replay"]["gap_error"].is_null(), "{report:#}");
+    let (_, frames) = run("--loops 0 --count 5");
+    assert_eq!(frames, [&once[..], &once[..1]].concat());
+}
+
+#[test]
+fn captures_that_are_cut_off_or_of_something_else_are_refused_with_file_and_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (input, output) = (folder.path().join("in.pcap"), folder.path().join("out.pcap"));
+    capture(&input, &[(0, 60), (1, 60)]);
+    let whole = std::fs::read(&input).expect("it is there");
+    let mut foreign = whole.clone();
+    foreign[20] = 101;
+    let scenario = folder.path().join("replay.toml");
+    std::fs::write(&scenario, "[[stream]]\npcap = 'in.pcap'\ntiming = 'capture'").expect("a scenario");
+    let port = format!("pcap:,{}", output.display());
+    for (content, expected) in [
+        (&whole[..whole.len() - 1], "at byte 100 (frame 2): the file ends after 75 bytes of it"),
+        (&whole[..10], "at byte 0 (the start): the file ends after 10 bytes of it"),
+        (&foreign, "link type 101"),
+        (b"#!/bin/sh\necho this is no capture\n", "a file that starts with 23 21 2f 62"),
+        (&whole[..24], "there is no frame in it"),
+    ] {
+        std::fs::write(&input, content).expect("a file");
+        let by_option = refusal(&["--pcap", input.to_str().expect("a path"), "--port", &port]);
+        let by_file = refusal(&["--scenario", scenario.to_str().expect("a path"), "--port", &port]);
+        for said in [&by_option, &by_file] {
+            assert!(said.contains("in.pcap") && said.contains(expected), "{said}");
+        }
+        assert!(by_file.contains("replay.toml"), "{by_file}");
+        assert!(!output.exists(), "something was begun");
+    }
+}
+
+/// How much a machine with company sends is not known; that numbers of a trial fit together is.
+#[test]
+fn the_tests_of_rfc_2544_report_trials_whose_numbers_fit_together() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("trials.toml");
+    let text = "
+        [rfc2544]
+        tests = ['throughput', 'latency', 'frame-loss', 'back-to-back']
+        sizes = [512]
+        trial = 0.2
+        search-trial = 0.1
+        max-rate = '2kpps'
+        loss-tolerance = 0.5
+        resolution = 0.2
+        pause = 0
+        min-throughput = '1pps'";
+    std::fs::write(&file, text).expect("a scenario");
+    let ports = words("--port ring:a --port ring:a --json --scenario");
+    let output = output(&[&ports[..], &[file.to_str().expect("a path")]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    let lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+    let (last, trials) = lines.split_last().expect("a report");
+    assert_eq!((count(last, "/version"), &last["final"]), (1, &Value::Bool(true)));
+    let found = &last["rfc2544"];
+    assert_eq!(count(found, "/trials"), trials.len() as u64, "{last:#}");
+    for trial in trials {
+        let trial = &trial["trial"];
+        let (sent, received, lost) =
+            (count(trial, "/sent"), count(trial, "/received"), count(trial, "/lost"));
+        // A ring loses nothing; trials have frames of their own, which none before it had.
+        assert_eq!((received, lost), (sent, 0), "{trial:#}");
+        let expected =
+            trial["asked_pps"].as_f64().expect("a rate") * trial["seconds"].as_f64().expect("a time");
+        assert!((sent as f64 - expected).abs() <= 1.0 + expected * 0.01, "{trial:#}");
+        assert!(
+            ["throughput", "latency", "frame-loss", "back-to-back"].map(Value::from).contains(&trial["test"])
+        );
+    }
+    let of_size = &found["sizes"][0];
+    assert_eq!((count(of_size, "/size"), count(of_size, "/back_to_back/frames")), (512, 4000));
+    let part = |number: usize| of_size["frame_loss"][number]["part"].as_f64().expect("a part");
+    assert_eq!((part(0), part(1)), (1.0, 0.9));
+    assert_eq!(last["failed"], serde_json::json!([]));
 }
 
 #[test]
@@ -131,6 +259,21 @@ fn what_makes_no_sense_is_refused_before_anything_is_sent() {
         ("--port null: --scenario /nowhere.toml", "the scenario /nowhere.toml"),
         ("--port null: --scenario x.toml --rate 1pps", "cannot be used with"),
         ("--port null: --checksums offload", "IP_CSUM"),
+        ("--port null: --timing capture", "--pcap <FILE>"),
+        ("--port null: --pcap x --timing twice", "is no timing; expected capture"),
+        ("--port null: --pcap x --timing capture --rate 1pps", "cannot be used with"),
+        ("--port null: --pcap x --size 64", "cannot be used with"),
+        ("--port null: --rfc2544", "RFC 2544's tests measure what arrives"),
+        ("--port ring:a --port ring:a --rfc2544 --rate 1kpps", "cannot be used with"),
+        ("--port ring:a --port ring:a --rfc2544=speed", "invalid value 'speed'"),
+        ("--port ring:a --port ring:a --rfc2544 --sizes 63", "rfc2544: sizes: a frame of 63 bytes"),
+        ("--port ring:a --port ring:a --rfc2544 --max-rate gap:12B", "rfc2544: max-rate"),
+        (
+            "--port ring:a --port ring:a --rfc2544 --max-rate 15Mpps",
+            "frames of 64 bytes at 15000000 packets/s",
+        ),
+        ("--port ring:a --port ring:a --trial 3", "--rfc2544"),
+        ("--port null: --pcap /nowhere.pcap", "the capture /nowhere.pcap: No such file"),
     ] {
         let said = refusal(&words(arguments));
         assert!(said.contains(expected), "{arguments}: {said}");

@@ -1,10 +1,12 @@
 //! The frames of a capture file.
 
 use std::path::Path;
+use std::time::Duration;
 
 use pcap_file::pcap::PcapParser;
+use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgParser};
-use pcap_file::{DataLink, PcapError as Parse};
+use pcap_file::{DataLink, PcapError as Parse, TsResolution};
 
 use super::{MAX_FRAME, PcapError};
 
@@ -16,6 +18,7 @@ const HEADER: usize = 14;
 pub struct Frames {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    stamps: Vec<Option<Duration>>,
 }
 
 impl Frames {
@@ -64,7 +67,18 @@ impl Frames {
         &self.bytes[start..self.ends[frame]]
     }
 
-    fn push(&mut self, data: &[u8], original: u32, left: usize) -> Result<(), Wrong> {
+    /// When one of them was captured, since 1970. None if its record does not say.
+    pub fn stamp(&self, frame: usize) -> Option<Duration> {
+        self.stamps[frame]
+    }
+
+    fn push(
+        &mut self,
+        data: &[u8],
+        original: u32,
+        stamp: Option<Duration>,
+        left: usize,
+    ) -> Result<(), Wrong> {
         let found = match data.len() {
             captured if captured < original as usize => {
                 return Err(Wrong {
@@ -76,6 +90,7 @@ impl Frames {
             HEADER..=MAX_FRAME => {
                 self.bytes.extend_from_slice(data);
                 self.ends.push(self.bytes.len());
+                self.stamps.push(stamp);
                 return Ok(());
             }
             captured => format!("a frame of {captured} bytes"),
@@ -89,12 +104,16 @@ impl Frames {
             Parse::InvalidField(_) => Wrong { left: bytes.len(), found: magic(bytes), expected: FILE },
             error => wrong(bytes, &error, FILE),
         })?;
-        ethernet(parser.header().datalink, bytes.len())?;
+        let header = parser.header();
+        ethernet(header.datalink, bytes.len())?;
+        let unit = if header.ts_resolution == TsResolution::NanoSecond { 1 } else { 1000 };
         while !rest.is_empty() {
-            // Raw: time stamps, and what else only the capture's maker could put right, are of no interest.
+            // Raw: what only the capture's maker could put right is of no interest.
             let (behind, packet) =
                 parser.next_raw_packet(rest).map_err(|error| wrong(rest, &error, "a record, whole"))?;
-            self.push(&packet.data, packet.orig_len, rest.len())?;
+            let fraction = Duration::from_nanos(u64::from(packet.ts_frac) * unit);
+            let stamp = Duration::from_secs(packet.ts_sec.into()) + fraction;
+            self.push(&packet.data, packet.orig_len, Some(stamp), rest.len())?;
             rest = behind;
         }
         Ok(())
@@ -105,11 +124,17 @@ impl Frames {
         let (mut rest, mut parser) = PcapNgParser::new(bytes).map_err(|error| wrong(bytes, &error, BLOCK))?;
         while !rest.is_empty() {
             let (behind, block) = parser.next_block(rest).map_err(|error| wrong(rest, &error, BLOCK))?;
-            let (interface, data, original) = match block {
-                Block::EnhancedPacket(packet) => (packet.interface_id, packet.data, packet.original_len),
-                Block::Packet(packet) => (packet.interface_id.into(), packet.data, packet.original_len),
-                // Padded, and of the first interface.
-                Block::SimplePacket(packet) => (0, packet.data, packet.original_len),
+            let (interface, data, original, units) = match block {
+                Block::EnhancedPacket(packet) => {
+                    // The parser takes all units for nanoseconds.
+                    let units = u64::try_from(packet.timestamp.as_nanos()).ok();
+                    (packet.interface_id, packet.data, packet.original_len, units)
+                }
+                Block::Packet(packet) => {
+                    (packet.interface_id.into(), packet.data, packet.original_len, Some(packet.timestamp))
+                }
+                // Padded, of the first interface, and without a time.
+                Block::SimplePacket(packet) => (0, packet.data, packet.original_len, None),
                 _ => {
                     rest = behind;
                     continue;
@@ -124,12 +149,29 @@ impl Frames {
                 });
             };
             ethernet(interface.linktype, rest.len())?;
+            let resolution = interface.options.iter().find_map(|option| match option {
+                InterfaceDescriptionOption::IfTsResol(resolution) => Some(*resolution),
+                _ => None,
+            });
+            let stamp = units.map(|units| time(units, resolution.unwrap_or(6)));
             let whole = data.len().min(original as usize);
-            self.push(&data[..whole], original, rest.len())?;
+            self.push(&data[..whole], original, stamp, rest.len())?;
             rest = behind;
         }
         Ok(())
     }
+}
+
+/// The time that so many units of an interface are: 10 or, with the highest bit, 2 to the power of minus `resolution` seconds (pcapng,
+/// `if_tsresol`).
+fn time(units: u64, resolution: u8) -> Duration {
+    let power = u32::from(resolution & 0x7f);
+    let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
+    // Beyond what 64 bits of units can tell apart all are 0.
+    let per_second = base.checked_pow(power).unwrap_or(u128::MAX);
+    let units = u128::from(units);
+    let nanos = units % per_second * 1_000_000_000 / per_second;
+    Duration::from_secs((units / per_second) as u64) + Duration::from_nanos(nanos as u64)
 }
 
 /// What cannot be understood, with so many bytes left.
@@ -158,4 +200,26 @@ fn ethernet(link: DataLink, left: usize) -> Result<(), Wrong> {
     }
     let found = format!("link type {} ({link:?})", u32::from(link));
     Err(Wrong { left, found, expected: "1, Ethernet" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_of_their_interfaces_units() {
+        for (units, resolution, nanos) in [
+            (1_500_000, 6, 1_500_000_000),
+            (7, 9, 7),
+            (3, 0, 3_000_000_000),
+            (3, 0x80 | 1, 1_500_000_000),
+            (5_000, 12, 5),
+            (u64::MAX, 0x7f, 0),
+            (u64::MAX, 0xff, 0),
+        ] {
+            assert_eq!(time(units, resolution), Duration::from_nanos(nanos), "{units} {resolution:#x}");
+        }
+        // The longest that there is.
+        assert_eq!(time(u64::MAX, 0).as_secs(), u64::MAX);
+    }
 }

@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::{MacAddr, RxOffloads, TxOffloads};
 use pagewire_pool::PoolConfig;
 
+use crate::lanes::Lanes;
 use crate::memory::Needs;
 use crate::ports::{Access, PortSpec};
 use crate::run::Reporting;
@@ -42,33 +43,12 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "mode")]
     pub(crate) no_mac_updating: bool,
 
-    /// Queue pairs of each port, over which the card spreads flows (RSS): each is forwarded by itself
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
-    pub(crate) queues: u16,
-
-    /// CPUs to run on, one loop each: 2,3 or 2-5. By default as many as there are queue pairs, less one CPU for the rest
-    #[arg(long, value_name = "CPUS")]
-    pub(crate) cores: Option<CpuList>,
-
-    /// Packets handled at a time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) burst: u16,
-
-    /// Descriptors in each receive ring
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(crate) rx_ring: u32,
-
-    /// Descriptors in each transmit ring
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(crate) tx_ring: u32,
+    #[command(flatten)]
+    pub(crate) lanes: Lanes,
 
     /// Largest layer-3 packet in bytes
     #[arg(long, default_value_t = 1500)]
     pub(crate) mtu: u16,
-
-    /// Fragments in each queue's pool. By default what the rings and caches can hold, and some
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
-    pub(crate) fragments: Option<u32>,
 
     /// Receive only frames for the port's own address, broadcast and multicast
     #[arg(long)]
@@ -138,11 +118,11 @@ impl Args {
     pub(crate) fn needs(&self) -> Needs<'_> {
         Needs {
             ports: &self.ports,
-            queues: self.queues,
+            queues: self.lanes.queues,
             pages: self.access.pages,
-            descriptors: self.rx_ring + self.tx_ring,
-            elsewhere: 2 * usize::from(self.burst),
-            fragments: self.fragments,
+            descriptors: self.lanes.rx_ring + self.lanes.tx_ring,
+            elsewhere: 2 * usize::from(self.lanes.burst),
+            fragments: self.lanes.fragments,
             headroom: if self.is_jumbo() { 0 } else { PoolConfig::HEADROOM },
             tx_pools: 0,
             tx_longest: 0,
@@ -183,29 +163,6 @@ pub(crate) enum Mode {
     Rxonly,
     /// Receive nothing, send as fast as possible
     Txonly,
-}
-
-/// CPUs by number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CpuList(pub(crate) Vec<usize>);
-
-impl std::str::FromStr for CpuList {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<CpuList, String> {
-        let error = || format!("{text:?} is no list of CPUs; expected something like 2,3 or 2-5");
-        let mut cpus = Vec::new();
-        for part in text.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let number = |digits: &str| digits.trim().parse::<usize>().ok().filter(|cpu| *cpu < 1024);
-            let (first, last) = (number(first).ok_or_else(error)?, number(last).ok_or_else(error)?);
-            if first > last || (first..=last).any(|cpu| cpus.contains(&cpu)) {
-                return Err(error());
-            }
-            cpus.extend(first..=last);
-        }
-        Ok(CpuList(cpus))
-    }
 }
 
 /// Pairs of ports.
@@ -280,14 +237,6 @@ mod tests {
         assert!(resolve("0:7", 2).unwrap_err().contains("no port 7"));
         for bad in ["", "()", "0", "a:b", "(0,1", "0:1,"] {
             assert!(bad.parse::<PortMap>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn cpu_lists() {
-        assert_eq!("2,4-6".parse(), Ok(CpuList(vec![2, 4, 5, 6])));
-        for bad in ["", "a", "3-1", "1,1", "1-", "99999"] {
-            assert!(bad.parse::<CpuList>().is_err(), "{bad}");
         }
     }
 }

@@ -36,8 +36,8 @@ impl Generators {
                 stream: number as u8,
                 length: args.tx_size.into(),
                 // What a ring holds can be under way without a loss.
-                window: (args.rx_ring.min(args.tx_ring) / 2).into(),
-                flows: if args.queues > 1 { FLOWS_PER_QUEUE * args.queues } else { 1 },
+                window: (args.lanes.rx_ring.min(args.lanes.tx_ring) / 2).into(),
+                flows: if args.lanes.queues > 1 { FLOWS_PER_QUEUE * args.lanes.queues } else { 1 },
                 ..Traffic::default()
             };
             Box::new(Generator::new(traffic, report.clone()))

@@ -42,7 +42,7 @@ pub(super) fn forward(
     let cores = shares.len();
     let counters: Vec<Arc<LaneCounters>> = lanes.iter().map(|lane| lane.counters.clone()).collect();
     for (number, lane) in lanes.into_iter().enumerate() {
-        let queue = if args.queues > 1 { format!("queue {} of ", lane.queue) } else { String::new() };
+        let queue = if args.lanes.queues > 1 { format!("queue {} of ", lane.queue) } else { String::new() };
         note!(
             "core {}: {queue}port {} ({}) to port {} ({})",
             cpus[number % cores],

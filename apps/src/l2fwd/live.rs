@@ -101,5 +101,5 @@ fn title(args: &Args) -> String {
         .reporting
         .duration
         .map_or_else(String::new, |duration| format!(" of {} s", duration.as_secs_f64()));
-    format!("s{end}  {mode}, bursts of {}", args.burst)
+    format!("s{end}  {mode}, bursts of {}", args.lanes.burst)
 }

@@ -56,8 +56,8 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     }
     let map = args.portmap.clone().unwrap_or_else(|| PortMap::neighbours(count));
     let peers = map.resolve(count).map_err(anyhow::Error::msg)?;
-    let lanes = count * usize::from(args.queues);
-    let (cpus, for_cards) = match &args.cores {
+    let lanes = count * usize::from(args.lanes.queues);
+    let (cpus, for_cards) = match &args.lanes.cores {
         Some(list) => (cores::check(&list.0)?, cores::others(&list.0)?),
         None if embedded => cores::beside(lanes, embedded::CARDS)?,
         None => (cores::default(lanes)?, Vec::new()),
@@ -138,11 +138,11 @@ fn start(
             vector: !args.no_vector,
             ..PortConfig::default()
         };
-        for queue in 0..args.queues {
+        for queue in 0..args.lanes.queues {
             let pool = args.needs().make_pool(page_size, space, number, queue)?;
             monitors.push(pool.monitor());
-            config.rx.push(RxQueueConfig::new(pool, args.rx_ring));
-            config.tx.push(TxQueueConfig { descriptors: args.tx_ring });
+            config.rx.push(RxQueueConfig::new(pool, args.lanes.rx_ring));
+            config.tx.push(TxQueueConfig { descriptors: args.lanes.tx_ring });
         }
         let (rx, tx) = port.start(config)?;
         if let (Some(rx), Some(tx)) = (rx.first(), tx.first()) {
@@ -163,7 +163,7 @@ fn start(
                 queue,
                 rx,
                 tx: tx_queues[tx_port][queue].take().context("a transmit queue has two lanes")?,
-                burst: Burst::new(args.burst.into()),
+                burst: Burst::new(args.lanes.burst.into()),
                 mode: args.mode(),
                 header,
                 template: lane::template(header, args.tx_size),

@@ -8,11 +8,14 @@ use clap::Args as ClapArgs;
 use pagewire_ethdev::{MacAddr, RxOffloads};
 use pagewire_pool::PoolConfig;
 
+use super::captured::Timing;
+use super::frame::{Frame, Payload, Protocol};
 use super::pace::Rate;
 use super::plan;
-use super::scenario::{Checksums, Frame, Paced, Pass, Payload, Protocol, Scenario, Stream};
+use super::rfc2544::{Rfc2544, Test};
+use super::scenario::{Checksums, Paced, Pass, Scenario, Stream};
 use super::values::{Range, Sizes};
-use crate::l2fwd::args::CpuList;
+use crate::lanes::Lanes;
 use crate::memory::Needs;
 use crate::ports::{Access, PortSpec};
 use crate::run::{self, Reporting};
@@ -24,6 +27,8 @@ Examples:
   pagewire pktgen --port 01:00.0 --port 02:00.0 --size imix --rate 40% --json
   pagewire pktgen --port 01:00.0 --src-ip 10.0.0.1-10.0.0.254 --dst-port 'random 1-65535' --no-rx
   pagewire pktgen --port ring:a --port ring:a --rate 100kpps --duration 5 --max-loss 0   exit code 3 if any is lost
+  pagewire pktgen --port 01:00.0 --port 02:00.0 --rfc2544 --sizes 64,1518 --trial 10      throughput, latency, loss of a device
+  pagewire pktgen --port 01:00.0 --pcap in.pcap --timing capture --no-rx    a capture, with its own gaps
   pagewire pktgen --port 01:00.0 --port 02:00.0 --scenario night.toml           see docs/pktgen.md";
 
 /// What `pagewire pktgen` is asked to do.
@@ -46,8 +51,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     traffic: Traffic,
 
+    #[command(flatten)]
+    trials: Trials,
+
     /// Receive nothing: only send
-    #[arg(long, conflicts_with = "rx_port")]
+    #[arg(long, conflicts_with_all = ["rx_port", "rfc2544"])]
     no_rx: bool,
 
     /// Send for so many seconds before the measurement begins
@@ -58,29 +66,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = run::seconds)]
     pub(super) drain: std::time::Duration,
 
-    /// Queue pairs of each port: each stream is sent on all transmit queues of its port, a share on each
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128))]
-    pub(super) queues: u16,
-
-    /// CPUs to run on, one loop each: 2,3 or 2-5. By default as many as there are queues at work, less one CPU for the rest
-    #[arg(long, value_name = "CPUS")]
-    pub(super) cores: Option<CpuList>,
-
-    /// Packets handled at a time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(super) burst: u16,
-
-    /// Descriptors in each receive ring
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(super) rx_ring: u32,
-
-    /// Descriptors in each transmit ring
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(super) tx_ring: u32,
-
-    /// Fragments in each queue's pool. By default what the rings and caches can hold, and some
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
-    fragments: Option<u32>,
+    #[command(flatten)]
+    pub(super) lanes: Lanes,
 
     #[command(flatten)]
     pub(super) reporting: Reporting,
@@ -112,6 +99,20 @@ struct Traffic {
     /// Stop after so many packets
     #[arg(long, value_name = "PACKETS")]
     count: Option<u64>,
+
+    /// Send the frames of a capture, as they are, in place of made ones
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "size", "src_mac", "dst_mac", "vlan", "src_ip", "dst_ip", "protocol", "src_port", "dst_port", "ttl", "payload", "checksums",
+    ])]
+    pcap: Option<PathBuf>,
+
+    /// Send them with the timing that they were captured with: capture, or capture:0.5 for gaps half as long. By default at the rate
+    #[arg(long, value_name = "TIMING", requires = "pcap", conflicts_with_all = ["rate", "stream_burst"])]
+    timing: Option<Timing>,
+
+    /// Send the capture so many times; 0 is for ever. By default once
+    #[arg(long, value_name = "N", requires = "pcap")]
+    loops: Option<u64>,
 
     /// Bytes of frames: 64, 64-1518/2, 'random 64-1518', 64:7,594:4,1518:1 (with weights) or imix
     #[arg(long, value_name = "SIZES", default_value = "64")]
@@ -170,6 +171,62 @@ struct Traffic {
     max_loss: Option<f64>,
 }
 
+/// RFC 2544's tests.
+#[derive(ClapArgs, Clone, Debug)]
+#[group(id = "trials", multiple = true, conflicts_with = "scenario")]
+struct Trials {
+    /// Find out by trials what is between the ports can do (RFC 2544); without a list throughput, latency and frame-loss
+    #[arg(long, value_name = "TESTS", value_enum, num_args = 0.., value_delimiter = ',', require_equals = true,
+          conflicts_with_all = ["size", "rate", "count", "pcap", "no_signature", "duration", "stream_burst"])]
+    rfc2544: Option<Vec<Test>>,
+
+    /// Bytes of the frames. By default 64,128,256,512,1024,1280,1518
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', requires = "rfc2544")]
+    sizes: Option<Vec<u16>>,
+
+    /// Seconds of a trial whose outcome is reported. By default 60
+    #[arg(long, value_name = "SECONDS", requires = "rfc2544")]
+    trial: Option<f64>,
+
+    /// Seconds of a trial on the way there. By default 5
+    #[arg(long, value_name = "SECONDS", requires = "rfc2544")]
+    search_trial: Option<f64>,
+
+    /// The part of a rate that is found to be exact enough. By default 0.01
+    #[arg(long, value_name = "PART", requires = "rfc2544")]
+    resolution: Option<f64>,
+
+    /// The part of the frames that may be lost in a trial. By default 0
+    #[arg(long, value_name = "PART", requires = "rfc2544")]
+    loss_tolerance: Option<f64>,
+
+    /// The highest rate to try. By default 100%
+    #[arg(long, value_name = "RATE", requires = "rfc2544")]
+    max_rate: Option<Rate>,
+
+    /// Less throughput makes the exit code 3
+    #[arg(long, value_name = "RATE", requires = "rfc2544")]
+    min_throughput: Option<Rate>,
+}
+
+impl Trials {
+    fn asked(self) -> Option<Rfc2544> {
+        let tests = self.rfc2544?;
+        let default = Rfc2544::default();
+        Some(Rfc2544 {
+            tests: if tests.is_empty() { default.tests } else { tests },
+            sizes: self.sizes.unwrap_or(default.sizes),
+            trial: self.trial.unwrap_or(default.trial),
+            search_trial: self.search_trial.unwrap_or(default.search_trial),
+            resolution: self.resolution.unwrap_or(default.resolution),
+            loss_tolerance: self.loss_tolerance.unwrap_or(default.loss_tolerance),
+            max_rate: self.max_rate.map_or(default.max_rate, Paced),
+            pause: default.pause,
+            min_throughput: self.min_throughput.map(Paced),
+        })
+    }
+}
+
 impl Traffic {
     fn scenario(self) -> Scenario {
         let default = Frame::default();
@@ -193,9 +250,12 @@ impl Traffic {
             rate: Paced(self.rate),
             burst: self.stream_burst,
             count: self.count,
-            signature: !self.no_signature,
+            signature: self.no_signature.then_some(false),
             checksums: self.checksums,
-            frames: vec![frame],
+            frames: if self.pcap.is_some() { Vec::new() } else { vec![frame] },
+            pcap: self.pcap,
+            timing: self.timing,
+            loops: self.loops,
             ..Stream::default()
         };
         let pass = Pass { max_loss: self.max_loss, ..Pass::default() };
@@ -208,9 +268,15 @@ impl Args {
     pub(super) fn scenario(&self) -> Result<Scenario> {
         let mut scenario = match &self.scenario {
             Some(path) => Scenario::read(path)?,
-            None => self.traffic.clone().scenario().check()?,
+            None => {
+                let rfc2544 = self.trials.clone().asked();
+                Scenario { rfc2544, ..self.traffic.clone().scenario() }.check()?
+            }
         };
         if let Some(duration) = self.reporting.duration {
+            if scenario.rfc2544.is_some() {
+                bail!("--duration: beside rfc2544, whose trials have a length of their own: `trial`");
+            }
             scenario.duration = Some(duration.as_secs_f64());
         }
         if let Some(warm_up) = self.warm_up {
@@ -248,13 +314,13 @@ impl Args {
         let (jumbo, receivers) = (longest > 1518, count(rx).max(1));
         Ok(Needs {
             ports: &self.ports[..receivers.min(self.ports.len())],
-            queues: self.queues,
+            queues: self.lanes.queues,
             pages: self.access.pages,
-            descriptors: self.rx_ring.max(self.tx_ring),
-            elsewhere: 2 * usize::from(self.burst),
-            fragments: self.fragments,
+            descriptors: self.lanes.rx_ring.max(self.lanes.tx_ring),
+            elsewhere: 2 * usize::from(self.lanes.burst),
+            fragments: self.lanes.fragments,
             headroom: if jumbo { 0 } else { PoolConfig::HEADROOM },
-            tx_pools: count(tx) * usize::from(self.queues),
+            tx_pools: count(tx) * usize::from(self.lanes.queues),
             tx_longest: longest,
         })
     }

@@ -11,10 +11,17 @@ use super::sender::{Sender, Sent};
 use crate::idle::{Idle, Rounds};
 use crate::tsc;
 
+/// A transmit queue, and the pool of what it sends.
+pub(super) struct TxLane {
+    pub(super) port: usize,
+    pub(super) queue: u16,
+    pub(super) tx: AnyTxQueue,
+    pub(super) pool: Pool,
+}
+
 /// A transmit queue, and the streams that it sends.
 pub(super) struct Transmitter {
-    tx: AnyTxQueue,
-    pool: Pool,
+    lane: TxLane,
     burst: Burst,
     senders: Vec<Sender>,
     /// The sender whose turn is next.
@@ -36,16 +43,11 @@ pub(super) struct Signals {
 }
 
 impl Transmitter {
-    pub(super) fn new(tx: AnyTxQueue, pool: Pool, burst: usize, senders: Vec<Sender>) -> Transmitter {
-        let (mut pool, mut senders, burst) = (pool, senders, Burst::new(burst));
+    pub(super) fn new(mut lane: TxLane, burst: usize, mut senders: Vec<Sender>) -> Transmitter {
         if let [sender] = &mut senders[..] {
-            sender.prepare(&mut pool);
+            sender.prepare(&mut lane.pool);
         }
-        Transmitter { tx, pool, burst, senders, turn: 0, owner: 0, done: false }
-    }
-
-    pub(super) fn senders_mut(&mut self) -> &mut [Sender] {
-        &mut self.senders
+        Transmitter { lane, burst: Burst::new(burst), senders, turn: 0, owner: 0, done: false }
     }
 
     /// One round: a burst of each stream that has something to send. Returns the number of packets sent.
@@ -58,10 +60,11 @@ impl Transmitter {
         let mut moved = 0;
         if !self.burst.is_empty() {
             // What there was no room for goes first: no stream's packets overtake each other.
-            moved += self.tx.tx_burst(&mut self.burst);
+            moved += self.lane.tx.tx_burst(&mut self.burst);
+            self.senders[self.owner].taken(moved);
             if !self.burst.is_empty() {
                 if signals.halt.load(Ordering::Relaxed) {
-                    self.finish(signals);
+                    self.retire(signals);
                 }
                 return moved;
             }
@@ -71,7 +74,7 @@ impl Transmitter {
             self.turn = if turn + 1 == self.senders.len() { 0 } else { turn + 1 };
             let sender = &mut self.senders[turn];
             if sender.is_due(now) {
-                moved += send_burst(sender, &mut self.tx, &mut self.pool, &mut self.burst, now);
+                moved += send_burst(sender, &mut self.lane, &mut self.burst, now);
                 if !self.burst.is_empty() {
                     self.owner = turn;
                     return moved;
@@ -81,48 +84,43 @@ impl Transmitter {
         if moved == 0
             && (signals.halt.load(Ordering::Relaxed) || self.senders.iter().all(|sender| sender.is_done(now)))
         {
-            self.finish(signals);
+            self.retire(signals);
         }
         moved
     }
 
     #[cold]
-    fn finish(&mut self, signals: &Signals) {
+    fn retire(&mut self, signals: &Signals) {
         self.done = true;
         signals.sending.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Let the ring keep nothing that others could use.
     fn rest(&mut self) {
-        self.tx.reclaim();
+        self.lane.tx.reclaim();
     }
 
-    /// What was sent, by sender and stream.
-    pub(super) fn totals(self, clock: &Clock) -> Vec<(u8, usize, Sent)> {
-        let Transmitter { senders, burst, owner, .. } = self;
+    /// The end: the queue, and what was sent of each stream.
+    pub(super) fn finish(self, clock: &Clock) -> (TxLane, Vec<(usize, Sent)>) {
+        let Transmitter { lane, senders, burst, owner, .. } = self;
         let (now, nothing) = (tsc::read(), Burst::new(1));
         let total = |(number, sender): (usize, Sender)| {
-            let (id, stream) = (sender.id, sender.stream);
             let unsent = if number == owner { &burst } else { &nothing };
-            (id, stream, sender.finish(unsent, clock, now))
+            (sender.stream, sender.finish(unsent, clock, now))
         };
-        senders.into_iter().enumerate().map(total).collect()
+        (lane, senders.into_iter().enumerate().map(total).collect())
     }
 }
 
 /// A burst of a stream: what is counted when the cost of a generated packet is.
 #[inline(never)]
-fn send_burst(
-    sender: &mut Sender,
-    tx: &mut AnyTxQueue,
-    pool: &mut Pool,
-    burst: &mut Burst,
-    now: u64,
-) -> usize {
-    if sender.fill(pool, burst, now) == 0 {
+fn send_burst(sender: &mut Sender, lane: &mut TxLane, burst: &mut Burst, now: u64) -> usize {
+    if sender.fill(&mut lane.pool, burst, now) == 0 {
         return 0;
     }
-    tx.tx_burst(burst)
+    let taken = lane.tx.tx_burst(burst);
+    sender.taken(taken);
+    taken
 }
 
 /// The queues of one core.

@@ -7,8 +7,8 @@ use hdrhistogram::Histogram;
 use pagewire_ethdev::{AnyRxQueue, Burst, Packet, RxQueue};
 
 use super::headers::payload_at;
-use super::sender::{MEASURED, WARM_UP};
-use super::signature::{LEN, Signature};
+use super::schedule::MEASURED;
+use super::signature::{LEN, Run, Signature};
 use super::template::payload_check;
 use crate::tsc;
 
@@ -34,8 +34,10 @@ pub(super) struct ReceiveCounters {
     pub(super) foreign: AtomicU64,
     /// Frames whose signature is damaged, so that nobody knows whose they were.
     pub(super) damaged: AtomicU64,
-    /// Frames of another phase of this run, or of a sender that it does not have.
+    /// Frames of a sender that this run does not have.
     pub(super) other: AtomicU64,
+    /// Frames of another run: an earlier one's, or another program's.
+    pub(super) other_run: AtomicU64,
 }
 
 /// What came of one sender's packets to one receive queue.
@@ -151,6 +153,7 @@ impl Tracker {
 pub(super) struct Receiver {
     pub(super) rx: AnyRxQueue,
     burst: Burst,
+    run: Run,
     /// By sender; none before its first packet.
     pub(super) trackers: Vec<Option<Box<Tracker>>>,
     counters: Arc<ReceiveCounters>,
@@ -166,11 +169,12 @@ fn add(counter: &AtomicU64) {
 
 impl Receiver {
     /// Of so many senders' packets.
-    pub(super) fn new(rx: AnyRxQueue, burst: usize, senders: usize) -> Receiver {
+    pub(super) fn new(rx: AnyRxQueue, burst: usize, senders: usize, run: Run) -> Receiver {
         let received = (0..senders).map(|_| AtomicU64::new(0)).collect();
         Receiver {
             rx,
             burst: Burst::new(burst),
+            run,
             trackers: vec![None; senders],
             counters: Arc::new(ReceiveCounters { received, ..ReceiveCounters::default() }),
             at: 42,
@@ -190,9 +194,9 @@ impl Receiver {
             return 0;
         }
         let now = tsc::read();
-        let Receiver { burst, trackers, counters, at, whole, .. } = self;
+        let Receiver { burst, run, trackers, counters, at, whole, .. } = self;
         for packet in burst.iter() {
-            look(packet, now, trackers, counters, at, whole);
+            look(packet, now, *run, trackers, counters, at, whole);
         }
         for (tracker, count) in trackers.iter().zip(&counters.received) {
             if let Some(tracker) = tracker {
@@ -209,6 +213,7 @@ impl Receiver {
 fn look(
     packet: &Packet,
     now: u64,
+    run: Run,
     trackers: &mut [Option<Box<Tracker>>],
     counters: &ReceiveCounters,
     at: &mut usize,
@@ -236,11 +241,12 @@ fn look(
         Some(Err(_)) => return add(&counters.damaged),
         None => return add(&counters.foreign),
     };
+    if signature.run != run {
+        return add(&counters.other_run);
+    }
     let Some(tracker) = trackers.get_mut(usize::from(signature.sender)) else { return add(&counters.other) };
-    match signature.phase {
-        MEASURED => {}
-        WARM_UP => return,
-        _ => return add(&counters.other),
+    if signature.phase != MEASURED {
+        return;
     }
     let tracker = tracker.get_or_insert_default();
     if !tracker.number(signature.number_near(tracker.next)) {

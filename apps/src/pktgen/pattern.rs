@@ -35,12 +35,12 @@ impl Pattern {
         Pattern { shapes, shape: 0, left, random: Random::new(seed) }
     }
 
-    pub(super) fn templates(&self) -> impl Iterator<Item = &Template> {
-        self.shapes.iter().flat_map(|shape| &shape.templates)
-    }
-
-    pub(super) fn templates_mut(&mut self) -> impl Iterator<Item = &mut Template> {
-        self.shapes.iter_mut().flat_map(|shape| &mut shape.templates)
+    /// Parts of ticks from each frame to the next, by template.
+    pub(super) fn set_intervals(&mut self, intervals: Vec<u128>) {
+        let templates = self.shapes.iter_mut().flat_map(|shape| &mut shape.templates);
+        for (template, interval) in templates.zip(intervals) {
+            template.interval = interval;
+        }
     }
 
     /// Its only template, if nothing but the signature differs from packet to packet.

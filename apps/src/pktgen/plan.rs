@@ -3,10 +3,13 @@
 use anyhow::{Context, Result, bail};
 use pagewire_ethdev::{AnyPort, Link, TxOffloads};
 
+use super::captured::Captured;
+use super::frame::Frame;
 use super::pace::{self, Clock, Rate};
 use super::pattern::{Pattern, Shape};
-use super::scenario::{Checksums, Frame, Scenario, Stream};
-use super::sender::Sender;
+use super::scenario::{Checksums, Scenario, Stream};
+use super::sender::{Content, Sender};
+use super::signature::Run;
 use super::template::{Ends, FCS, Templates};
 
 /// Senders that signatures can tell apart.
@@ -23,6 +26,13 @@ pub(super) struct Asked {
     pub(super) signed: bool,
     /// Packets a second, if there is a rate.
     pub(super) rate: Option<f64>,
+    /// The part of its link that it takes, if there is a rate.
+    pub(super) load: f64,
+    /// A capture that it sends.
+    pub(super) replay: Option<Captured>,
+    mix: Mix,
+    /// Queues that share it.
+    queues: u16,
 }
 
 /// Everything to be sent.
@@ -30,6 +40,57 @@ pub(super) struct Plan {
     pub(super) streams: Vec<Asked>,
     /// By port and transmit queue.
     pub(super) senders: Vec<Vec<Vec<Sender>>>,
+}
+
+/// The lengths of a stream's frames with check sequence, each with the part of the frames that have it; and the bits a second of the link.
+#[derive(Clone, Debug)]
+struct Mix {
+    sizes: Vec<(u16, f64)>,
+    line: f64,
+}
+
+/// What a rate comes to.
+pub(super) struct Pace {
+    /// Parts of ticks from a frame of each length to the next on the same queue; none where the port sets the pace.
+    pub(super) intervals: Option<Vec<u128>>,
+    pub(super) rate: Option<f64>,
+    pub(super) load: f64,
+}
+
+impl Asked {
+    /// What another rate would come to.
+    ///
+    /// # Errors
+    ///
+    /// A rate that the link cannot carry, or that this stream cannot have.
+    pub(super) fn pace(&self, rate: Rate, clock: &Clock) -> Result<Pace> {
+        if self.replay.as_ref().is_some_and(|replay| replay.timing.is_some()) {
+            bail!("rate: the stream has its capture's timing");
+        }
+        self.mix.pace(rate, self.queues, clock)
+    }
+}
+
+impl Mix {
+    fn seconds_on_wire(&self) -> f64 {
+        let frame = |(size, weight): &(u16, f64)| {
+            weight * 8.0 * f64::from(u32::from(*size) + pace::OVERHEAD) / self.line
+        };
+        self.sizes.iter().map(frame).sum()
+    }
+
+    fn pace(&self, rate: Rate, queues: u16, clock: &Clock) -> Result<Pace> {
+        if rate == Rate::Max {
+            return Ok(Pace { intervals: None, rate: None, load: 0.0 });
+        }
+        let (mut intervals, mut mean) = (Vec::new(), 0.0);
+        for (size, weight) in &self.sizes {
+            let interval = rate.interval(u32::from(*size), self.line).context("rate")?;
+            mean += weight * interval;
+            intervals.push(pace::ticks(interval, clock) * u128::from(queues));
+        }
+        Ok(Pace { intervals: Some(intervals), rate: Some(1.0 / mean), load: self.seconds_on_wire() / mean })
+    }
 }
 
 /// Ports that send, and ports where something is expected.
@@ -52,7 +113,11 @@ pub(super) fn longest(scenario: &Scenario) -> usize {
         Some(bytes) => bytes.0.len(),
         None => frame.size.order.iter().max().map_or(0, |size| usize::from(*size) - FCS),
     };
-    scenario.streams.iter().flat_map(|stream| stream.frames.iter().map(length)).max().unwrap_or(0)
+    let of_stream = |stream: &Stream| match &stream.captured {
+        Some(replayed) => replayed.longest(),
+        None => stream.frames.iter().map(length).max().unwrap_or(0),
+    };
+    scenario.streams.iter().map(of_stream).max().unwrap_or(0)
 }
 
 /// What ports are asked to do to what they send.
@@ -61,6 +126,14 @@ pub(super) fn tx_offloads(scenario: &Scenario) -> TxOffloads {
         true => TxOffloads::IP_CSUM | TxOffloads::UDP_CSUM | TxOffloads::TCP_CSUM,
         false => TxOffloads::empty(),
     }
+}
+
+/// No port is to send more than its link carries.
+pub(super) fn check_load(port: usize, load: f64) -> Result<()> {
+    if load > 1.0 + 1e-9 {
+        bail!("rate: all streams of port {port} together are {:.1} % of what its link carries", load * 100.0);
+    }
+    Ok(())
 }
 
 impl Plan {
@@ -72,6 +145,7 @@ impl Plan {
         ports: &mut [AnyPort],
         queues: u16,
         clock: &Clock,
+        run: Run,
     ) -> Result<Plan> {
         let mut senders: Vec<Vec<Vec<Sender>>> =
             ports.iter().map(|_| (0..queues).map(|_| Vec::new()).collect()).collect();
@@ -82,40 +156,45 @@ impl Plan {
             );
         }
         let mut streams = Vec::new();
-        // Seconds of the link that a second takes.
+        // Parts of the links that are taken.
         let mut loads = vec![0.0; ports.len()];
         for (number, stream) in scenario.streams.iter().enumerate() {
             let asked = (|| -> Result<Asked> {
                 let line = line_rate(&mut ports[stream.tx])?;
-                let (pattern, interval, load) = stream.pattern(ports, line, clock)?;
-                loads[stream.tx] += load;
-                if loads[stream.tx] > 1.0 + 1e-9 {
-                    bail!(
-                        "rate: together with the streams before it this is {:.1} % of what port {}'s link carries",
-                        loads[stream.tx] * 100.0,
-                        stream.tx
-                    );
+                let (mix, contents) = stream.contents(ports, line, queues, clock)?;
+                let asked = Asked {
+                    name: stream.label().into(),
+                    tx: stream.tx,
+                    rx: stream.rx,
+                    signed: stream.signature(),
+                    rate: None,
+                    load: 0.0,
+                    replay: stream.captured.clone(),
+                    mix,
+                    queues: contents.len() as u16,
+                };
+                let timed = asked.replay.as_ref().is_some_and(|replay| replay.timing.is_some());
+                let pace = asked.mix.pace(stream.rate.0, asked.queues, clock)?;
+                loads[stream.tx] += pace.load;
+                check_load(stream.tx, loads[stream.tx])?;
+                let share = |queue: u64, count: u64| {
+                    let queues = u64::from(asked.queues);
+                    count / queues + u64::from(queue < count % queues)
+                };
+                let count = stream.count();
+                for (queue, mut content) in contents.into_iter().enumerate() {
+                    match (&mut content, &pace.intervals) {
+                        (Content::Made(pattern), Some(list)) => pattern.set_intervals(list.clone()),
+                        (Content::Replayed(replay), Some(list)) => replay.set_intervals(list.clone()),
+                        (_, None) => {}
+                    }
+                    let id = (number * usize::from(queues) + queue) as u8;
+                    let count = count.map(|count| share(queue as u64, count));
+                    let paced = timed || pace.intervals.is_some();
+                    let sender = Sender::new((id, number), content, paced, stream.burst, count, run);
+                    senders[stream.tx][queue].push(sender);
                 }
-                for queue in 0..queues {
-                    let mut pattern = pattern.clone();
-                    let shared = u128::from(queues);
-                    pattern.templates_mut().for_each(|template| template.interval *= shared);
-                    let of_queue = |count: u64| {
-                        count / u64::from(queues) + u64::from(u64::from(queue) < count % u64::from(queues))
-                    };
-                    let id = number * usize::from(queues) + usize::from(queue);
-                    let count = stream.count.map(of_queue);
-                    senders[stream.tx][usize::from(queue)].push(Sender::new(
-                        id as u8,
-                        number,
-                        pattern,
-                        stream.burst,
-                        count,
-                    ));
-                }
-                let rate = (interval > 0.0).then(|| 1.0 / interval);
-                let (tx, rx, signed) = (stream.tx, stream.rx, stream.signature);
-                Ok(Asked { name: stream.label().into(), tx, rx, signed, rate })
+                Ok(Asked { rate: pace.rate, load: pace.load, ..asked })
             })();
             streams.push(asked.with_context(|| format!("stream {}", stream.label()))?);
         }
@@ -124,7 +203,7 @@ impl Plan {
 }
 
 /// Bits a second of a port's link.
-fn line_rate(port: &mut AnyPort) -> Result<f64> {
+pub(super) fn line_rate(port: &mut AnyPort) -> Result<f64> {
     match port.link() {
         Link::Up { mbps, .. } => Ok(f64::from(mbps) * 1e6),
         Link::Down => bail!("{}: the link is down", port.info().name),
@@ -136,36 +215,35 @@ impl Stream {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// The stream's frames, the mean time in seconds from one to the next, and the part of the link that they take.
-    fn pattern(&self, ports: &[AnyPort], line: f64, clock: &Clock) -> Result<(Pattern, f64, f64)> {
+    /// The lengths of the stream's frames, and what each queue sends of them.
+    fn contents(
+        &self,
+        ports: &[AnyPort],
+        line: f64,
+        queues: u16,
+        clock: &Clock,
+    ) -> Result<(Mix, Vec<Content>)> {
+        if let Some(replayed) = &self.captured {
+            // On one queue: several would not keep the order.
+            let (sizes, replay) = replayed.plan(line, clock)?;
+            return Ok((Mix { sizes, line }, vec![Content::Replayed(replay)]));
+        }
         let mac = |port: usize| ports[port].info().mac;
         let ends = Ends { source: mac(self.tx), destination: mac(self.rx.unwrap_or(self.tx)) };
-        let (mut shapes, mut frames, mut seconds, mut on_wire) = (Vec::new(), 0.0, 0.0, 0.0);
+        let (mut shapes, mut sizes) = (Vec::new(), Vec::new());
         for frame in &self.frames {
             let Templates { by_size: templates, fields } =
-                frame.templates(ends, self.signature, self.checksums)?;
-            let mut intervals = Vec::new();
-            for (size, _) in &templates {
-                let interval = self.rate.0.interval(u32::from(*size), line).context("rate")?;
-                intervals.push((*size, interval));
-            }
+                frame.templates(ends, self.signature(), self.checksums)?;
             let order = if frame.bytes.is_some() { vec![templates[0].0] } else { frame.size.order.clone() };
             let place = |size: &u16| templates.iter().position(|(other, _)| other == size);
             let indices: Vec<u16> = order.iter().filter_map(place).map(|index| index as u16).collect();
-            let weight = f64::from(frame.repeat) / indices.len() as f64;
+            let before = sizes.len();
+            sizes.extend(templates.iter().map(|(size, _)| (*size, 0.0)));
             for index in &indices {
-                let (size, interval) = intervals[usize::from(*index)];
-                frames += weight;
-                seconds += weight * interval;
-                on_wire += weight * 8.0 * f64::from(u32::from(size) + pace::OVERHEAD) / line;
+                sizes[before + usize::from(*index)].1 += f64::from(frame.repeat) / indices.len() as f64;
             }
-            let templates =
-                templates.into_iter().zip(&intervals).map(|((_, mut template), (_, interval))| {
-                    template.interval = pace::ticks(*interval, clock);
-                    template
-                });
             shapes.push(Shape {
-                templates: templates.collect(),
+                templates: templates.into_iter().map(|(_, template)| template).collect(),
                 order: indices,
                 random: frame.size.random,
                 fields,
@@ -173,11 +251,12 @@ impl Stream {
                 place: 0,
             });
         }
-        let templates = shapes.iter().map(|shape| shape.templates.len()).sum::<usize>();
-        if templates > TEMPLATES {
-            bail!("size: {templates} frames of different lengths; at most {TEMPLATES}");
+        if sizes.len() > TEMPLATES {
+            bail!("size: {} frames of different lengths; at most {TEMPLATES}", sizes.len());
         }
-        let load = if self.rate.0 == Rate::Max { 0.0 } else { on_wire / seconds };
-        Ok((Pattern::new(shapes, self.tx as u64 + 1), seconds / frames, load))
+        let frames: f64 = sizes.iter().map(|(_, weight)| weight).sum();
+        sizes.iter_mut().for_each(|(_, weight)| *weight /= frames);
+        let pattern = Pattern::new(shapes, self.tx as u64 + 1);
+        Ok((Mix { sizes, line }, vec![Content::Made(pattern); usize::from(queues)]))
     }
 }

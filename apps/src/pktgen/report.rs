@@ -1,10 +1,9 @@
 //! What is reported every period and at the end: version 1 of the schema in docs/pktgen.md.
 
-use std::fmt::Write;
-
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::captured::Captured;
 use super::measure::Tracker;
 use super::pace::Clock;
 use super::plan::Asked;
@@ -13,7 +12,7 @@ use super::sender::Sent;
 use crate::l2fwd::{PoolReport, PortReport};
 
 /// Of what is written here. A field that is added is no new version; one that is gone or means something else is.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// One report.
 #[derive(Serialize)]
@@ -44,25 +43,27 @@ pub(super) struct Unmatched {
     pub(super) foreign: u64,
     /// With a signature that is damaged.
     pub(super) damaged: u64,
-    /// Of another run.
+    /// Of a sender that this run does not have.
     pub(super) other: u64,
+    /// Of another run: an earlier one's, or another program's.
+    pub(super) other_run: u64,
 }
 
 #[derive(Serialize, Default)]
 pub(super) struct StreamReport {
-    name: String,
-    tx_port: usize,
+    pub(super) name: String,
+    pub(super) tx_port: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rx_port: Option<usize>,
+    pub(super) rx_port: Option<usize>,
     pub(super) sent: u64,
-    sent_bytes: u64,
+    pub(super) sent_bytes: u64,
     /// Each number once.
     pub(super) received: u64,
     /// A second, since the last report; over all of the measurement in the last one.
     pub(super) sent_pps: f64,
     pub(super) received_pps: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    asked_pps: Option<f64>,
+    pub(super) asked_pps: Option<f64>,
     /// (sent − asked) / asked, from the first to the last packet that went on time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate_error: Option<f64>,
@@ -78,10 +79,34 @@ pub(super) struct Outcome {
     /// How late bursts were, if there is a rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lateness: Option<Times>,
+    /// If it is a capture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) replay: Option<ReplayReport>,
     /// If its frames are expected somewhere.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(super) arrived: Option<Arrived>,
 }
+
+/// A capture that was sent.
+#[derive(Serialize)]
+pub(super) struct ReplayReport {
+    pub(super) capture: String,
+    /// In the file.
+    pub(super) frames: usize,
+    /// By how much its gaps were to be longer, where it has its own timing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) factor: Option<f64>,
+    /// How far the gaps between frames were from that, without sign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gap_error: Option<Times>,
+    /// How that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gap_measured: Option<&'static str>,
+}
+
+/// How errors of gaps are measured.
+const GAP_MEASURED: &str = "at the sender: the time stamp counter is read each time the transmit queue has taken frames; the error of a \
+     gap is the time between two frames that follow each other, less that between their stamps times the factor";
 
 #[derive(Serialize)]
 pub(super) struct Arrived {
@@ -101,13 +126,13 @@ pub(super) struct Arrived {
 /// A histogram of times, in nanoseconds.
 #[derive(Serialize, Clone, Copy)]
 pub(super) struct Times {
-    samples: u64,
+    pub(super) samples: u64,
     pub(super) min_ns: u64,
     pub(super) p50_ns: u64,
-    p90_ns: u64,
+    pub(super) p90_ns: u64,
     pub(super) p99_ns: u64,
-    p99_9_ns: u64,
-    p99_99_ns: u64,
+    pub(super) p99_9_ns: u64,
+    pub(super) p99_99_ns: u64,
     pub(super) max_ns: u64,
 }
 
@@ -125,6 +150,20 @@ impl Times {
             p99_99_ns: at(0.9999),
             max_ns: ns(ticks.max()),
         })
+    }
+}
+
+impl ReplayReport {
+    fn new(captured: &Captured, sent: &[Sent], clock: &Clock) -> ReplayReport {
+        // It has one sender.
+        let gap_error = sent.iter().find_map(|sent| Times::new(sent.gap_errors.as_ref()?, clock));
+        ReplayReport {
+            capture: captured.path.display().to_string(),
+            frames: captured.frames.len(),
+            factor: captured.timing.map(|timing| timing.factor),
+            gap_error,
+            gap_measured: gap_error.map(|_| GAP_MEASURED),
+        }
     }
 }
 
@@ -187,6 +226,7 @@ impl StreamReport {
             outcome: Some(Outcome {
                 behind: sent.iter().map(|sent| sent.behind).fold(0.0, f64::max),
                 lateness: Times::new(&lateness, clock),
+                replay: asked.replay.as_ref().map(|captured| ReplayReport::new(captured, sent, clock)),
                 arrived,
             }),
         }
@@ -245,118 +285,7 @@ impl Results {
 
     /// Print it on standard output.
     pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
-        let text = if json { serde_json::to_string(self)? + "\n" } else { self.table() };
+        let text = if json { serde_json::to_string(self)? + "\n" } else { self.text() };
         Ok(crate::run::print(&text)?)
-    }
-
-    fn table(&self) -> String {
-        let mut text = String::new();
-        let when = if self.last { "total, " } else { "" };
-        let _ = writeln!(
-            text,
-            "{:<24}{:>14}{:>12}{:>14}{:>12}{:>12}",
-            format!("{when}{:.1} s", self.seconds),
-            "sent",
-            "kpps",
-            "received",
-            "kpps",
-            if self.last { "lost" } else { "on the way" },
-        );
-        for stream in &self.streams {
-            let missing = match stream.rx_port {
-                Some(_) => stream.sent.saturating_sub(stream.received).to_string(),
-                None => "-".into(),
-            };
-            let name = format!("{} {}", stream.name, self.way(stream));
-            let _ = writeln!(
-                text,
-                "  {name:<22}{:>14}{:>12.3}{:>14}{:>12.3}{missing:>12}",
-                stream.sent,
-                stream.sent_pps / 1e3,
-                stream.received,
-                stream.received_pps / 1e3,
-            );
-            stream.outcome.iter().for_each(|outcome| outcome.lines(stream, &mut text));
-        }
-        if self.last {
-            self.rest(&mut text);
-        }
-        text
-    }
-
-    fn way(&self, stream: &StreamReport) -> String {
-        let to = stream.rx_port.map_or("nowhere".into(), |port| port.to_string());
-        format!("({} to {to})", stream.tx_port)
-    }
-
-    /// What does not belong to a stream.
-    fn rest(&self, text: &mut String) {
-        for port in &self.ports {
-            let (name, drops) = (&port.name, &port.drops);
-            let _ = writeln!(
-                text,
-                "  port {} {name} ({}), link {}: sent {}, received {}, missed {}, errors {}, nombuf {}",
-                port.port,
-                port.driver,
-                port.link,
-                port.traffic.tx_packets,
-                port.traffic.rx_packets,
-                drops.rx_missed,
-                drops.rx_errors + drops.tx_errors,
-                drops.rx_nombuf,
-            );
-        }
-        let Unmatched { foreign, damaged, other } = self.unmatched;
-        if foreign + damaged + other > 0 {
-            let _ = writeln!(
-                text,
-                "  frames of no stream: {foreign} without signature, {damaged} with a damaged one, {other} of another run"
-            );
-        }
-        match self.failed.as_deref() {
-            None => {}
-            Some([]) => text.push_str("  all criteria are met\n"),
-            Some(failed) => failed.iter().for_each(|failed| {
-                let _ = writeln!(text, "  FAILED {failed}");
-            }),
-        }
-    }
-}
-
-impl Outcome {
-    fn lines(&self, stream: &StreamReport, text: &mut String) {
-        if let (Some(asked), Some(error)) = (stream.asked_pps, stream.rate_error) {
-            let late = self.lateness.map_or_else(String::new, |times| times.line());
-            let _ = writeln!(
-                text,
-                "    rate: {asked:.3} packets/s asked, {:+.4} %; late by {late}",
-                error * 100.0
-            );
-        }
-        if self.behind > 0.001 {
-            let _ = writeln!(text, "    the port was too slow: {:.3} s behind at the end", self.behind);
-        }
-        let Some(arrived) = &self.arrived else { return };
-        let Arrived { reordered, duplicates, late, corrupt, .. } = arrived;
-        let _ = writeln!(
-            text,
-            "    {reordered} reordered, {duplicates} twice, {late} too late, {corrupt} corrupt"
-        );
-        for (name, times) in [("latency", arrived.latency), ("jitter", arrived.jitter)] {
-            if let Some(times) = times {
-                let _ = writeln!(text, "    {name:<7} {}", times.line());
-            }
-        }
-    }
-}
-
-impl Times {
-    /// In microseconds.
-    fn line(&self) -> String {
-        let us = |ns: u64| format!("{:.1}", ns as f64 / 1e3);
-        let Times { min_ns, p50_ns, p90_ns, p99_ns, p99_9_ns, p99_99_ns, max_ns, .. } = *self;
-        let [min, p50, p90, p99, p99_9, p99_99, max] =
-            [min_ns, p50_ns, p90_ns, p99_ns, p99_9_ns, p99_99_ns, max_ns].map(us);
-        format!("min {min}, p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, p99.99 {p99_99}, max {max} µs")
     }
 }

@@ -1,26 +1,26 @@
-//! The loops at work on their cores, watched by this thread, until all is sent and has arrived.
+//! One measurement: the loops at work on their cores, watched by this thread, until all is sent and has arrived.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use pagewire_ethdev::AnyPort;
+use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::engine::{Share, Signals};
-use super::measure::{ReceiveCounters, Tracker};
-use super::pace::Clock;
-use super::plan::Asked;
-use super::report::{Results, StreamReport, Unmatched};
+use super::bench::Bench;
+use super::engine::{Share, Signals, Transmitter};
+use super::measure::{Receiver, Tracker};
+use super::plan::Plan;
+use super::report::{Results, StreamReport};
 use super::scenario::Scenario;
-use super::sender::{SendCounters, Sent, Span};
-use super::{Args, Started};
+use super::schedule::Span;
+use super::sender::Sent;
+use super::signature::Run;
+use super::watch::{Watch, Watched};
 use crate::idle::Idle;
 use crate::l2fwd::{Report, Reporter};
 use crate::run::EndOnExit;
-use crate::stats::Statistics;
 use crate::{cores, tsc};
 
 /// From when the threads are started to when they send.
@@ -30,73 +30,65 @@ const DRAIN_AT_MOST: Duration = Duration::from_secs(10);
 /// How long what is due may take to be sent after the end, where the port is too slow for it.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A run to be.
-pub(super) struct Running<'a> {
-    pub(super) args: &'a Args,
-    pub(super) scenario: &'a Scenario,
-    pub(super) clock: Clock,
-    pub(super) cpus: Vec<usize>,
-    pub(super) naps: bool,
-    pub(super) statistics: Statistics,
+/// What a run is given besides its scenario.
+pub(super) struct Conduct<'a> {
+    /// Between two reports on standard output; zero for none.
+    pub(super) period: Duration,
+    /// End it when this is set.
+    pub(super) stop: &'a AtomicBool,
 }
 
-/// What this thread sees of the others.
-struct Watch {
-    streams: Vec<Asked>,
-    /// Streams of senders, and their counters.
-    senders: Vec<(usize, Arc<SendCounters>)>,
-    receivers: Vec<Arc<ReceiveCounters>>,
-    reporter: Reporter,
-    published: Reporter,
-    start: Instant,
-    /// When the last report was made, and packets of each stream then, sent and received.
-    before: (Duration, Vec<(u64, u64)>),
-}
-
-impl Running<'_> {
+impl Bench<'_> {
     /// Send, receive and report; returns the last report, and why it ended if before its time.
-    pub(super) fn run(mut self, started: Started, stop: &AtomicBool) -> Result<(Results, Result<()>)> {
-        let Started { mut transmitters, receivers, mut ports, streams, senders, monitors, _space } = started;
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from beginning.
+    pub(super) fn run(
+        &mut self,
+        scenario: &Scenario,
+        conduct: &Conduct<'_>,
+    ) -> Result<(Results, Result<()>)> {
+        let queues = self.args.lanes.queues;
+        let run = Run::random(self.run);
+        self.run = Some(run);
+        let plan = Plan::new(scenario, &mut self.ports, queues, &self.clock, run);
+        let Plan { streams, mut senders } = scenario.explain(plan)?;
+        let burst = usize::from(self.args.lanes.burst);
+        let (mut transmitters, mut watched) = (Vec::new(), Vec::new());
+        let span = self.span(scenario);
+        for lane in self.tx.drain(..) {
+            let mut of_lane = std::mem::take(&mut senders[lane.port][usize::from(lane.queue)]);
+            for sender in &mut of_lane {
+                sender.begin(span);
+                let (counters, orders) = (sender.counters(), sender.orders());
+                watched.push(Watched { id: sender.id, stream: sender.stream, counters, orders });
+            }
+            transmitters.push(Transmitter::new(lane, burst, of_lane));
+        }
+        let of_senders = streams.len() * usize::from(queues);
+        let receivers: Vec<_> =
+            self.rx.drain(..).map(|rx| Receiver::new(rx, burst, of_senders, run)).collect();
         let signals = Arc::new(Signals::default());
         signals.sending.store(transmitters.len(), Ordering::Relaxed);
-        let span = self.span();
-        let mut counters = vec![None; senders.len()];
-        for transmitter in &mut transmitters {
-            for sender in transmitter.senders_mut() {
-                sender.begin(span);
-                counters[usize::from(sender.id)] = Some((sender.stream, sender.counters()));
-            }
-        }
-        let reporter = Reporter::new(monitors.clone(), vec![Vec::new(); ports.len()], None);
-        let mut watch = Watch {
-            before: (Duration::ZERO, vec![(0, 0); streams.len()]),
-            streams,
-            senders: counters.into_iter().flatten().collect(),
-            receivers: receivers.iter().map(|receiver| receiver.counters()).collect(),
-            published: reporter.fork(),
-            reporter,
-            start: Instant::now(),
-        };
+        let counters = receivers.iter().map(Receiver::counters).collect();
+        let reporter = Reporter::new(self.monitors.clone(), vec![Vec::new(); self.ports.len()], None);
+        let mut watch = Watch::new(streams, watched, counters, reporter);
         let mut shares: Vec<Share> = self.cpus.iter().map(|_| Share::default()).collect();
         let cores = shares.len();
         let (tx, rx) = (transmitters.len(), receivers.len());
-        transmitters
-            .into_iter()
-            .enumerate()
-            .for_each(|(n, queue)| shares[n % cores].transmitters.push(queue));
-        receivers
-            .into_iter()
-            .enumerate()
-            .for_each(|(n, queue)| shares[(tx + n) % cores].receivers.push(queue));
-        note!("{tx} transmit and {rx} receive queues on cores {:?}", &self.cpus[..cores.min(tx + rx)]);
+        let deal = |(n, transmitter): (usize, _)| shares[n % cores].transmitters.push(transmitter);
+        transmitters.into_iter().enumerate().for_each(deal);
+        let deal = |(n, receiver): (usize, _)| shares[(tx + n) % cores].receivers.push(receiver);
+        receivers.into_iter().enumerate().for_each(deal);
+        log::debug!("{tx} transmit and {rx} receive queues on cores {:?}", &self.cpus[..cores.min(tx + rx)]);
         let idle = if self.naps { Idle::Nap } else { Idle::Spin };
-        let workers = spawn(&self.cpus, shares, &signals, idle);
-        let watched = match &workers {
-            (_, None) => self.watch(&mut watch, &mut ports, &signals, stop),
-            (_, Some(_)) => Ok(()),
+        let (workers, failed) = spawn(&self.cpus, shares, &signals, idle);
+        let watched = match &failed {
+            None => self.watch(scenario, conduct, &mut watch, &signals),
+            Some(_) => Ok(()),
         };
         signals.end.store(true, Ordering::Relaxed);
-        let (workers, failed) = workers;
         let (mut shares, mut panicked) = (Vec::new(), None);
         for worker in workers {
             match worker.join() {
@@ -108,59 +100,49 @@ impl Running<'_> {
             drop(shares);
             std::panic::resume_unwind(panic);
         }
+        let mut results = self.totals(&mut watch, shares);
         if let Some(error) = failed {
             return Err(error).context("a thread for a loop");
         }
-        let mut results = self.totals(&mut watch, &mut ports, shares, &senders);
-        let stopped: Result<Vec<()>, _> =
-            ports.iter_mut().filter(|port| port.check().is_ok()).map(|port| port.stop()).collect();
-        drop(ports);
-        pagewire_pool::flush_thread();
-        results.judge(&self.scenario.pass);
-        let lost = monitors.iter().map(|pool| pool.stats().inflight()).sum::<u64>();
-        let outcome = watched.and(stopped.map(drop).map_err(Into::into)).and_then(|()| match lost {
-            0 => Ok(()),
-            lost => bail!("{lost} fragments were lost; this is a bug of pagewire"),
-        });
-        Ok((results, outcome))
+        results.judge(&scenario.pass);
+        Ok((results, watched))
     }
 
-    fn span(&self) -> Span {
+    fn span(&self, scenario: &Scenario) -> Span {
         let start = tsc::read() + self.clock.ticks(HEAD_START);
         let ticks = |seconds: f64| self.clock.ticks(Duration::from_secs_f64(seconds));
-        let measured = start + ticks(self.scenario.warm_up);
-        let end = self.scenario.duration.map_or(u64::MAX / 2, |duration| measured + ticks(duration));
+        let measured = start + ticks(scenario.warm_up);
+        let end = scenario.duration.map_or(u64::MAX / 2, |duration| measured + ticks(duration));
         Span { start, measured, end }
     }
 
     /// Report every period until all is sent and has arrived, or it is time to stop.
     fn watch(
         &mut self,
+        scenario: &Scenario,
+        conduct: &Conduct<'_>,
         watch: &mut Watch,
-        ports: &mut [AnyPort],
         signals: &Signals,
-        stop: &AtomicBool,
     ) -> Result<()> {
-        let (period, json) = (self.args.reporting.stats_period, self.args.reporting.json);
-        let mut next = period;
-        let whole = self
-            .scenario
+        let json = self.args.reporting.json;
+        let mut next = conduct.period;
+        let whole = scenario
             .duration
-            .map(|duration| HEAD_START + Duration::from_secs_f64(self.scenario.warm_up + duration) + GRACE);
+            .map(|duration| HEAD_START + Duration::from_secs_f64(scenario.warm_up + duration) + GRACE);
         let over = |signals: &Signals| signals.end.load(Ordering::Relaxed);
         // While they send, and until what is on its way has come.
         let (mut sent, mut arrived) = (None, (Instant::now(), 0));
         while !over(signals) {
-            crate::run::wait_for_event(ports);
-            ports.iter().try_for_each(|port| port.check())?;
+            crate::run::wait_for_event(&self.ports);
+            self.ports.iter().try_for_each(|port| port.check())?;
             let elapsed = watch.start.elapsed();
-            self.publish(watch, ports, elapsed);
-            if stop.load(Ordering::Relaxed) || whole.is_some_and(|whole| elapsed > whole) {
+            self.publish(watch, elapsed);
+            if conduct.stop.load(Ordering::Relaxed) || whole.is_some_and(|whole| elapsed > whole) {
                 signals.halt.store(true, Ordering::Relaxed);
             }
-            if !period.is_zero() && elapsed >= next && sent.is_none() {
-                next = elapsed + period;
-                watch.live(ports, elapsed).print(json)?;
+            if !conduct.period.is_zero() && elapsed >= next && sent.is_none() {
+                next = elapsed + conduct.period;
+                watch.live(&mut self.ports, elapsed).print(json)?;
             }
             if signals.sending.load(Ordering::Relaxed) > 0 {
                 continue;
@@ -179,15 +161,14 @@ impl Running<'_> {
     }
 
     /// Tell those who ask from elsewhere.
-    fn publish(&mut self, watch: &mut Watch, ports: &mut [AnyPort], elapsed: Duration) {
-        let streams = self.scenario.streams.len();
-        let cores = &self.cpus;
-        self.statistics.tick(|| {
+    fn publish(&mut self, watch: &mut Watch, elapsed: Duration) {
+        let Bench { statistics, cpus, ports, .. } = self;
+        statistics.tick(|| {
             let Report { seconds, ports, .. } = watch.published.snapshot(ports, elapsed);
-            let cores: Vec<_> = cores.iter().map(|cpu| json!({ "cpu": cpu, "lanes": [] })).collect();
+            let cores: Vec<_> = cpus.iter().map(|cpu| json!({ "cpu": cpu, "lanes": [] })).collect();
             json!({
                 "seconds": seconds,
-                "configuration": { "streams": streams },
+                "configuration": { "streams": watch.streams.len() },
                 "ports": ports,
                 "cores": cores,
                 "streams": watch.streams(elapsed.as_secs_f64(), &[]),
@@ -195,33 +176,29 @@ impl Running<'_> {
         });
     }
 
-    /// The end: all counts, and the histograms.
-    fn totals(
-        &self,
-        watch: &mut Watch,
-        ports: &mut [AnyPort],
-        shares: Vec<Share>,
-        senders: &[usize],
-    ) -> Results {
+    /// The end: all counts, and the histograms. The queues are the bench's again.
+    fn totals(&mut self, watch: &mut Watch, shares: Vec<Share>) -> Results {
         let mut sent: Vec<Vec<Sent>> = watch.streams.iter().map(|_| Vec::new()).collect();
         let mut trackers = vec![Tracker::default(); watch.streams.len()];
         for share in shares {
             for receiver in share.receivers {
                 for (sender, tracker) in receiver.trackers.iter().enumerate() {
-                    tracker.iter().for_each(|tracker| trackers[senders[sender]].add(tracker));
+                    let stream = sender / usize::from(self.args.lanes.queues);
+                    tracker.iter().for_each(|tracker| trackers[stream].add(tracker));
                 }
+                self.rx.push(receiver.rx);
             }
             for transmitter in share.transmitters {
-                for (_, stream, of_sender) in transmitter.totals(&self.clock) {
-                    sent[stream].push(of_sender);
-                }
+                let (lane, of_senders) = transmitter.finish(&self.clock);
+                of_senders.into_iter().for_each(|(stream, of_sender)| sent[stream].push(of_sender));
+                self.tx.push(lane);
             }
         }
         let streams = watch.streams.iter().zip(&sent).zip(&trackers);
         let streams =
             streams.map(|((asked, sent), tracker)| StreamReport::last(asked, sent, tracker, &self.clock));
         let elapsed = watch.start.elapsed();
-        let Report { ports, pools, .. } = watch.reporter.report(ports, elapsed, true);
+        let Report { ports, pools, .. } = watch.reporter.report(&mut self.ports, elapsed, true);
         let mut results = Results::new(elapsed.as_secs_f64(), streams.collect(), watch.unmatched(), ports);
         (results.last, results.pools, results.tsc_hz) = (true, pools, Some(self.clock.hz));
         results
@@ -247,57 +224,4 @@ fn spawn(cpus: &[usize], shares: Vec<Share>, signals: &Arc<Signals>, idle: Idle)
         }
     }
     (workers, None)
-}
-
-impl Watch {
-    /// Packets of each stream so far, bytes sent, and packets received.
-    fn counts(&self) -> Vec<(u64, u64, u64)> {
-        let mut counts = vec![(0, 0, 0); self.streams.len()];
-        // In this order: what has been received was sent before.
-        for (sender, (stream, _)) in self.senders.iter().enumerate() {
-            for receiver in &self.receivers {
-                counts[*stream].2 += receiver.received[sender].load(Ordering::Acquire);
-            }
-        }
-        for (stream, counters) in &self.senders {
-            counts[*stream].0 += counters.packets.load(Ordering::Relaxed);
-            counts[*stream].1 += counters.bytes.load(Ordering::Relaxed);
-        }
-        counts
-    }
-
-    fn streams(&self, seconds: f64, before: &[(u64, u64)]) -> Vec<StreamReport> {
-        let report = |(number, (asked, (sent, bytes, received)))| {
-            let before = before.get::<usize>(number).copied().unwrap_or_default();
-            StreamReport::live(asked, (sent, bytes), received, before, seconds.max(1e-9))
-        };
-        self.streams.iter().zip(self.counts()).enumerate().map(report).collect()
-    }
-
-    /// Packets of the streams whose arrival is watched: sent, and received.
-    fn expected(&self) -> (u64, u64) {
-        let watched =
-            self.streams.iter().zip(self.counts()).filter(|(asked, _)| asked.rx.is_some() && asked.signed);
-        watched.fold((0, 0), |sums, (_, (sent, _, received))| (sums.0 + sent, sums.1 + received))
-    }
-
-    fn unmatched(&self) -> Unmatched {
-        let sum = |what: fn(&ReceiveCounters) -> &std::sync::atomic::AtomicU64| {
-            self.receivers.iter().map(|receiver| what(receiver).load(Ordering::Relaxed)).sum()
-        };
-        Unmatched {
-            foreign: sum(|counters| &counters.foreign),
-            damaged: sum(|counters| &counters.damaged),
-            other: sum(|counters| &counters.other),
-        }
-    }
-
-    /// A report of the time since the last one.
-    fn live(&mut self, ports: &mut [AnyPort], elapsed: Duration) -> Results {
-        let (then, before) = std::mem::take(&mut self.before);
-        let streams = self.streams((elapsed - then).as_secs_f64(), &before);
-        self.before = (elapsed, streams.iter().map(|stream| (stream.sent, stream.received)).collect());
-        let Report { ports, .. } = self.reporter.report(ports, elapsed, false);
-        Results::new(elapsed.as_secs_f64(), streams, self.unmatched(), ports)
-    }
 }

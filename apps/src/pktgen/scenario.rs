@@ -1,14 +1,15 @@
 //! What is to be sent and what is expected, as a file says or the command line makes.
 
-use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use pagewire_ethdev::MacAddr;
 use serde::Deserialize;
 
+use super::captured::{Captured, Timing};
+use super::frame::Frame;
 use super::pace::Rate;
-use super::values::{Range, Sizes, Text};
+use super::rfc2544::Rfc2544;
+use super::values::Text;
 
 /// A scenario file, all of it.
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -25,6 +26,11 @@ pub(super) struct Scenario {
     /// What makes it a success.
     #[serde(default)]
     pub(super) pass: Pass,
+    /// Not one run, but the trials of RFC 2544's tests.
+    pub(super) rfc2544: Option<Rfc2544>,
+    /// The file that it is from.
+    #[serde(skip)]
+    pub(super) file: Option<PathBuf>,
 }
 
 /// One stream: when it sends, and from where to where.
@@ -43,22 +49,26 @@ pub(super) struct Stream {
     pub(super) burst: u32,
     /// Packets altogether.
     pub(super) count: Option<u64>,
-    /// Whether frames carry a signature; without, only their number is known.
-    #[serde(default = "yes")]
-    pub(super) signature: bool,
+    /// Whether frames carry a signature; without, only their number is known. A capture's carry none.
+    pub(super) signature: Option<bool>,
     #[serde(default)]
     pub(super) checksums: Checksums,
     /// Frames, sent in turns.
     #[serde(default, rename = "frame")]
     pub(super) frames: Vec<Frame>,
+    /// In their place: a file of captured frames, sent as they are.
+    pub(super) pcap: Option<PathBuf>,
+    /// Of the capture, in place of a rate.
+    pub(super) timing: Option<Timing>,
+    /// How often the capture is sent; 0 is for ever, and once is the default.
+    pub(super) loops: Option<u64>,
+    /// What is in the file.
+    #[serde(skip)]
+    pub(super) captured: Option<Captured>,
 }
 
 fn one() -> u32 {
     1
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// [`Rate`], of a file.
@@ -91,140 +101,6 @@ pub(super) enum Checksums {
     None,
 }
 
-/// Above IP.
-#[derive(Deserialize, clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Protocol {
-    #[default]
-    Udp,
-    Tcp,
-}
-
-/// One frame of a stream, or, with ranges, many.
-#[derive(Deserialize, Clone, Debug)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Frame {
-    /// Bytes with the check sequence.
-    pub(super) size: Sizes,
-    /// How often it is sent before the next one has its turn.
-    pub(super) repeat: u32,
-    pub(super) src_mac: Option<Range<MacAddr>>,
-    pub(super) dst_mac: Option<Range<MacAddr>>,
-    /// IDs of 802.1Q tags; of two the outer one first.
-    pub(super) vlan: Vec<Range<u16>>,
-    pub(super) vlan_priority: u8,
-    pub(super) src_ip: Range<IpAddr>,
-    pub(super) dst_ip: Range<IpAddr>,
-    pub(super) ttl: u8,
-    pub(super) protocol: Protocol,
-    pub(super) src_port: Range<u16>,
-    pub(super) dst_port: Range<u16>,
-    pub(super) payload: Payload,
-    /// Bits of the finished frame that are random.
-    pub(super) random_bits: Vec<RandomBits>,
-    /// All of the frame without check sequence, in hexadecimal digits, in place of headers and payload.
-    pub(super) bytes: Option<Bytes>,
-}
-
-impl Default for Frame {
-    fn default() -> Frame {
-        Frame {
-            size: Sizes { order: vec![64], random: false },
-            repeat: 1,
-            src_mac: None,
-            dst_mac: None,
-            vlan: Vec::new(),
-            vlan_priority: 0,
-            // Of RFC 2544's networks for tests.
-            src_ip: Range::one(IpAddr::from([198, 18, 0, 1])),
-            dst_ip: Range::one(IpAddr::from([198, 19, 0, 1])),
-            ttl: 64,
-            protocol: Protocol::Udp,
-            // The discard service (RFC 863).
-            src_port: Range::one(1024),
-            dst_port: Range::one(9),
-            payload: Payload::default(),
-            random_bits: Vec::new(),
-            bytes: None,
-        }
-    }
-}
-
-/// Bits of a frame that are random.
-#[derive(Deserialize, Clone, Debug)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RandomBits {
-    /// Bytes before them.
-    pub(super) offset: usize,
-    /// Which, in hexadecimal digits: up to 8 bytes.
-    pub(super) mask: Bytes,
-}
-
-/// Bytes, as hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bytes(pub(super) Vec<u8>);
-
-impl std::str::FromStr for Bytes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Bytes, String> {
-        let digits: Vec<_> = text.chars().filter(|digit| !digit.is_whitespace()).collect();
-        let error = || "expected hexadecimal digits, two a byte".to_owned();
-        let byte = |pair: &[char]| match pair {
-            [high, low] => Some((high.to_digit(16)? << 4 | low.to_digit(16)?) as u8),
-            _ => None,
-        };
-        let bytes: Option<Vec<_>> = digits.chunks(2).map(byte).collect();
-        bytes.filter(|bytes| !bytes.is_empty()).map(Bytes).ok_or_else(error)
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-        let Text(text) = Text::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// What is behind headers and signature.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Payload {
-    /// These bytes again and again.
-    Repeated(Vec<u8>),
-    /// 0, 1, 2 …
-    Increment,
-    /// Random bytes, the same in every frame.
-    Random,
-}
-
-impl Default for Payload {
-    fn default() -> Payload {
-        Payload::Repeated(vec![0])
-    }
-}
-
-impl std::str::FromStr for Payload {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Payload, String> {
-        match text {
-            "zero" => Ok(Payload::default()),
-            "increment" => Ok(Payload::Increment),
-            "random" => Ok(Payload::Random),
-            digits => digits.parse().map(|Bytes(bytes)| Payload::Repeated(bytes)).map_err(|_| {
-                format!("{text:?} is no payload; expected zero, increment, random or hexadecimal digits, two a byte")
-            }),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Payload {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Payload, D::Error> {
-        let Text(text) = Text::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// Limits for each stream; what is not named does not matter.
 #[derive(Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -252,10 +128,26 @@ impl Scenario {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("the scenario {}", path.display()))?;
         // The message tells line and column, and shows the line.
-        let scenario: Scenario = toml::from_str(&text).map_err(|error| {
+        let mut scenario: Scenario = toml::from_str(&text).map_err(|error| {
             anyhow::anyhow!("the scenario {}: {}", path.display(), error.to_string().trim_end())
         })?;
-        scenario.check().with_context(|| format!("the scenario {}", path.display()))
+        // Captures are where the file is that names them.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for pcap in scenario.streams.iter_mut().filter_map(|stream| stream.pcap.as_mut()) {
+            *pcap = folder.join(&*pcap);
+        }
+        scenario
+            .check()
+            .with_context(|| format!("the scenario {}", path.display()))
+            .map(|scenario| Scenario { file: Some(path.into()), ..scenario })
+    }
+
+    /// An error of what it says, with the file's name if it is from one.
+    pub(super) fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        match &self.file {
+            Some(path) => result.with_context(|| format!("the scenario {}", path.display())),
+            None => result,
+        }
     }
 
     /// Numbers that make sense by themselves.
@@ -266,16 +158,15 @@ impl Scenario {
             }
         }
         if self.streams.is_empty() {
-            self.streams.push(Stream { burst: 1, signature: true, ..Stream::default() });
+            self.streams.push(Stream { burst: 1, ..Stream::default() });
         }
         for (number, stream) in self.streams.iter_mut().enumerate() {
-            stream.name.get_or_insert_with(|| format!("stream{number}"));
-            if stream.frames.is_empty() {
-                stream.frames.push(Frame::default());
-            }
-            stream
-                .check()
-                .with_context(|| format!("stream {}", stream.name.as_deref().unwrap_or_default()))?;
+            let name = stream.name.get_or_insert_with(|| format!("stream{number}")).clone();
+            let ready = stream.check().and_then(|()| stream.fill());
+            ready.with_context(|| format!("stream {name}"))?;
+        }
+        if let Some(rfc2544) = &self.rfc2544 {
+            rfc2544.check(&self)?;
         }
         Ok(self)
     }
@@ -289,30 +180,53 @@ impl Stream {
         if self.burst > 1 && self.rate.0 == Rate::Max {
             bail!("burst: bursts are of a stream with a rate; it has none");
         }
-        for frame in &self.frames {
-            if !(1..=1_000_000).contains(&frame.repeat) {
-                bail!("repeat: {} is not within 1 to 1000000", frame.repeat);
+        let Some(path) = &self.pcap else {
+            if self.timing.is_some() || self.loops.is_some() {
+                bail!("timing, loops: of a capture; say which: `pcap`");
             }
-            if frame.vlan.len() > 2 {
-                bail!("vlan: {} tags; there are two at most", frame.vlan.len());
-            }
-            if let Some(id) = frame.vlan.iter().find(|id| id.max > 4095) {
-                bail!("vlan: {} is no ID; they are 0 to 4095", id.max);
-            }
-            if frame.vlan_priority > 7 {
-                bail!("vlan-priority: {} is not within 0 to 7", frame.vlan_priority);
-            }
-            let versions = [frame.src_ip.min, frame.src_ip.max, frame.dst_ip.min, frame.dst_ip.max];
-            if versions.iter().any(|address| address.is_ipv4() != versions[0].is_ipv4()) {
-                bail!("src-ip, dst-ip: addresses of IPv4 and of IPv6 in one frame");
+            return self.frames.iter().try_for_each(Frame::check);
+        };
+        for (key, wrong) in [
+            ("frame", !self.frames.is_empty()),
+            ("signature", self.signature == Some(true)),
+            ("checksums", self.checksums != Checksums::default()),
+        ] {
+            if wrong {
+                bail!("{key}: the frames of a capture ({}) are sent as they are", path.display());
             }
         }
+        if self.timing.is_some() && (self.rate.0 != Rate::Max || self.burst > 1) {
+            bail!("timing: a stream has its capture's timing or a rate, not both");
+        }
         Ok(())
+    }
+
+    /// What follows from what it says.
+    fn fill(&mut self) -> Result<()> {
+        match &self.pcap {
+            Some(path) => self.captured = Some(Captured::read(path, self.timing, self.loops.unwrap_or(1))?),
+            None if self.frames.is_empty() => self.frames.push(Frame::default()),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Packets altogether, if there is a limit.
+    pub(super) fn count(&self) -> Option<u64> {
+        let of_capture = self.captured.as_ref().and_then(Captured::count);
+        self.count.into_iter().chain(of_capture).min()
+    }
+
+    /// Whether frames carry a signature.
+    pub(super) fn signature(&self) -> bool {
+        self.signature.unwrap_or(self.pcap.is_none())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::Payload;
+    use super::super::values::Range;
     use super::*;
 
     fn error(text: &str) -> String {
@@ -378,7 +292,7 @@ mod tests {
         let scenario = toml::from_str::<Scenario>(text).unwrap().check().unwrap();
         let [a, b] = &scenario.streams[..] else { panic!("{scenario:?}") };
         assert_eq!((a.rate, a.burst, a.checksums), (Paced(Rate::Packets(1e6)), 4, Checksums::Offload));
-        assert_eq!((b.name.as_deref(), b.tx, b.frames.len(), b.signature), (Some("stream1"), 1, 1, true));
+        assert_eq!((b.name.as_deref(), b.tx, b.frames.len(), b.signature()), (Some("stream1"), 1, 1, true));
         let frame = &a.frames[0];
         assert_eq!(frame.vlan, [Range::one(100), "1-9".parse().unwrap()]);
         assert_eq!(frame.payload, Payload::Repeated(vec![0xde, 0xad, 0xbe, 0xef]));

@@ -12,27 +12,17 @@ use pagewire_ethdev::{Burst, Packet, PacketFlags, Pool};
 use pagewire_pool::{PoolConfig, Posted};
 
 use super::measure::histogram;
+use super::orders::{Order, Orders};
 use super::pace::{Clock, Due};
 use super::pattern::Pattern;
-use super::signature::{LEN, Signature};
+use super::replay::{Gaps, Replay};
+use super::schedule::{MEASURED, Schedule, Span, Speed, WARM_UP};
+use super::signature::{LEN, Run, Signature};
 use super::template::{TAG, Template};
+use crate::tsc;
 
 /// Where a packet's tag begins in its fragment.
 const START: u16 = PoolConfig::HEADROOM - TAG as u16;
-/// Phase of what is sent before the measurement.
-pub(super) const WARM_UP: u8 = 0;
-/// Phase of what is measured.
-pub(super) const MEASURED: u8 = 1;
-
-/// From when to when a sender sends, in ticks.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Span {
-    pub(super) start: u64,
-    /// What is due from then on is measured.
-    pub(super) measured: u64,
-    pub(super) end: u64,
-}
-
 /// What a sender has sent of what is measured; written by its core, once a burst.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -48,7 +38,8 @@ pub(super) struct Sender {
     pub(super) id: u8,
     /// Of the scenario.
     pub(super) stream: usize,
-    pattern: Pattern,
+    content: Content,
+    run: Run,
     schedule: Schedule,
     /// Whether all fragments of the pool are painted.
     prepared: bool,
@@ -58,61 +49,17 @@ pub(super) struct Sender {
     speed: Speed,
     /// How late bursts were, in ticks; of a sender with a rate.
     lateness: Histogram<u64>,
+    /// Of a capture with its own timing.
+    gaps: Option<Box<Gaps>>,
     counters: Arc<SendCounters>,
+    orders: Arc<Orders>,
 }
 
-/// When what is to be sent.
-struct Schedule {
-    /// Whether there is a rate.
-    paced: bool,
-    due: Due,
-    /// Packets that are due together, and how many of them are still to come.
-    group: u32,
-    left_in_group: u32,
-    span: Span,
-    phase: u8,
-    /// Packets that are measured at most.
-    count: u64,
-}
-
-/// Ticks by which a packet may be late and still be on time: some microseconds.
-const ON_TIME: u64 = 1 << 14;
-
-/// When packets were sent, in ticks, and how many before.
-#[derive(Clone, Copy, Debug, Default)]
-struct Speed {
-    first: (u64, u64),
-    last: (u64, u64),
-    /// The first and the last that were on time.
-    on_time: Option<[(u64, u64); 2]>,
-}
-
-impl Speed {
-    /// Packets were sent, the first of them so late, after so many others.
-    #[inline(always)]
-    fn sent(&mut self, before: u64, now: u64, late: u64) {
-        if before == 0 {
-            *self = Speed { first: (now, 0), ..Speed::default() };
-        }
-        self.last = (now, before);
-        if late < ON_TIME {
-            self.on_time.get_or_insert([self.last; 2])[1] = self.last;
-        }
-    }
-
-    /// Packets a tick from the first to the last.
-    fn mean(&self) -> Option<f64> {
-        rate(self.first, self.last)
-    }
-
-    /// Packets a tick from the first to the last that was on time: a moment's delay at either end does not change it.
-    fn paced(&self) -> Option<f64> {
-        self.on_time.and_then(|[first, last]| rate(first, last))
-    }
-}
-
-fn rate(first: (u64, u64), last: (u64, u64)) -> Option<f64> {
-    (last.0 > first.0).then(|| (last.1 - first.1) as f64 / (last.0 - first.0) as f64)
+/// What a sender sends.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    Made(Pattern),
+    Replayed(Replay),
 }
 
 /// What became of a sender's packets.
@@ -126,68 +73,35 @@ pub(super) struct Sent {
     /// Seconds behind its schedule when it ended, because the port took no more.
     pub(super) behind: f64,
     pub(super) lateness: Histogram<u64>,
-}
-
-impl Schedule {
-    /// The moment that decides what is to be done next.
-    #[inline(always)]
-    fn moment(&self, now: u64) -> u64 {
-        if !self.paced {
-            now
-        } else if self.left_in_group > 0 {
-            // What has begun goes on.
-            now.min(self.span.end.saturating_sub(1))
-        } else {
-            self.due.tick()
-        }
-    }
-
-    /// Until when something is due in this phase.
-    #[inline(always)]
-    fn limit(&self) -> u64 {
-        if self.phase == WARM_UP { self.span.measured } else { self.span.end }
-    }
-
-    /// Whether one more is due; it is the caller's to send then.
-    #[inline(always)]
-    fn take(&mut self, now: u64, limit: u64, interval: u128) -> bool {
-        if self.left_in_group == 0 {
-            let due = self.due.tick();
-            if due > now || due >= limit {
-                return false;
-            }
-            self.left_in_group = self.group;
-        }
-        self.left_in_group -= 1;
-        self.due.advance(interval);
-        true
-    }
+    /// How exactly the gaps of a capture were kept.
+    pub(super) gap_errors: Option<Histogram<u64>>,
 }
 
 impl Sender {
-    /// `count` packets at most, `group` of them together.
-    pub(super) fn new(id: u8, stream: usize, pattern: Pattern, group: u32, count: Option<u64>) -> Sender {
-        let paced = pattern.templates().any(|template| template.interval > 0);
-        let schedule = Schedule {
-            paced,
-            due: Due::at(0),
-            group,
-            left_in_group: 0,
-            span: Span::default(),
-            phase: WARM_UP,
-            count: count.unwrap_or(u64::MAX),
-        };
+    /// `count` packets at most, `group` of them together, at a rate if `paced`.
+    pub(super) fn new(
+        (id, stream): (u8, usize),
+        content: Content,
+        paced: bool,
+        group: u32,
+        count: Option<u64>,
+        run: Run,
+    ) -> Sender {
+        let timed = matches!(&content, Content::Replayed(replay) if replay.is_timed());
         Sender {
             id,
             stream,
-            pattern,
-            schedule,
+            content,
+            run,
+            schedule: Schedule::new(paced, group, count),
             prepared: false,
             number: 0,
             bytes: 0,
             speed: Speed::default(),
             lateness: histogram(),
+            gaps: timed.then(|| Box::new(Gaps::new())),
             counters: Arc::default(),
+            orders: Arc::default(),
         }
     }
 
@@ -195,16 +109,71 @@ impl Sender {
         self.counters.clone()
     }
 
-    /// Send from the span's start on.
+    pub(super) fn orders(&self) -> Arc<Orders> {
+        self.orders.clone()
+    }
+
+    /// Send from the span's start on; what is replayed, from the beginning of the measurement.
     pub(super) fn begin(&mut self, span: Span) {
-        (self.schedule.due, self.schedule.span) = (Due::at(span.start), span);
+        let Sender { schedule, content, .. } = self;
+        (schedule.due, schedule.span) = (Due::at(span.start), span);
+        if let Content::Replayed(replay) = content {
+            replay.begin(span.measured);
+            schedule.due = Due::at(span.measured);
+            schedule.span.start = span.measured;
+            schedule.phase = MEASURED;
+        }
+    }
+
+    /// Send nothing until told to.
+    pub(super) fn stop(&mut self) {
+        self.schedule.stopped = true;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn obey(&mut self, now: u64) {
+        for order in self.orders.take() {
+            match order {
+                Order::Begin(span) => self.begin(span),
+                Order::Stop => self.stop(),
+                Order::Start => {
+                    self.schedule.stopped = false;
+                    self.resume(now);
+                }
+                Order::Pace(intervals) => {
+                    self.schedule.paced = intervals.is_some();
+                    match (&mut self.content, intervals) {
+                        (Content::Made(pattern), Some(list)) => pattern.set_intervals(list),
+                        (Content::Replayed(replay), Some(list)) => replay.set_intervals(list),
+                        (_, None) => {}
+                    }
+                    self.resume(now);
+                }
+            }
+        }
+    }
+
+    /// Go on from now, with a speed of its own.
+    fn resume(&mut self, now: u64) {
+        let out = self.schedule.resume(now);
+        if let Content::Replayed(replay) = &mut self.content {
+            replay.shift(out);
+        }
+        if let Some(gaps) = &mut self.gaps {
+            gaps.pause();
+        }
+        self.speed = Speed::default();
     }
 
     /// Whether something may be due: a look before the pool is asked for fragments.
     #[inline(always)]
     pub(super) fn is_due(&mut self, now: u64) -> bool {
+        if self.orders.are_given() {
+            self.obey(now);
+        }
         let moment = self.schedule.moment(now);
-        if moment > now || now < self.schedule.span.start {
+        if moment > now || now < self.schedule.span.start || self.schedule.stopped {
             return false;
         }
         if self.schedule.phase == WARM_UP && moment >= self.schedule.span.measured {
@@ -223,14 +192,13 @@ impl Sender {
     #[cold]
     fn measure(&mut self) {
         self.schedule.phase = MEASURED;
-        (self.number, self.bytes) = (0, 0);
+        (self.number, self.bytes, self.speed) = (0, 0, Speed::default());
         self.lateness.clear();
     }
 
     /// Whether it will send nothing more.
     pub(super) fn is_done(&self, now: u64) -> bool {
-        let Schedule { phase, span, count, .. } = self.schedule;
-        phase == MEASURED && (self.schedule.moment(now) >= span.end || self.number >= count)
+        self.schedule.is_over(now, self.number)
     }
 
     /// Fill a burst with what is due. Returns how many packets that were.
@@ -241,7 +209,10 @@ impl Sender {
         let (packets, bytes) = match (self.prepared, self.schedule.paced) {
             (true, false) => self.fill_plain::<false>(pool, burst, room, now),
             (true, true) => self.fill_plain::<true>(pool, burst, room, now),
-            (false, _) => self.fill_any(pool, burst, room, now),
+            (false, _) => match self.content {
+                Content::Made(_) => self.fill_any(pool, burst, room, now),
+                Content::Replayed(_) => self.fill_replayed(pool, burst, room, now),
+            },
         };
         if packets == 0 {
             return 0;
@@ -262,7 +233,13 @@ impl Sender {
 
     /// Paint every fragment of a pool that is this sender's alone, if it has but one template.
     pub(super) fn prepare(&mut self, pool: &mut Pool) {
-        let Some(template) = self.pattern.plain() else { return };
+        let Content::Made(pattern) = &self.content else { return };
+        let Some(template) = pattern.plain() else { return };
+        // One that a ring still has would go out as what it was.
+        pool.trim();
+        if pool.stats().inflight() > 0 {
+            return;
+        }
         let mut packets = Vec::new();
         while let Some(mut packet) = pool.alloc_packet() {
             if packet.extend_from_slice(template.frame()).is_err() {
@@ -275,6 +252,14 @@ impl Sender {
         self.prepared = true;
     }
 
+    /// A transmit queue has taken so many of its packets.
+    #[inline(always)]
+    pub(super) fn taken(&mut self, count: usize) {
+        if let Some(gaps) = &mut self.gaps {
+            gaps.taken(count, tsc::read());
+        }
+    }
+
     /// One template, which all fragments are painted with, and of which nothing but the signature changes.
     #[inline(always)]
     fn fill_plain<const PACED: bool>(
@@ -285,7 +270,7 @@ impl Sender {
         now: u64,
     ) -> (usize, u64) {
         let signature = self.signature(now);
-        let Sender { pattern, schedule, .. } = self;
+        let Sender { content: Content::Made(pattern), schedule, .. } = self else { return (0, 0) };
         let Some(template) = pattern.plain() else { return (0, 0) };
         // Values of its own, which what is written to packets cannot change.
         let (length, at) = (template.frame().len() as u16, template.signature_at.unwrap_or(0));
@@ -306,7 +291,7 @@ impl Sender {
     /// Whatever it is.
     fn fill_any(&mut self, pool: &mut Pool, burst: &mut Burst, room: usize, now: u64) -> (usize, u64) {
         let signature = self.signature(now);
-        let Sender { pattern, schedule, .. } = self;
+        let Sender { content: Content::Made(pattern), schedule, .. } = self else { return (0, 0) };
         let (limit, paced, mut bytes) = (schedule.limit(), schedule.paced, 0);
         let packets = burst.fill(pool, room, |number, fragment| {
             if paced && !schedule.take(now, limit, 0) {
@@ -340,28 +325,50 @@ impl Sender {
         (packets, bytes)
     }
 
+    /// A capture's frames, as they are.
+    fn fill_replayed(&mut self, pool: &mut Pool, burst: &mut Burst, room: usize, now: u64) -> (usize, u64) {
+        let Sender { content: Content::Replayed(replay), schedule, gaps, .. } = self else { return (0, 0) };
+        let (limit, paced, mut bytes) = (schedule.limit(), schedule.paced, 0);
+        let packets = burst.fill(pool, room, |_, fragment| {
+            let due = schedule.due.tick();
+            if paced && !schedule.take(now, limit, 0) {
+                return None;
+            }
+            let packet = replay.packet(fragment.take())?;
+            bytes += packet.len() as u64;
+            if let Some(gaps) = gaps {
+                gaps.made(due);
+            }
+            replay.advance(&mut schedule.due);
+            Some(packet)
+        });
+        (packets, bytes)
+    }
+
     /// Of its next packet; the payload is a template's.
     #[inline(always)]
     fn signature(&self, now: u64) -> Signature {
-        Signature { phase: self.schedule.phase, sender: self.id, number: self.number, payload: 0, time: now }
+        let Sender { run, id: sender, number, .. } = *self;
+        Signature { run, phase: self.schedule.phase, sender, number, payload: 0, time: now }
     }
 
     /// The end: all but the last of its packets, which nobody took, are sent.
     pub(super) fn finish(self, unsent: &Burst, clock: &Clock, now: u64) -> Sent {
-        let Sender { schedule, number, bytes, speed, lateness, .. } = self;
+        let Sender { schedule, number, bytes, speed, lateness, gaps, .. } = self;
+        let gap_errors = gaps.map(|gaps| gaps.errors);
         if schedule.phase != MEASURED {
-            return Sent { packets: 0, bytes: 0, mean: None, paced: None, behind: 0.0, lateness };
+            return Sent { packets: 0, bytes: 0, mean: None, paced: None, behind: 0.0, lateness, gap_errors };
         }
         let packets = number - unsent.len() as u64;
         let bytes = bytes - unsent.iter().map(|packet| packet.len() as u64).sum::<u64>();
         let mean = speed.mean().map(|rate| rate * clock.hz);
         let paced = speed.paced().filter(|_| schedule.paced).map(|rate| rate * clock.hz);
-        let behind = if schedule.paced && packets < schedule.count {
+        let behind = if schedule.paced && packets < schedule.count && !schedule.stopped {
             schedule.span.end.min(now).saturating_sub(schedule.due.tick())
         } else {
             0
         };
-        Sent { packets, bytes, mean, paced, behind: clock.seconds(behind), lateness }
+        Sent { packets, bytes, mean, paced, behind: clock.seconds(behind), lateness, gap_errors }
     }
 }
 

@@ -8,7 +8,8 @@ use etherparse::{IpHeaders, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, Vla
 use pagewire_ethdev::{MacAddr, PacketFlags};
 
 use super::field::{Field, Random};
-use super::scenario::{Checksums, Frame, Payload, Protocol};
+use super::frame::{Frame, Payload, Protocol};
+use super::scenario::Checksums;
 use super::values::Range;
 use super::{signature, sum};
 

@@ -1,4 +1,5 @@
-//! Frames as they are made, and streams between two modelled cards with a wire that keeps a record.
+//! Frames as they are made, captures as they are sent again, and streams between two modelled cards with a wire that keeps a record.
 
 mod frames;
 mod models;
+mod replay;

@@ -198,7 +198,7 @@ pub(super) struct Sizes {
 }
 
 /// The shortest frame and the longest.
-const SIZES: std::ops::RangeInclusive<u16> = 64..=9622;
+pub(super) const SIZES: std::ops::RangeInclusive<u16> = 64..=9622;
 
 impl FromStr for Sizes {
     type Err = String;

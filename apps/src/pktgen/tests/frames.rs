@@ -11,14 +11,17 @@ use pagewire_pool::PoolConfig;
 use super::super::pace::Clock;
 use super::super::plan::Plan;
 use super::super::scenario::Scenario;
-use super::super::sender::{Sender, Span};
-use super::super::signature::{LEN, Signature};
+use super::super::schedule::Span;
+use super::super::sender::Sender;
+use super::super::signature::{LEN, Run, Signature};
 use crate::ports::{self, PortSpec};
 
+/// When all of it is sent, in ticks: one that a signature can tell.
+const NOW: u64 = 4;
 /// A kilohertz of ticks.
 const CLOCK: Clock = Clock { hz: 1e3 };
 
-fn pool(fragments: usize) -> Pool {
+pub(super) fn pool(fragments: usize) -> Pool {
     let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
     let sizes = PoolConfig { fragment_size: 16384, page_size: 16384, ..PoolConfig::default() };
     Pool::new(&PoolConfig { fragments, backing: PageSize::Size4K, ..sizes }, &space).unwrap()
@@ -30,7 +33,8 @@ fn sender(text: &str) -> Result<Sender, String> {
     let scenario = scenario.check().map_err(|error| format!("{error:#}"))?;
     let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
     let mut ports = ports::open(&[PortSpec::Null(64), PortSpec::Null(64)], &space).unwrap();
-    let mut plan = Plan::new(&scenario, &mut ports, 1, &CLOCK).map_err(|error| format!("{error:#}"))?;
+    let mut plan =
+        Plan::new(&scenario, &mut ports, 1, &CLOCK, Run::new(1)).map_err(|error| format!("{error:#}"))?;
     let mut sender = plan.senders[0][0].pop().ok_or("no sender")?;
     sender.begin(Span { start: 0, measured: 0, end: u64::MAX / 2 });
     Ok(sender)
@@ -41,8 +45,8 @@ fn made(sender: &mut Sender, pool: &mut Pool, count: usize) -> Vec<(Vec<u8>, Pac
     let mut burst = Burst::new(7);
     let mut frames = Vec::new();
     while frames.len() < count {
-        assert!(sender.is_due(1));
-        assert!(sender.fill(pool, &mut burst, 1) > 0);
+        assert!(sender.is_due(NOW));
+        assert!(sender.fill(pool, &mut burst, NOW) > 0);
         frames.extend(burst.iter().map(|packet| (packet.as_slice().unwrap().to_vec(), packet.flags())));
         burst.clear();
     }
@@ -89,7 +93,7 @@ fn check(frame: &[u8], number: u64) {
         other => panic!("{other:?}"),
     };
     let signature = Signature::read(payload.first_chunk::<LEN>().unwrap()).unwrap().unwrap();
-    assert_eq!((signature.number, signature.time), (number, 1));
+    assert_eq!((signature.number, signature.time), (number, NOW));
     assert_eq!(signature.payload, super::super::template::payload_check(&payload[LEN..]));
 }
 
@@ -203,7 +207,7 @@ fn what_cannot_be_sent_is_refused_with_a_reason() {
         ("rate = \"110%\"", "at most 14880952 packets/s"),
         (
             "rate = \"60%\"\n[[stream]]\nname = \"b\"\nrate = \"60%\"",
-            "stream b: rate: together with the streams before it this is 120.0 %",
+            "stream b: rate: all streams of port 0 together are 120.0 %",
         ),
         ("[[stream.frame]]\nvlan = [1]", "14 bytes behind their headers"),
         ("[[stream.frame]]\nsrc-ip = \"::1\"\ndst-ip = \"::2\"\nsize = 70", "at least 84 bytes"),

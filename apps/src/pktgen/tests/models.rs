@@ -11,7 +11,7 @@ use pagewire_models::wire::{self, Arrival, Pair, Wire};
 use super::super::headers::payload_at;
 use super::super::pace::Clock;
 use super::super::report::{Arrived, Outcome, Results, StreamReport};
-use super::super::sender::MEASURED;
+use super::super::schedule::MEASURED;
 use super::super::signature::{LEN, Signature};
 use super::super::{Args, CARDS, measure};
 use crate::embedded::Embedded;

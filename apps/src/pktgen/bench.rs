@@ -1,0 +1,153 @@
+//! Ports that run, with their queues, for one measurement after the other.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use pagewire_ethdev::{AnyPort, AnyRxQueue, PortConfig, RxQueueConfig, TxQueueConfig};
+use pagewire_hugepages::PageSize;
+use pagewire_pci::AddressSpace;
+use pagewire_pool::PoolMonitor;
+
+use super::engine::TxLane;
+use super::pace::Clock;
+use super::plan;
+use super::scenario::Scenario;
+use super::signature::Run;
+use super::{Args, CARDS};
+use crate::embedded::Embedded;
+use crate::stats::Statistics;
+use crate::{cores, ports};
+
+/// How long a link may take to come up.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ports and queues, and what is around them.
+pub(super) struct Bench<'a> {
+    // Dropped in this order: queues, ports, what both are in.
+    pub(super) tx: Vec<TxLane>,
+    pub(super) rx: Vec<AnyRxQueue>,
+    pub(super) ports: Vec<AnyPort>,
+    pub(super) monitors: Vec<PoolMonitor>,
+    _space: AddressSpace,
+    pub(super) args: &'a Args,
+    pub(super) clock: Clock,
+    pub(super) cpus: Vec<usize>,
+    /// Loops share their only core with modelled cards.
+    pub(super) naps: bool,
+    pub(super) statistics: Statistics,
+    /// The last measurement.
+    pub(super) run: Option<Run>,
+}
+
+impl<'a> Bench<'a> {
+    /// Open and start the ports for everything that a scenario may send. `cards`: those of this process.
+    pub(super) fn open(
+        args: &'a Args,
+        scenario: &Scenario,
+        cards: &mut Option<Embedded>,
+    ) -> Result<Bench<'a>> {
+        let statistics = Statistics::serve("pktgen");
+        let needs = args.needs(scenario)?;
+        let clock = Clock::calibrate();
+        let (space, mut ports, (tx, rx, monitors)) = needs.with_pages(|page_size| {
+            let space = args.access.space(page_size)?;
+            let mut ports = ports::open(&args.ports, &space)?;
+            let queues = start(args, scenario, page_size, &space, &mut ports)?;
+            Ok((space, ports, queues))
+        })?;
+        await_links(scenario, &mut ports)?;
+        if let Some(cards) = cards {
+            cards.connected();
+        }
+        let queues = tx.len() + rx.len();
+        let cpus = match &args.lanes.cores {
+            Some(list) => cores::check(&list.0)?,
+            None if cards.is_some() => cores::beside(queues, CARDS)?.0,
+            None => cores::default(queues)?,
+        };
+        let naps = cards.as_ref().is_some_and(|cards| cards.shares(&cpus));
+        Ok(Bench { tx, rx, ports, monitors, _space: space, args, clock, cpus, naps, statistics, run: None })
+    }
+
+    /// Stop the ports.
+    ///
+    /// # Errors
+    ///
+    /// A port that does not stop, or fragments that nobody has.
+    pub(super) fn close(self) -> Result<()> {
+        let Bench { tx, rx, mut ports, monitors, .. } = self;
+        drop((tx, rx));
+        let stopped: Result<Vec<()>, _> =
+            ports.iter_mut().filter(|port| port.check().is_ok()).map(|port| port.stop()).collect();
+        drop(ports);
+        pagewire_pool::flush_thread();
+        stopped?;
+        match monitors.iter().map(|pool| pool.stats().inflight()).sum::<u64>() {
+            0 => Ok(()),
+            lost => bail!("{lost} fragments were lost; this is a bug of pagewire"),
+        }
+    }
+}
+
+type Queues = (Vec<TxLane>, Vec<AnyRxQueue>, Vec<PoolMonitor>);
+
+/// Start every port with the queues that its part needs.
+fn start(
+    args: &Args,
+    scenario: &Scenario,
+    page_size: PageSize,
+    space: &AddressSpace,
+    ports: &mut [AnyPort],
+) -> Result<Queues> {
+    let (sends, receives) = plan::roles(scenario, ports.len())?;
+    let needs = args.needs(scenario)?;
+    let (mtu, rx_offloads) = Args::mtu(scenario);
+    let (mut lanes, mut receivers, mut monitors) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, port) in ports.iter_mut().enumerate() {
+        let tx_offloads = if sends[number] { plan::tx_offloads(scenario) } else { Default::default() };
+        let mut config = PortConfig { mtu, rx_offloads, tx_offloads, ..PortConfig::default() };
+        let mut pools = Vec::new();
+        for queue in 0..args.lanes.queues {
+            if receives[number] {
+                let pool = needs.make_pool(page_size, space, number, queue)?;
+                monitors.push(pool.monitor());
+                config.rx.push(RxQueueConfig::new(pool, args.lanes.rx_ring));
+            }
+            if sends[number] {
+                let pool = needs.make_tx_pool(page_size, space, number, queue)?;
+                monitors.push(pool.monitor());
+                pools.push(pool);
+                config.tx.push(TxQueueConfig { descriptors: args.lanes.tx_ring });
+            }
+        }
+        let (rx, tx) = port.start(config)?;
+        let lane = |((tx, pool), queue)| TxLane { port: number, queue, tx, pool };
+        lanes.extend(tx.into_iter().zip(pools).zip(0..).map(lane));
+        receivers.extend(rx);
+    }
+    Ok((lanes, receivers, monitors))
+}
+
+/// Wait until the ports in use have their links.
+fn await_links(scenario: &Scenario, ports: &mut [AnyPort]) -> Result<()> {
+    let (sends, receives) = plan::roles(scenario, ports.len())?;
+    let start = Instant::now();
+    for (number, port) in
+        ports.iter_mut().enumerate().filter(|(number, _)| sends[*number] || receives[*number])
+    {
+        while !port.link().is_up() {
+            port.check()?;
+            if start.elapsed() > LINK_PATIENCE {
+                bail!(
+                    "port {number} ({}): the link did not come up within {} s: look at cable and module, and at the other end",
+                    port.info().name,
+                    LINK_PATIENCE.as_secs()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let link = port.link();
+        note!("port {number} ({}): link {link}", port.info().name);
+    }
+    Ok(())
+}

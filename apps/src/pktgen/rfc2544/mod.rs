@@ -1,0 +1,231 @@
+//! RFC 2544's tests of what is between the ports: throughput, latency, frame loss, bursts back to back.
+
+mod config;
+mod report;
+mod search;
+mod trial;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::bench::Bench;
+use super::pace::Rate;
+use super::plan::line_rate;
+use super::report::VERSION;
+use super::run::Conduct;
+use super::scenario::{Paced, Scenario};
+pub(super) use config::{Rfc2544, Test};
+pub(super) use report::Found;
+use report::{BackToBack, Content, Document, Limit, OfSize, Throughput};
+use search::{Length, Went, highest, tenths};
+use trial::Trial;
+
+/// Seconds of the longest burst that is tried (RFC 2544, 26.4: 2 at least).
+const BURST: f64 = 2.0;
+
+/// The tests at work on open ports.
+pub(super) struct Tests<'a, 'b> {
+    pub(super) bench: &'a mut Bench<'b>,
+    pub(super) scenario: &'a Scenario,
+    pub(super) asked: &'a Rfc2544,
+    pub(super) stop: &'a AtomicBool,
+}
+
+/// Somebody ended it.
+#[derive(Debug, thiserror::Error)]
+#[error("ended before its time")]
+struct Interrupted;
+
+impl Tests<'_, '_> {
+    /// Whether there can be such rates.
+    ///
+    /// # Errors
+    ///
+    /// More than a link carries.
+    pub(super) fn check(&mut self) -> Result<()> {
+        for size in self.asked.sizes.clone() {
+            self.pps(size).context("rfc2544: max-rate")?;
+            self.least(size).context("rfc2544: min-throughput")?;
+        }
+        Ok(())
+    }
+
+    /// All of them, for all lengths. Ended before its time, what has been found until then.
+    pub(super) fn run(&mut self) -> (Found, Result<()>) {
+        let mut found = Found::new(self.asked);
+        let mut failed = Vec::new();
+        for size in self.asked.sizes.clone() {
+            found.sizes.push(OfSize { size, ..OfSize::default() });
+            if let Err(error) = self.of_size(size, &mut found, &mut failed) {
+                found.interrupted = error.is::<Interrupted>();
+                let outcome = if found.interrupted { Ok(()) } else { Err(error) };
+                return (found, outcome);
+            }
+        }
+        if self.asked.min_throughput.is_some() || self.scenario.pass != Default::default() {
+            found.failed = Some(failed);
+        }
+        (found, Ok(()))
+    }
+
+    fn of_size(&mut self, size: u16, found: &mut Found, failed: &mut Vec<String>) -> Result<()> {
+        let tests = self.asked.tests.clone();
+        let has = |test| tests.contains(&test);
+        let here = found.sizes.len() - 1;
+        let mut part = None;
+        if has(Test::Throughput) || has(Test::Latency) {
+            let throughput = self.throughput(size, &mut found.trials)?;
+            part = throughput.trial.as_ref().map(|trial| trial.part);
+            failed.extend(self.too_little(size, &throughput)?);
+            found.sizes[here].throughput = Some(throughput);
+        }
+        if let Some(part) = part.filter(|_| has(Test::Latency)) {
+            let (trial, missed) = self.attempt(Test::Latency, size, part, self.asked.trial, None)?;
+            found.trials += 1;
+            failed.extend(missed.into_iter().map(|missed| format!("{size} bytes: {missed}")));
+            found.sizes[here].latency = Some(trial);
+        }
+        if has(Test::FrameLoss) {
+            let tolerance = self.asked.loss_tolerance;
+            tenths(|part| {
+                let (trial, _) = self.attempt(Test::FrameLoss, size, part, self.asked.trial, None)?;
+                found.trials += 1;
+                let lossless = trial.loss <= tolerance;
+                found.sizes[here].frame_loss.push(trial);
+                Ok(lossless)
+            })?;
+        }
+        if has(Test::BackToBack) {
+            found.sizes[here].back_to_back = Some(self.back_to_back(size, &mut found.trials)?);
+        }
+        Ok(())
+    }
+
+    fn throughput(&mut self, size: u16, trials: &mut u64) -> Result<Throughput> {
+        let Rfc2544 { trial, search_trial, resolution, loss_tolerance, .. } = *self.asked;
+        // Of the lowest rate that went wrong, why; and the last trial that was full and good.
+        let (mut wrong, mut best) = (None, None);
+        let part = highest(resolution, |part, length| {
+            let seconds = if length == Length::Full { trial } else { search_trial.min(trial) };
+            let (trial, _) = self.attempt(Test::Throughput, size, part, seconds, None)?;
+            *trials += 1;
+            let went = Went { well: trial.is_good(loss_tolerance), through: trial.through() };
+            if !went.well && wrong.is_none_or(|(lowest, _)| part <= lowest) {
+                wrong = Some((part, if trial.loss > loss_tolerance { Limit::Loss } else { Limit::Sender }));
+            }
+            if went.well && length == Length::Full {
+                best = Some(trial);
+            }
+            Ok(went)
+        })?;
+        let limit = wrong.map_or(Limit::MaxRate, |(_, limit)| limit);
+        Ok(Throughput { limit, trial: part.and(best) })
+    }
+
+    fn back_to_back(&mut self, size: u16, trials: &mut u64) -> Result<BackToBack> {
+        let Rfc2544 { resolution, loss_tolerance, .. } = *self.asked;
+        let most = (self.pps(size)? * BURST).max(1.0);
+        let mut best = None;
+        let part = highest(resolution, |part, length| {
+            let frames = ((most * part) as u64).max(1);
+            let (trial, _) = self.attempt(Test::BackToBack, size, 1.0, BURST * part, Some(frames))?;
+            *trials += 1;
+            let well = trial.loss <= loss_tolerance;
+            if well && length == Length::Full {
+                best = Some(trial.clone());
+            }
+            Ok(Went { well, through: part * (1.0 - trial.loss) })
+        })?;
+        let frames = best.as_ref().map_or(0, |trial| trial.sent);
+        Ok(BackToBack { frames, all: part == Some(1.0), trial: best })
+    }
+
+    /// Packets a second of the highest rate, of all streams.
+    fn pps(&mut self, size: u16) -> Result<f64> {
+        let trial = self.asked.trial(self.scenario, size, 1.0);
+        let mut pps = 0.0;
+        for stream in &trial.streams {
+            let line = line_rate(&mut self.bench.ports[stream.tx])?;
+            pps += 1.0 / stream.rate.0.interval(size.into(), line)?;
+        }
+        Ok(pps)
+    }
+
+    /// Packets a second that there are to be at least.
+    fn least(&mut self, size: u16) -> Result<Option<f64>> {
+        let Some(Paced(least)) = self.asked.min_throughput else { return Ok(None) };
+        let line = line_rate(&mut self.bench.ports[self.scenario.streams[0].tx])?;
+        Ok(Some(1.0 / least.interval(size.into(), line)?))
+    }
+
+    /// A criterion that the throughput does not meet.
+    fn too_little(&mut self, size: u16, found: &Throughput) -> Result<Option<String>> {
+        let pps = found.trial.as_ref().map_or(0.0, |trial| trial.received_pps);
+        let least = self.least(size)?.filter(|least| pps < *least);
+        Ok(least
+            .map(|least| format!("{size} bytes: min-throughput: {pps:.0} packets/s is less than {least:.0}")))
+    }
+
+    /// A trial, and the criteria that it does not meet.
+    fn attempt(
+        &mut self,
+        test: Test,
+        size: u16,
+        part: f64,
+        seconds: f64,
+        count: Option<u64>,
+    ) -> Result<(Trial, Vec<String>)> {
+        std::thread::sleep(Duration::from_secs_f64(self.asked.pause));
+        let mut trial = self.asked.trial(self.scenario, size, part);
+        match count {
+            None => trial.duration = Some(seconds),
+            Some(count) => {
+                let (streams, frames) = (trial.streams.len() as u64, count.max(1));
+                trial.streams.iter_mut().for_each(|stream| stream.count = Some(frames.div_ceil(streams)));
+            }
+        }
+        let conduct = Conduct { period: Duration::ZERO, stop: self.stop };
+        let (results, outcome) = self.bench.run(&trial, &conduct)?;
+        outcome?;
+        if self.stop.load(Ordering::Relaxed) {
+            bail!(Interrupted);
+        }
+        let trial = Trial::new(size, part, seconds, &results);
+        let reporting = &self.bench.args.reporting;
+        if !reporting.stats_period.is_zero() {
+            let good = trial.is_good(self.asked.loss_tolerance);
+            let content = Content::Trial { test, good, trial: &trial };
+            let document = Document { version: VERSION, last: false, content, failed: None };
+            match reporting.json {
+                true => crate::run::print(&(serde_json::to_string(&document)? + "\n"))?,
+                false => note!(
+                    "{size} bytes, {:.2} %: {:.0} packets/s asked, {:.0} sent, {} of {} lost{}",
+                    part * 100.0,
+                    trial.asked_pps,
+                    trial.sent_pps,
+                    trial.lost,
+                    trial.sent,
+                    if trial.kept_up { "" } else { "; this machine sent no more" }
+                ),
+            }
+        }
+        Ok((trial, results.failed.unwrap_or_default()))
+    }
+}
+
+impl Rate {
+    /// A part of it.
+    pub(super) fn scaled(self, part: f64) -> Rate {
+        match self {
+            Rate::Max => Rate::Line(part),
+            Rate::Packets(rate) => Rate::Packets(rate * part),
+            Rate::Layer1(rate) => Rate::Layer1(rate * part),
+            Rate::Layer2(rate) => Rate::Layer2(rate * part),
+            Rate::Line(rate) => Rate::Line(rate * part),
+            // From the start of one to the start of the next: the frame's length is not known here.
+            Rate::Gap(gap) => Rate::Gap(gap),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the thread that watches a run sees of its loops: counts, and reports made of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pagewire_ethdev::AnyPort;
+
+use super::measure::ReceiveCounters;
+use super::orders::Orders;
+use super::plan::Asked;
+use super::report::{Results, StreamReport, Unmatched};
+use super::sender::SendCounters;
+use crate::l2fwd::{Report, Reporter};
+
+/// A sender, from outside.
+pub(super) struct Watched {
+    /// In signatures, and in what receivers count.
+    pub(super) id: u8,
+    pub(super) stream: usize,
+    pub(super) counters: Arc<SendCounters>,
+    pub(super) orders: Arc<Orders>,
+}
+
+/// What is to be seen of a run.
+pub(super) struct Watch {
+    pub(super) streams: Vec<Asked>,
+    pub(super) senders: Vec<Watched>,
+    pub(super) receivers: Vec<Arc<ReceiveCounters>>,
+    pub(super) reporter: Reporter,
+    pub(super) published: Reporter,
+    pub(super) start: Instant,
+    /// When the last report was made, and packets of each stream then, sent and received.
+    before: (Duration, Vec<(u64, u64)>),
+}
+
+impl Watch {
+    pub(super) fn new(
+        streams: Vec<Asked>,
+        senders: Vec<Watched>,
+        receivers: Vec<Arc<ReceiveCounters>>,
+        reporter: Reporter,
+    ) -> Watch {
+        Watch {
+            before: (Duration::ZERO, vec![(0, 0); streams.len()]),
+            streams,
+            senders,
+            receivers,
+            published: reporter.fork(),
+            reporter,
+            start: Instant::now(),
+        }
+    }
+
+    /// Packets of each stream so far, bytes sent, and packets received.
+    fn counts(&self) -> Vec<(u64, u64, u64)> {
+        let mut counts = vec![(0, 0, 0); self.streams.len()];
+        // In this order: what has been received was sent before.
+        for Watched { id, stream, .. } in &self.senders {
+            for receiver in &self.receivers {
+                counts[*stream].2 += receiver.received[usize::from(*id)].load(Ordering::Acquire);
+            }
+        }
+        for Watched { stream, counters, .. } in &self.senders {
+            counts[*stream].0 += counters.packets.load(Ordering::Relaxed);
+            counts[*stream].1 += counters.bytes.load(Ordering::Relaxed);
+        }
+        counts
+    }
+
+    pub(super) fn streams(&self, seconds: f64, before: &[(u64, u64)]) -> Vec<StreamReport> {
+        let report = |(number, (asked, (sent, bytes, received)))| {
+            let before = before.get::<usize>(number).copied().unwrap_or_default();
+            StreamReport::live(asked, (sent, bytes), received, before, seconds.max(1e-9))
+        };
+        self.streams.iter().zip(self.counts()).enumerate().map(report).collect()
+    }
+
+    /// Packets of the streams whose arrival is watched: sent, and received.
+    pub(super) fn expected(&self) -> (u64, u64) {
+        let watched =
+            self.streams.iter().zip(self.counts()).filter(|(asked, _)| asked.rx.is_some() && asked.signed);
+        watched.fold((0, 0), |sums, (_, (sent, _, received))| (sums.0 + sent, sums.1 + received))
+    }
+
+    pub(super) fn unmatched(&self) -> Unmatched {
+        let sum = |what: fn(&ReceiveCounters) -> &AtomicU64| {
+            self.receivers.iter().map(|receiver| what(receiver).load(Ordering::Relaxed)).sum()
+        };
+        Unmatched {
+            foreign: sum(|counters| &counters.foreign),
+            damaged: sum(|counters| &counters.damaged),
+            other: sum(|counters| &counters.other),
+            other_run: sum(|counters| &counters.other_run),
+        }
+    }
+
+    /// A report of the time since the last one.
+    pub(super) fn live(&mut self, ports: &mut [AnyPort], elapsed: Duration) -> Results {
+        let (then, before) = std::mem::take(&mut self.before);
+        let streams = self.streams((elapsed - then).as_secs_f64(), &before);
+        self.before = (elapsed, streams.iter().map(|stream| (stream.sent, stream.received)).collect());
+        let Report { ports, .. } = self.reporter.report(ports, elapsed, false);
+        Results::new(elapsed.as_secs_f64(), streams, self.unmatched(), ports)
+    }
+}
