@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::{MacAddr, RxOffloads, TxOffloads};
 use pagewire_pool::PoolConfig;
 
-use crate::memory::Needs;
+use crate::memory::{Needs, Rings};
 use crate::ports::{Access, PortSpec};
 use crate::run::Reporting;
 
@@ -54,13 +54,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) burst: u16,
 
-    /// Descriptors in each receive ring
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(crate) rx_ring: u32,
-
-    /// Descriptors in each transmit ring
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(crate) tx_ring: u32,
+    #[command(flatten)]
+    pub(crate) rings: Rings,
 
     /// Largest layer-3 packet in bytes
     #[arg(long, default_value_t = 1500)]
@@ -140,7 +135,7 @@ impl Args {
             ports: &self.ports,
             queues: self.queues,
             pages: self.access.pages,
-            descriptors: self.rx_ring + self.tx_ring,
+            descriptors: self.rings.rx_ring + self.rings.tx_ring,
             elsewhere: 2 * usize::from(self.burst),
             fragments: self.fragments,
             headroom: if self.is_jumbo() { 0 } else { PoolConfig::HEADROOM },

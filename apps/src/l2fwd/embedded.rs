@@ -36,7 +36,7 @@ impl Generators {
                 stream: number as u8,
                 length: args.tx_size.into(),
                 // What a ring holds can be under way without a loss.
-                window: (args.rx_ring.min(args.tx_ring) / 2).into(),
+                window: (args.rings.rx_ring.min(args.rings.tx_ring) / 2).into(),
                 flows: if args.queues > 1 { FLOWS_PER_QUEUE * args.queues } else { 1 },
                 ..Traffic::default()
             };

@@ -141,8 +141,8 @@ fn start(
         for queue in 0..args.queues {
             let pool = args.needs().make_pool(page_size, space, number, queue)?;
             monitors.push(pool.monitor());
-            config.rx.push(RxQueueConfig::new(pool, args.rx_ring));
-            config.tx.push(TxQueueConfig { descriptors: args.tx_ring });
+            config.rx.push(RxQueueConfig::new(pool, args.rings.rx_ring));
+            config.tx.push(TxQueueConfig { descriptors: args.rings.tx_ring });
         }
         let (rx, tx) = port.start(config)?;
         if let (Some(rx), Some(tx)) = (rx.first(), tx.first()) {

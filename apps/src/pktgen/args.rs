@@ -13,7 +13,7 @@ use super::plan;
 use super::scenario::{Checksums, Frame, Paced, Pass, Payload, Protocol, Scenario, Stream};
 use super::values::{Range, Sizes};
 use crate::l2fwd::args::CpuList;
-use crate::memory::Needs;
+use crate::memory::{Needs, Rings};
 use crate::ports::{Access, PortSpec};
 use crate::run::{self, Reporting};
 
@@ -70,13 +70,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) burst: u16,
 
-    /// Descriptors in each receive ring
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(super) rx_ring: u32,
-
-    /// Descriptors in each transmit ring
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub(super) tx_ring: u32,
+    #[command(flatten)]
+    pub(super) rings: Rings,
 
     /// Fragments in each queue's pool. By default what the rings and caches can hold, and some
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 26))]
@@ -250,7 +245,7 @@ impl Args {
             ports: &self.ports[..receivers.min(self.ports.len())],
             queues: self.queues,
             pages: self.access.pages,
-            descriptors: self.rx_ring.max(self.tx_ring),
+            descriptors: self.rings.rx_ring.max(self.rings.tx_ring),
             elsewhere: 2 * usize::from(self.burst),
             fragments: self.fragments,
             headroom: if jumbo { 0 } else { PoolConfig::HEADROOM },

@@ -172,13 +172,13 @@ fn start(
             if receives[number] {
                 let pool = needs.make_pool(page_size, space, number, queue)?;
                 monitors.push(pool.monitor());
-                config.rx.push(RxQueueConfig::new(pool, args.rx_ring));
+                config.rx.push(RxQueueConfig::new(pool, args.rings.rx_ring));
             }
             if sends[number] {
                 let pool = needs.make_tx_pool(page_size, space, number, queue)?;
                 monitors.push(pool.monitor());
                 pools.push(pool);
-                config.tx.push(TxQueueConfig { descriptors: args.tx_ring });
+                config.tx.push(TxQueueConfig { descriptors: args.rings.tx_ring });
             }
         }
         let (rx, tx) = port.start(config)?;

@@ -16,6 +16,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+pub(crate) use place::preflight as check_folder;
 pub(crate) use server::Statistics;
 
 use crate::run;
