@@ -26,6 +26,7 @@ mod stats;
 #[cfg(test)]
 mod testing;
 mod tsc;
+mod workload;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use pagewire_ethdev::AnyPort;
+use serde::Serialize;
 use serde_json::json;
 
 use super::engine::{Share, Signals};
@@ -21,6 +22,7 @@ use crate::idle::Idle;
 use crate::l2fwd::{Report, Reporter};
 use crate::run::EndOnExit;
 use crate::stats::Statistics;
+use crate::workload::{CoreCounters, WorkReport, Workload};
 use crate::{cores, tsc};
 
 /// From when the threads are started to when they send.
@@ -46,6 +48,7 @@ struct Watch {
     /// Streams of senders, and their counters.
     senders: Vec<(usize, Arc<SendCounters>)>,
     receivers: Vec<Arc<ReceiveCounters>>,
+    cores: Vec<(usize, Arc<CoreCounters>)>,
     reporter: Reporter,
     published: Reporter,
     start: Instant,
@@ -73,6 +76,7 @@ impl Running<'_> {
             streams,
             senders: counters.into_iter().flatten().collect(),
             receivers: receivers.iter().map(|receiver| receiver.counters()).collect(),
+            cores: self.cpus.iter().map(|cpu| (*cpu, Arc::default())).collect(),
             published: reporter.fork(),
             reporter,
             start: Instant::now(),
@@ -90,7 +94,7 @@ impl Running<'_> {
             .for_each(|(n, queue)| shares[(tx + n) % cores].receivers.push(queue));
         note!("{tx} transmit and {rx} receive queues on cores {:?}", &self.cpus[..cores.min(tx + rx)]);
         let idle = if self.naps { Idle::Nap } else { Idle::Spin };
-        let workers = spawn(&self.cpus, shares, &signals, idle);
+        let workers = spawn(&watch.cores, shares, &signals, idle);
         let watched = match &workers {
             (_, None) => self.watch(&mut watch, &mut ports, &signals, stop),
             (_, Some(_)) => Ok(()),
@@ -181,10 +185,9 @@ impl Running<'_> {
     /// Tell those who ask from elsewhere.
     fn publish(&mut self, watch: &mut Watch, ports: &mut [AnyPort], elapsed: Duration) {
         let streams = self.scenario.streams.len();
-        let cores = &self.cpus;
         self.statistics.tick(|| {
             let Report { seconds, ports, .. } = watch.published.snapshot(ports, elapsed);
-            let cores: Vec<_> = cores.iter().map(|cpu| json!({ "cpu": cpu, "lanes": [] })).collect();
+            let cores: Vec<_> = watch.cores.iter().map(|(cpu, work)| Core::new(*cpu, work)).collect();
             json!({
                 "seconds": seconds,
                 "configuration": { "streams": streams },
@@ -228,17 +231,37 @@ impl Running<'_> {
     }
 }
 
+/// What a core does, for those who ask from elsewhere.
+#[derive(Serialize)]
+struct Core {
+    cpu: usize,
+    lanes: [u8; 0],
+    #[serde(flatten)]
+    work: WorkReport,
+}
+
+impl Core {
+    fn new(cpu: usize, work: &CoreCounters) -> Core {
+        Core { cpu, lanes: [], work: work.report() }
+    }
+}
+
 type Workers = (Vec<JoinHandle<Share>>, Option<std::io::Error>);
 
 /// A thread for each core that has something to do.
-fn spawn(cpus: &[usize], shares: Vec<Share>, signals: &Arc<Signals>, idle: Idle) -> Workers {
+fn spawn(
+    cores: &[(usize, Arc<CoreCounters>)],
+    shares: Vec<Share>,
+    signals: &Arc<Signals>,
+    idle: Idle,
+) -> Workers {
     let mut workers = Vec::new();
-    for (cpu, mut share) in cpus.iter().copied().zip(shares).filter(|(_, share)| !share.is_empty()) {
+    for ((cpu, work), mut share) in cores.iter().cloned().zip(shares).filter(|(_, share)| !share.is_empty()) {
         let signals = signals.clone();
         let worker = thread::Builder::new().name(format!("lcore-{cpu}")).spawn(move || {
             let _end = EndOnExit(signals.end.clone());
             cores::pin(cpu);
-            share.run(&signals, idle);
+            share.run(&signals, idle, &mut Workload::new(work));
             share
         });
         match worker {
