@@ -22,12 +22,16 @@ pub(crate) fn check(cpus: &[usize]) -> Result<Vec<usize>> {
 
 /// One for each of `lanes`, leaving the first for everything else if there is more than one.
 pub(crate) fn default(lanes: usize) -> Result<Vec<usize>> {
-    let mut cpus = allowed()?;
+    Ok(spare(allowed()?, lanes))
+}
+
+/// [`default`] of these CPUs.
+pub(crate) fn spare(mut cpus: Vec<usize>, lanes: usize) -> Vec<usize> {
     if cpus.len() > 1 {
         cpus.remove(0);
     }
     cpus.truncate(lanes.max(1));
-    Ok(cpus)
+    cpus
 }
 
 /// Pin the calling thread. Failing that it runs where the kernel puts it, which is slower and not wrong.

@@ -261,11 +261,10 @@ fn device_json(function: &FunctionInfo) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::PathBuf};
-
     use clap::Parser as _;
 
     use super::*;
+    use crate::testing::Machine;
 
     #[derive(clap::Parser)]
     struct Cli {
@@ -273,57 +272,16 @@ mod tests {
         args: Args,
     }
 
-    /// A made-up machine, removed when dropped.
-    struct Machine(PathBuf);
-
-    impl Machine {
-        fn new(name: &str) -> Self {
-            let root = std::env::temp_dir().join(format!("pagewire-dev-{}-{name}", std::process::id()));
-            fs::create_dir_all(root.join("sys/bus/pci/devices")).unwrap();
-            Machine(root)
-        }
-
-        fn add(&self, address: &str, id: [&str; 2], class: &str, driver: Option<&str>, group: u32) {
-            let folder = self.0.join("sys/bus/pci/devices").join(address);
-            let devices = self.0.join(format!("sys/kernel/iommu_groups/{group}/devices"));
-            fs::create_dir_all(&folder).unwrap();
-            fs::create_dir_all(&devices).unwrap();
-            for (name, value) in [("vendor", id[0]), ("device", id[1]), ("class", class), ("numa_node", "0")]
-            {
-                fs::write(folder.join(name), value).unwrap();
-            }
-            if let Some(driver) = driver {
-                symlink(format!("../../drivers/{driver}"), folder.join("driver")).unwrap();
-            }
-            symlink(devices.parent().unwrap(), folder.join("iommu_group")).unwrap();
-            fs::write(devices.join(address), "").unwrap();
-        }
-
-        fn interface(&self, address: &str, name: &str, flags: &str, carrier: &str) {
-            let folder = self.0.join("sys/bus/pci/devices").join(address).join("net").join(name);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("flags"), flags).unwrap();
-            fs::write(folder.join("carrier"), carrier).unwrap();
-            fs::write(folder.join("address"), "52:54:00:12:34:56\n").unwrap();
-        }
-
-        fn list(&self, arguments: &[&str]) -> String {
-            let arguments = [&["dev", "list"], arguments].concat();
-            let Some(Command::List(args)) = Cli::try_parse_from(arguments).unwrap().args.command else {
-                panic!("not a list")
-            };
-            listing(&Sysfs::at(&self.0), &args).unwrap()
-        }
+    fn list(machine: &Machine, arguments: &[&str]) -> String {
+        let arguments = [&["dev", "list"], arguments].concat();
+        let Some(Command::List(args)) = Cli::try_parse_from(arguments).unwrap().args.command else {
+            panic!("not a list")
+        };
+        listing(&Sysfs::at(machine.path()), &args).unwrap()
     }
 
-    impl Drop for Machine {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn machine(name: &str) -> Machine {
-        let machine = Machine::new(name);
+    fn machine() -> Machine {
+        let machine = Machine::new();
         machine.add("0000:00:02.0", ["0x8086", "0x29c0"], "0x060400", Some("pcieport"), 7);
         machine.add("0000:01:00.0", ["0x8086", "0x10d3"], "0x020000", Some("vfio-pci"), 7);
         machine.add("0000:02:00.0", ["0x1af4", "0x1041"], "0x020000", Some("virtio-pci"), 8);
@@ -334,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_list_is_aligned_and_names_who_shares_a_group() {
-        let text = machine("list").list(&[]);
+        let text = list(&machine(), &[]);
         let expected = "\
 ADDRESS       ID         DRIVER      GROUP  NODE  INTERFACE  DEVICE
 0000:01:00.0  8086:10d3  vfio-pci    7      0     -          Intel Corporation 82574L Gigabit Network Connection
@@ -349,22 +307,22 @@ group 7: 0000:00:02.0 (bridge, pcieport), 0000:01:00.0 (vfio-pci)
 
     #[test]
     fn all_shows_the_rest_too() {
-        let machine = machine("all");
-        assert!(!machine.list(&[]).contains("\n0000:00:02.0 "));
-        assert!(machine.list(&["--all"]).contains("\n0000:00:02.0 "));
+        let machine = machine();
+        assert!(!list(&machine, &[]).contains("\n0000:00:02.0 "));
+        assert!(list(&machine, &["--all"]).contains("\n0000:00:02.0 "));
     }
 
     #[test]
     fn no_device_is_said_in_words() {
-        let machine = Machine::new("none");
-        assert!(machine.list(&[]).contains("no PCI network devices"));
-        let object: Value = serde_json::from_str(&machine.list(&["--json"])).unwrap();
+        let machine = Machine::new();
+        assert!(list(&machine, &[]).contains("no PCI network devices"));
+        let object: Value = serde_json::from_str(&list(&machine, &["--json"])).unwrap();
         assert_eq!(object, json!({ "devices": [] }));
     }
 
     #[test]
     fn json_has_what_the_list_has() {
-        let object: Value = serde_json::from_str(&machine("json").list(&["--json"])).unwrap();
+        let object: Value = serde_json::from_str(&list(&machine(), &["--json"])).unwrap();
         assert_eq!(object["devices"].as_array().unwrap().len(), 3);
         let card = &object["devices"][0];
         assert_eq!(card["address"], "0000:01:00.0");
@@ -382,13 +340,11 @@ group 7: 0000:00:02.0 (bridge, pcieport), 0000:01:00.0 (vfio-pci)
 
     #[test]
     fn the_state_of_an_interface_reads_in_words() {
-        let machine = machine("state");
+        let machine = machine();
         machine.interface("0000:03:00.0", "eth1", "0x1002", "");
         machine.interface("0000:03:00.0", "eth2", "0x1003", "0");
-        fs::create_dir_all(machine.0.join("proc/net")).unwrap();
-        fs::write(machine.0.join("proc/net/route"), "eth0\t00000000\t01\t0003\t0\t0\t0\t00000000\t0\t0\t0\n")
-            .unwrap();
-        let text = machine.list(&[]);
+        machine.file("proc/net/route", "eth0\t00000000\t01\t0003\t0\t0\t0\t00000000\t0\t0\t0");
+        let text = list(&machine, &[]);
         assert!(text.contains("eth1 down; eth2 up, no carrier"), "{text}");
         assert!(text.contains("eth0 up, default route"), "{text}");
     }

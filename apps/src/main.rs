@@ -8,6 +8,7 @@ macro_rules! note {
 }
 
 mod capture;
+mod check;
 mod cores;
 mod dev;
 mod embedded;
@@ -23,7 +24,10 @@ mod ports;
 mod run;
 mod screen;
 mod stats;
+#[cfg(test)]
+mod testing;
 mod tsc;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -49,6 +53,8 @@ enum Command {
     Model(Box<model::Args>),
     /// Show what running processes count: ports, queues, cores, pools
     Stats(stats::Args),
+    /// Check whether this machine is ready for ports, and say what mends what is not
+    Check(Box<check::Args>),
     /// List network devices; bind them to vfio-pci and back
     Dev(dev::Args),
     /// Show, reserve and release huge pages
@@ -66,6 +72,7 @@ fn main() -> ExitCode {
         Command::Capture(args) => capture::run(*args),
         Command::Model(args) => model::run(*args),
         Command::Stats(args) => stats::run(args),
+        Command::Check(args) => check::run(*args),
         Command::Dev(args) => dev::run(args),
         Command::Hugepages(args) => hugepages::run(args),
     };

@@ -1,8 +1,10 @@
 //! How much packet memory ports take, and of which pages.
 
+use std::fmt;
+
 use anyhow::{Result, bail};
 use pagewire_ethdev::{DescriptorRing, Pool};
-use pagewire_hugepages::PageSize;
+use pagewire_hugepages::{Counts, PageSize, Sysfs};
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolConfig;
 
@@ -77,40 +79,39 @@ impl Needs<'_> {
     /// it lacks itself.
     fn page_size(&self) -> Result<PageSize> {
         let wanted = self.pages.unwrap_or(PageSize::Size2M);
-        match self.shortage(wanted) {
-            None => Ok(wanted),
-            Some(why) if self.may_be_small() => Ok(go_small(&why)),
-            Some(why) => bail!(why),
+        match self.shortage(&Sysfs::default(), wanted) {
+            Ok(None) => Ok(wanted),
+            Ok(Some(shortage)) => self.go_on_without(&shortage.to_string()),
+            Err(error) => self.go_on_without(&error.to_string()),
         }
     }
 
-    /// What is missing of huge pages of a size.
-    fn shortage(&self, page_size: PageSize) -> Option<String> {
-        if !page_size.is_huge() {
-            return None;
-        }
+    fn go_on_without(&self, why: &str) -> Result<PageSize> {
+        if self.may_be_small() { Ok(go_small(why)) } else { bail!("{why}") }
+    }
+
+    /// Pages of a size that the ports take.
+    pub(crate) fn count(&self, page_size: PageSize) -> u64 {
         let pool = self.pool_config(page_size, 0, 0);
         let queues = self.ports.len() * usize::from(self.queues);
         let pages = |bytes: usize| bytes.div_ceil(page_size.bytes()) as u64;
         let rings = queues * self.descriptors as usize * DescriptorRing::<()>::DESCRIPTOR;
         let tx_pool = self.tx_pool_config(page_size, 0, 0);
-        let needed = queues as u64 * pages(pool.fragments * pool.fragment_size)
+        queues as u64 * pages(pool.fragments * pool.fragment_size)
             + self.tx_pools as u64 * pages(tx_pool.fragments * tx_pool.fragment_size)
-            + pages(rings);
-        let counts = match pagewire_hugepages::Sysfs::default().counts(page_size, None) {
-            Ok(counts) => counts,
-            Err(error) => return Some(error.to_string()),
-        };
-        let free = counts.free.saturating_sub(counts.promised);
-        (free < needed).then(|| {
-            format!(
-                "{needed} free huge pages of {page_size} are needed, {free} of the {} reserved are free: run `pagewire \
-                 hugepages reserve --size {} --count {}` as root",
-                counts.reserved,
-                page_size.short(),
-                counts.reserved - free.min(counts.reserved) + needed,
-            )
-        })
+            + pages(rings)
+    }
+
+    /// What is missing of huge pages of a size.
+    pub(crate) fn shortage(
+        &self,
+        sysfs: &Sysfs,
+        page_size: PageSize,
+    ) -> Result<Option<Shortage>, pagewire_hugepages::Error> {
+        if !page_size.is_huge() {
+            return Ok(None);
+        }
+        Ok(Shortage::of(self.count(page_size), sysfs.counts(page_size, None)?))
     }
 
     fn pool_config(&self, page_size: PageSize, port: usize, queue: u16) -> PoolConfig {
@@ -132,6 +133,45 @@ impl Needs<'_> {
         let fragment_size = (self.tx_longest + usize::from(headroom)).next_power_of_two().max(2048);
         let page_size = fragment_size.max(config.page_size);
         PoolConfig { name, headroom, fragment_size, page_size, ..config }
+    }
+}
+
+/// Fewer free huge pages than are needed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shortage {
+    needed: u64,
+    free: u64,
+    counts: Counts,
+}
+
+impl Shortage {
+    /// If so many are not to be had.
+    pub(crate) fn of(needed: u64, counts: Counts) -> Option<Shortage> {
+        let free = counts.free.saturating_sub(counts.promised);
+        (free < needed).then_some(Shortage { needed, free, counts })
+    }
+
+    /// What is found.
+    pub(crate) fn found(&self) -> String {
+        let Shortage { needed, free, counts: Counts { page_size, node, reserved, .. } } = self;
+        let on = node.map_or(String::new(), |node| format!(" on NUMA node {node}"));
+        format!(
+            "{needed} free huge pages of {page_size} are needed{on}, {free} of the {reserved} reserved are free"
+        )
+    }
+
+    /// The command that mends it.
+    pub(crate) fn command(&self) -> String {
+        let Counts { page_size, node, reserved, .. } = self.counts;
+        let count = reserved - self.free.min(reserved) + self.needed;
+        let node = node.map_or(String::new(), |node| format!(" --node {node}"));
+        format!("pagewire hugepages reserve --size {} --count {count}{node}", page_size.short())
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: run `{}` as root", self.found(), self.command())
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Access {
 
     /// Accept devices without an IOMMU: they can then read and write all of the machine's memory
     #[arg(long)]
-    unsafe_noiommu: bool,
+    pub(crate) unsafe_noiommu: bool,
 }
 
 impl Access {
@@ -191,7 +191,7 @@ fn explain(error: VfioUserError, path: &Path) -> anyhow::Error {
         VfioUserCause::Broken(Broken::Io(cause)) => cause.kind(),
         _ => ErrorKind::Other,
     };
-    let start = format!("`pagewire model 82599 --socket {}` starts a modelled card there", path.display());
+    let start = format!("`{}` starts a modelled card there", start_model(path));
     match kind {
         ErrorKind::NotFound => anyhow!("there is no such socket; {start}"),
         ErrorKind::ConnectionRefused => anyhow!("nobody listens at it; {start}"),
@@ -200,6 +200,18 @@ fn explain(error: VfioUserError, path: &Path) -> anyhow::Error {
         }
         _ => error.into(),
     }
+}
+
+/// The command that starts a modelled card at a socket.
+pub(crate) fn start_model(path: &Path) -> String {
+    format!("pagewire model 82599 --socket {}", path.display())
+}
+
+/// What a device is called that pagewire drives.
+pub(crate) fn device_name(vendor: u16, device: u16) -> Result<&'static str> {
+    let known =
+        driver_for(vendor, device)?.devices.iter().find(|id| (id.vendor, id.device) == (vendor, device));
+    Ok(known.map_or("", |id| id.name))
 }
 
 fn take(space: &AddressSpace, function: Function) -> Result<AnyPort> {

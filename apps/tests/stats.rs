@@ -2,138 +2,15 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::place::{LONG, Place, ask, count, get};
 use serde_json::Value;
-use tempfile::TempDir;
-
-const LONG: Duration = Duration::from_secs(30);
-
-/// A user's runtime directory, in which nobody else's processes are. One at a time: what forwards takes all of a core.
-struct Place {
-    folder: TempDir,
-    _turn: MutexGuard<'static, ()>,
-}
-
-static TURN: Mutex<()> = Mutex::new(());
-
-/// A run of pagewire that serves statistics, killed if a test forgets it.
-struct Run {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Place {
-    fn new() -> Place {
-        Place {
-            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
-            folder: TempDir::new().expect("a folder"),
-        }
-    }
-
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pagewire"));
-        command.args(arguments.split_whitespace()).env("XDG_RUNTIME_DIR", self.folder.path());
-        command.current_dir(self.folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn socket(&self, command: &str, pid: u32) -> PathBuf {
-        self.folder.path().join("pagewire").join(format!("{command}-{pid}.sock"))
-    }
-
-    /// Starts a run and waits until it says what it says when all is set up.
-    fn start(&self, arguments: &str, says: &str) -> Run {
-        let mut child = self.command(arguments).spawn().expect("it starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped"));
-        let mut said = String::new();
-        while !said.contains(says) {
-            assert_ne!(lines.read_line(&mut said).expect("text"), 0, "{says} is never said: {said}");
-        }
-        // What it says later is not to stop it.
-        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        let command = arguments.split_whitespace().next().expect("a command");
-        let socket = self.socket(command, child.id());
-        Run { child, socket }
-    }
-
-    fn l2fwd(&self, arguments: &str) -> Run {
-        self.start(&format!("l2fwd -T 0 --json --duration 600 {arguments}"), "port 1 (")
-    }
-
-    fn output(&self, arguments: &str) -> Output {
-        self.command(arguments).output().expect("it runs")
-    }
-
-    fn text(&self, arguments: &str) -> String {
-        let output = self.output(arguments);
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    /// What the processes say, as JSON.
-    fn processes(&self, arguments: &str) -> Vec<Value> {
-        let all: Value = serde_json::from_str(&self.text(arguments)).expect("JSON");
-        assert_eq!(all["version"], 1);
-        all["processes"].as_array().expect("a list").clone()
-    }
-}
-
-impl Run {
-    fn id(&self) -> String {
-        self.socket.file_stem().expect("a name").to_str().expect("text").to_owned()
-    }
-
-    fn signal(&self, signal: &str) {
-        let kill = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
-        assert!(kill.expect("kill is there").success());
-    }
-
-    /// Ends it, and gives the last line that it printed.
-    fn end(mut self) -> Value {
-        self.signal("INT");
-        let mut out = String::new();
-        self.child.stdout.take().expect("piped").read_to_string(&mut out).expect("its totals");
-        assert!(self.child.wait().expect("it ends").success(), "{out}");
-        assert!(!self.socket.exists(), "its socket is left");
-        serde_json::from_str(out.lines().last().expect("totals")).expect("JSON")
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What a socket answers.
-fn ask(socket: &Path, request: &[u8]) -> Vec<u8> {
-    let mut stream = UnixStream::connect(socket).expect("somebody listens");
-    stream.set_read_timeout(Some(LONG)).expect("a time limit");
-    // Who is not listened to any more has an answer already.
-    let _ = stream.write_all(request);
-    let mut answer = Vec::new();
-    // A request that was not read to its end resets the connection, behind the answer.
-    let _ = stream.read_to_end(&mut answer);
-    answer
-}
-
-fn get(socket: &Path, what: &str) -> Value {
-    let answer = ask(socket, format!("{{\"get\":\"{what}\"}}\n").as_bytes());
-    serde_json::from_slice(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
-}
-
-fn count(value: &Value, path: &str) -> u64 {
-    value.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {value:#}"))
-}
 
 #[test]
 fn all_of_a_forwarding_process_is_seen_from_outside() {
@@ -163,6 +40,18 @@ fn all_of_a_forwarding_process_is_seen_from_outside() {
     }
     let lanes = second["cores"].as_array().expect("cores").iter().map(|core| {
         assert!(core["cycles_per_packet"].as_f64() > Some(10.0), "{core}");
+        assert!(count(core, "/busy_cycles") > 0 && count(core, "/idle_cycles") > 0, "{core}");
+        let list = |path: &str| -> Vec<u64> {
+            let list = core.pointer(path).and_then(Value::as_array).expect("a list");
+            list.iter().filter_map(Value::as_u64).collect()
+        };
+        let (from, polls) = (list("/bursts/from"), list("/bursts/polls"));
+        assert_eq!((from.len(), polls.len(), from[5]), (12, 12, 16));
+        // Bursts are of 32 at most.
+        assert!(
+            polls[0] > 0 && polls[1..=6].iter().sum::<u64>() > 0 && polls[7..].iter().sum::<u64>() == 0,
+            "{core}"
+        );
         core["lanes"].as_array().expect("lanes").len()
     });
     assert_eq!(lanes.sum::<usize>(), 4, "{second:#}");

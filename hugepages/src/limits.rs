@@ -20,6 +20,16 @@ pub fn check_memlock(needed: u64) -> Result<(), Error> {
     memlock(&status, resource_limit(libc::RLIMIT_MEMLOCK), needed)
 }
 
+/// The same of what `/proc/self` below `root` says.
+pub(crate) fn check_memlock_of(root: &Path, needed: u64) -> Result<(), Error> {
+    let read = |name: &str| fs::read_to_string(root.join("proc/self").join(name)).unwrap_or_default();
+    // "Max locked memory         8388608              8388608              bytes", or unlimited: soft, then hard.
+    let limits = read("limits");
+    let limit =
+        limits.lines().find_map(|line| line.strip_prefix("Max locked memory")?.split_whitespace().next());
+    memlock(&read("status"), limit.and_then(|limit| limit.parse().ok()), needed)
+}
+
 fn memlock(status: &str, limit: Option<u64>, needed: u64) -> Result<(), Error> {
     const CAP_IPC_LOCK: u64 = 1 << 14;
     let capabilities =
@@ -150,6 +160,23 @@ mod tests {
         // The capability that lifts the limit, and every other one.
         assert!(memlock(&status("0000000000004000"), Some(0), 1 << 40).is_ok());
         assert!(memlock(&status("000001ffffffbfff"), Some(0), 1).is_err());
+    }
+
+    #[test]
+    fn the_limit_is_read_from_the_procfs_too() {
+        let tree = Tree::new(&[("proc/self/status", "VmLck:\t 0 kB\nCapEff:\t0000000000000000\n")]);
+        let limits = |soft| {
+            let text = format!(
+                "Limit                     Soft Limit           Hard Limit           Units\n\
+                 Max locked memory         {soft:<21}unlimited            bytes\nMax file locks            1    1    locks\n"
+            );
+            tree.write("proc/self/limits", &text);
+        };
+        limits("65536");
+        assert!(tree.sysfs().check_memlock(65_536).is_ok());
+        assert!(matches!(tree.sysfs().check_memlock(65_537), Err(Error::Memlock { limit: 65_536, .. })));
+        limits("unlimited");
+        assert!(tree.sysfs().check_memlock(1 << 40).is_ok());
     }
 
     /// A process in the group /machine/router of a tree mounted where it usually is.

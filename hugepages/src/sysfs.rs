@@ -139,6 +139,14 @@ impl Sysfs {
         if found.contains(&node) { Ok(()) } else { Err(Error::NoSuchNode { node, found }) }
     }
 
+    /// [`check_memlock`](crate::check_memlock) by what the procfs says of this process.
+    ///
+    /// # Errors
+    /// [`Error::Memlock`].
+    pub fn check_memlock(&self, needed: u64) -> Result<(), Error> {
+        limits::check_memlock_of(&self.root, needed)
+    }
+
     fn directory(&self, page_size: PageSize, node: Option<u32>) -> Result<PathBuf, Error> {
         if !page_size.is_huge() {
             return Err(Error::NotHuge);

@@ -150,7 +150,7 @@ impl Work<'_> {
     fn unbind(mut self) -> Result<Unbound, Error> {
         let info = self.sysfs.function(self.address)?;
         // A function in use would block the kernel, and this process with it, until its user lets go.
-        for node in self.nodes(&info) {
+        for node in self.sysfs.nodes(&info) {
             let holders = self.sysfs.holders(&node);
             if !holders.is_empty() {
                 return Err(Error::Busy { path: node, holders: holders.join(", ") });
@@ -239,20 +239,12 @@ impl Work<'_> {
 
     /// Makes the user the owner of the nodes that lead to the function.
     fn give(&mut self, info: &FunctionInfo, user: u32) -> Result<Vec<PathBuf>, Error> {
-        let nodes: Vec<PathBuf> = self.nodes(info).into_iter().filter(|node| node.exists()).collect();
+        let nodes: Vec<PathBuf> = self.sysfs.nodes(info).into_iter().filter(|node| node.exists()).collect();
         for node in &nodes {
             let done = self.kernel.give(node, user);
             done.map_err(Error::io(format!("making user {user} the owner of {}", node.display())))?;
         }
         Ok(nodes)
-    }
-
-    /// The nodes through which a program opens the function: its group's, and its own.
-    fn nodes(&self, info: &FunctionInfo) -> Vec<PathBuf> {
-        let group = info.group_node().map(|node| self.sysfs.path(node));
-        let own =
-            self.sysfs.vfio_device(info.address).map(|name| self.sysfs.path("dev/vfio/devices").join(name));
-        group.into_iter().chain(own).collect()
     }
 
     fn driver(&self) -> Option<String> {

@@ -37,6 +37,7 @@ pub mod bind;
 mod config;
 mod dma;
 mod error;
+mod express;
 mod function;
 mod interrupt;
 mod iova;
@@ -56,6 +57,7 @@ pub use config::{
 };
 pub use dma::DmaBuffer;
 pub use error::Error;
+pub use express::ExpressLink;
 pub use function::Function;
 pub use interrupt::{Interrupt, eventfd, wait_any};
 pub use space::{AddressSpace, AddressSpaceOptions, Backend};

@@ -94,7 +94,7 @@ impl FunctionInfo {
     }
 
     /// Whether it keeps its group from being used: VFIO wants every member, bridges aside, with itself or with no driver.
-    pub(crate) fn holds_group(&self) -> bool {
+    pub fn holds_group(&self) -> bool {
         !self.is_bridge() && !self.is_vfio() && self.driver.is_some()
     }
 
@@ -211,7 +211,7 @@ impl Sysfs {
     }
 
     /// Whether this machine has an IOMMU that is in use.
-    pub(crate) fn has_iommu(&self) -> bool {
+    pub fn has_iommu(&self) -> bool {
         names_in(&self.path("sys/class/iommu")).next().is_some()
     }
 
@@ -220,8 +220,15 @@ impl Sysfs {
         names_in(&self.folder(address).join("vfio-dev")).find(|name| name.starts_with("vfio"))
     }
 
+    /// The nodes through which a program opens a function: its group's, and its own.
+    pub fn nodes(&self, info: &FunctionInfo) -> Vec<PathBuf> {
+        let group = info.group_node().map(|node| self.path(node));
+        let own = self.vfio_device(info.address).map(|name| self.path("dev/vfio/devices").join(name));
+        group.into_iter().chain(own).collect()
+    }
+
     /// Who has a node open, as far as this user may see: "pid 812 (testpmd)".
-    pub(crate) fn holders(&self, node: &Path) -> Vec<String> {
+    pub fn holders(&self, node: &Path) -> Vec<String> {
         let processes =
             names_in(&self.path("proc")).filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
         let holds = |pid: &String| {
@@ -278,7 +285,7 @@ fn link_name(link: &Path) -> Option<String> {
 }
 
 /// A file's text without its newline; nothing where it cannot be read.
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default().trim_end().to_owned()
 }
 

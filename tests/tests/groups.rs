@@ -61,5 +61,18 @@ fn a_group_that_the_kernel_drives_in_part_is_refused_by_name() -> Result<()> {
     for expected in ["0000:02:00.1", "e1000e", "pagewire dev bind"] {
         assert!(output.text.contains(expected), "no {expected}: {output}");
     }
+    // `pagewire check` knows before, and the command that it names mends it.
+    let blocking = |guest: &mut Guest, status| -> Result<Vec<Value>> {
+        let output = guest.run("pagewire check --port 02:00.0 --json 2>/dev/null")?;
+        assert_eq!(output.status, status, "{output}");
+        let document: Value = serde_json::from_str(&output.text)?;
+        let findings = document["findings"].as_array().cloned().unwrap_or_default();
+        Ok(findings.into_iter().filter(|finding| finding["severity"] == "blocking").collect())
+    };
+    let found = blocking(&mut guest, 1)?;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!((&found[0]["check"], &found[0]["port"]), (&"group".into(), &"0000:02:00.0".into()));
+    guest.check(found[0]["mend"].as_str().unwrap_or_default())?;
+    assert_eq!(blocking(&mut guest, 0)?, Vec::<Value>::new());
     Ok(())
 }

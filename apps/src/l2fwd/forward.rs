@@ -15,6 +15,7 @@ use super::lane::{self, Between, Lane, LaneCounters};
 use super::live::View;
 use super::published::Reports;
 use crate::idle::{IDLE_ROUNDS, Idle};
+use crate::workload::Workload;
 use crate::{cores, run};
 
 /// What comes back of it.
@@ -67,15 +68,17 @@ pub(super) fn forward(
             }
             false => Between::Rest(idle),
         };
+        let counters = reports.works(cpu);
         let worker = thread::Builder::new().name(format!("lcore-{cpu}")).spawn(move || {
             // A loop that ends early, by a bug, ends the others too.
             let _end = run::EndOnExit(end.clone());
             cores::pin(cpu);
             share.iter_mut().for_each(|lane| lane.send_first(first));
+            let mut work = Workload::new(counters);
             match record {
-                false => (lane::run(share, &end, between), None),
+                false => (lane::run(share, &end, between, &mut work), None),
                 true => {
-                    let (lanes, cycles) = lane::run_recording(share, &end, between);
+                    let (lanes, cycles) = lane::run_recording(share, &end, between, &mut work);
                     (lanes, cycles.summary())
                 }
             }

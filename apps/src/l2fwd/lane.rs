@@ -10,6 +10,7 @@ use super::cycles::{Cycles, Group};
 use super::tap::Tap;
 use crate::idle::{Idle, NAP, Rounds};
 use crate::tsc;
+use crate::workload::Workload;
 
 /// From one port's receive queue to its peer's transmit queue of that number.
 pub(crate) struct Lane {
@@ -137,8 +138,13 @@ pub(crate) enum Between {
 }
 
 /// Forward until told to stop. Gives the lanes back.
-pub(crate) fn run(mut lanes: Vec<Lane>, stop: &AtomicBool, between: Between) -> Vec<Lane> {
-    forward(&mut lanes, stop, between, |_, lane| lane.poll());
+pub(crate) fn run(
+    mut lanes: Vec<Lane>,
+    stop: &AtomicBool,
+    between: Between,
+    work: &mut Workload,
+) -> Vec<Lane> {
+    forward(&mut lanes, stop, between, work, |_, lane| lane.poll());
     lanes
 }
 
@@ -147,10 +153,11 @@ pub(crate) fn run_recording(
     mut lanes: Vec<Lane>,
     stop: &AtomicBool,
     between: Between,
+    work: &mut Workload,
 ) -> (Vec<Lane>, Cycles) {
     let mut cycles = Cycles::default();
     let mut groups = vec![Group::default(); lanes.len()];
-    forward(&mut lanes, stop, between, |number, lane| {
+    forward(&mut lanes, stop, between, work, |number, lane| {
         let start = tsc::read();
         let moved = lane.poll();
         let took = tsc::read().wrapping_sub(start);
@@ -170,16 +177,17 @@ fn forward(
     lanes: &mut [Lane],
     stop: &AtomicBool,
     between: Between,
+    work: &mut Workload,
     poll: impl FnMut(usize, &mut Lane) -> usize,
 ) {
     let idle_for = match between {
-        Between::Sleep(waiter) => return sleep_between(lanes, stop, waiter, poll),
+        Between::Sleep(waiter) => return sleep_between(lanes, stop, waiter, work, poll),
         Between::Rest(idle) => idle,
     };
     let mut empty = Rounds::default();
-    rounds(lanes, stop, poll, |lanes, moved| {
+    rounds(lanes, stop, work, poll, |lanes, work, moved| {
         if empty.are_idle(moved) {
-            rest(lanes, idle_for);
+            rest(lanes, work, idle_for);
         }
     });
 }
@@ -190,12 +198,15 @@ fn sleep_between(
     lanes: &mut [Lane],
     stop: &AtomicBool,
     mut waiter: Waiter,
+    work: &mut Workload,
     poll: impl FnMut(usize, &mut Lane) -> usize,
 ) {
     let mut said = false;
-    rounds(lanes, stop, poll, |lanes, moved| {
+    rounds(lanes, stop, work, poll, |lanes, work, moved| {
         if moved == 0 && waiter.is_armed() {
-            rest(lanes, Idle::Spin);
+            rest(lanes, work, Idle::Spin);
+            // Nobody is to wait for it until it wakes up.
+            work.publish();
         }
         let interrupts = lanes.iter().filter_map(|lane| lane.rx.interrupt());
         if let Err(error) = waiter.polled(moved, interrupts) {
@@ -205,6 +216,9 @@ fn sleep_between(
             }
             std::thread::sleep(NAP);
         }
+        if moved == 0 {
+            work.rested();
+        }
     });
 }
 
@@ -212,28 +226,34 @@ fn sleep_between(
 fn rounds(
     lanes: &mut [Lane],
     stop: &AtomicBool,
+    work: &mut Workload,
     mut poll: impl FnMut(usize, &mut Lane) -> usize,
-    mut after: impl FnMut(&mut [Lane], usize),
+    mut after: impl FnMut(&mut [Lane], &mut Workload, usize),
 ) {
     while !stop.load(Ordering::Relaxed) {
         let mut moved = 0;
         for (number, lane) in lanes.iter_mut().enumerate() {
-            moved += poll(number, lane);
+            let found = poll(number, lane);
+            work.polled(found);
+            moved += found;
         }
-        after(lanes, moved);
+        work.round(moved);
+        after(lanes, work, moved);
     }
-    rest(lanes, Idle::Spin);
+    rest(lanes, work, Idle::Spin);
+    work.publish();
 }
 
 /// Nothing to do: let no ring and no magazine keep what others could use.
 #[cold]
 #[inline(never)]
-fn rest(lanes: &mut [Lane], idle_for: Idle) {
+fn rest(lanes: &mut [Lane], work: &mut Workload, idle_for: Idle) {
     for lane in lanes {
         lane.tx.reclaim();
         lane.counters.rests.fetch_add(1, Ordering::Relaxed);
     }
     idle_for.rest();
+    work.rested();
 }
 
 /// What mode `txonly` sends: a UDP packet without payload worth mentioning, to the peer's number.

@@ -13,6 +13,7 @@ use super::lane::{Lane, LaneCounters};
 use super::report::{GeneratorReport, PortReport, Report, Sleeps};
 use super::reporter::Reporter;
 use crate::stats::Statistics;
+use crate::workload::{CoreCounters, WorkReport};
 
 /// Who makes reports: for the one who started this, and for those who ask from elsewhere.
 pub(super) struct Reports {
@@ -21,6 +22,12 @@ pub(super) struct Reports {
 }
 
 impl Reports {
+    /// A core will work, and count what it does here.
+    pub(super) fn works(&self, cpu: usize) -> Arc<CoreCounters> {
+        let core = self.published.cores.iter().find(|core| core.cpu == cpu);
+        core.map(|core| core.work.clone()).unwrap_or_default()
+    }
+
     /// A core will sleep.
     pub(super) fn sleeps(&mut self, cpu: usize, counters: Arc<WaiterCounters>) {
         for core in self.published.cores.iter_mut().filter(|core| core.cpu == cpu) {
@@ -44,6 +51,7 @@ type Routed = ([usize; 3], [PathReport; 2], Arc<LaneCounters>);
 struct Core {
     cpu: usize,
     lanes: Vec<Routed>,
+    work: Arc<CoreCounters>,
     /// With `--interrupts`.
     waiter: Option<Arc<WaiterCounters>>,
 }
@@ -62,9 +70,8 @@ struct Sections<'a> {
 struct CoreReport {
     cpu: usize,
     lanes: Vec<LaneReport>,
-    /// Since the start, with `--record-core-cycles`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cycles_per_packet: Option<f64>,
+    #[serde(flatten)]
+    work: WorkReport,
     /// With `--interrupts`.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     sleeps: Option<Sleeps>,
@@ -103,7 +110,7 @@ impl Published {
     pub(super) fn add(&mut self, cpu: usize, lane: &Lane) {
         let known = self.cores.iter().position(|core| core.cpu == cpu);
         let index = known.unwrap_or_else(|| {
-            self.cores.push(Core { cpu, lanes: Vec::new(), waiter: None });
+            self.cores.push(Core { cpu, lanes: Vec::new(), work: Arc::default(), waiter: None });
             self.cores.len() - 1
         });
         let paths = [lane.rx.path(), lane.tx.path()];
@@ -124,18 +131,14 @@ impl Published {
 
 impl Core {
     fn report(&self) -> CoreReport {
-        let (mut cycles, mut packets) = (0, 0);
         let lane = |([port, queue, to], [rx, tx], counters): &Routed| {
-            cycles += counters.cycles.load(Ordering::Relaxed);
-            packets += counters.recorded.load(Ordering::Relaxed);
             let tx_full = counters.tx_full.load(Ordering::Relaxed);
             let (rx_path, tx_path) = (rx.to_string(), tx.to_string());
             LaneReport { port: *port, queue: *queue, to: *to, tx_full, rx_path, tx_path }
         };
         let lanes = self.lanes.iter().map(lane).collect();
-        let cycles_per_packet = (packets > 0).then(|| cycles as f64 / packets as f64);
         let sleeps = self.waiter.as_deref().map(Sleeps::new);
-        CoreReport { cpu: self.cpu, lanes, cycles_per_packet, sleeps }
+        CoreReport { cpu: self.cpu, lanes, work: self.work.report(), sleeps }
     }
 }
 

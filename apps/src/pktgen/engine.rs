@@ -10,6 +10,7 @@ use super::pace::Clock;
 use super::sender::{Sender, Sent};
 use crate::idle::{Idle, Rounds};
 use crate::tsc;
+use crate::workload::Workload;
 
 /// A transmit queue, and the pool of what it sends.
 pub(super) struct TxLane {
@@ -136,21 +137,28 @@ impl Share {
     }
 
     /// Send and receive until told to end.
-    pub(super) fn run(&mut self, signals: &Signals, idle: Idle) {
+    pub(super) fn run(&mut self, signals: &Signals, idle: Idle, work: &mut Workload) {
         let mut rounds = Rounds::default();
         while !signals.end.load(Ordering::Relaxed) {
             let mut moved = 0;
             for transmitter in &mut self.transmitters {
-                moved += transmitter.poll(signals);
+                let sent = transmitter.poll(signals);
+                work.polled(sent);
+                moved += sent;
             }
             for receiver in &mut self.receivers {
-                moved += receiver.poll();
+                let received = receiver.poll();
+                work.polled(received);
+                moved += received;
             }
+            work.round(moved);
             if rounds.are_idle(moved) {
                 self.rest(idle);
+                work.rested();
             }
         }
         self.rest(Idle::Spin);
+        work.publish();
     }
 
     #[cold]

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use serde_json::json;
 
 use super::bench::Bench;
@@ -21,6 +22,7 @@ use super::watch::{Watch, Watched};
 use crate::idle::Idle;
 use crate::l2fwd::{Report, Reporter};
 use crate::run::EndOnExit;
+use crate::workload::{CoreCounters, WorkReport, Workload};
 use crate::{cores, tsc};
 
 /// From when the threads are started to when they send.
@@ -73,7 +75,8 @@ impl Bench<'_> {
         signals.sending.store(transmitters.len(), Ordering::Relaxed);
         let counters = receivers.iter().map(Receiver::counters).collect();
         let reporter = Reporter::new(self.monitors.clone(), vec![Vec::new(); self.ports.len()], None);
-        let mut watch = Watch::new(streams, watched, counters, reporter);
+        let cores = self.cpus.iter().map(|cpu| (*cpu, Arc::default())).collect();
+        let mut watch = Watch::new(streams, watched, counters, cores, reporter);
         let mut shares: Vec<Share> = self.cpus.iter().map(|_| Share::default()).collect();
         let cores = shares.len();
         let (tx, rx) = (transmitters.len(), receivers.len());
@@ -83,7 +86,7 @@ impl Bench<'_> {
         receivers.into_iter().enumerate().for_each(deal);
         log::debug!("{tx} transmit and {rx} receive queues on cores {:?}", &self.cpus[..cores.min(tx + rx)]);
         let idle = if self.naps { Idle::Nap } else { Idle::Spin };
-        let (workers, failed) = spawn(&self.cpus, shares, &signals, idle);
+        let (workers, failed) = spawn(&watch.cores, shares, &signals, idle);
         let watched = match &failed {
             None => self.watch(scenario, conduct, &mut watch, &signals),
             Some(_) => Ok(()),
@@ -162,10 +165,10 @@ impl Bench<'_> {
 
     /// Tell those who ask from elsewhere.
     fn publish(&mut self, watch: &mut Watch, elapsed: Duration) {
-        let Bench { statistics, cpus, ports, .. } = self;
+        let Bench { statistics, ports, .. } = self;
         statistics.tick(|| {
             let Report { seconds, ports, .. } = watch.published.snapshot(ports, elapsed);
-            let cores: Vec<_> = cpus.iter().map(|cpu| json!({ "cpu": cpu, "lanes": [] })).collect();
+            let cores: Vec<_> = watch.cores.iter().map(|(cpu, work)| Core::new(*cpu, work)).collect();
             json!({
                 "seconds": seconds,
                 "configuration": { "streams": watch.streams.len() },
@@ -205,17 +208,37 @@ impl Bench<'_> {
     }
 }
 
+/// What a core does, for those who ask from elsewhere.
+#[derive(Serialize)]
+struct Core {
+    cpu: usize,
+    lanes: [u8; 0],
+    #[serde(flatten)]
+    work: WorkReport,
+}
+
+impl Core {
+    fn new(cpu: usize, work: &CoreCounters) -> Core {
+        Core { cpu, lanes: [], work: work.report() }
+    }
+}
+
 type Workers = (Vec<JoinHandle<Share>>, Option<std::io::Error>);
 
 /// A thread for each core that has something to do.
-fn spawn(cpus: &[usize], shares: Vec<Share>, signals: &Arc<Signals>, idle: Idle) -> Workers {
+fn spawn(
+    cores: &[(usize, Arc<CoreCounters>)],
+    shares: Vec<Share>,
+    signals: &Arc<Signals>,
+    idle: Idle,
+) -> Workers {
     let mut workers = Vec::new();
-    for (cpu, mut share) in cpus.iter().copied().zip(shares).filter(|(_, share)| !share.is_empty()) {
+    for ((cpu, work), mut share) in cores.iter().cloned().zip(shares).filter(|(_, share)| !share.is_empty()) {
         let signals = signals.clone();
         let worker = thread::Builder::new().name(format!("lcore-{cpu}")).spawn(move || {
             let _end = EndOnExit(signals.end.clone());
             cores::pin(cpu);
-            share.run(&signals, idle);
+            share.run(&signals, idle, &mut Workload::new(work));
             share
         });
         match worker {

@@ -12,6 +12,7 @@ use super::plan::Asked;
 use super::report::{Results, StreamReport, Unmatched};
 use super::sender::SendCounters;
 use crate::l2fwd::{Report, Reporter};
+use crate::workload::CoreCounters;
 
 /// A sender, from outside.
 pub(super) struct Watched {
@@ -27,6 +28,8 @@ pub(super) struct Watch {
     pub(super) streams: Vec<Asked>,
     pub(super) senders: Vec<Watched>,
     pub(super) receivers: Vec<Arc<ReceiveCounters>>,
+    /// By CPU.
+    pub(super) cores: Vec<(usize, Arc<CoreCounters>)>,
     pub(super) reporter: Reporter,
     pub(super) published: Reporter,
     pub(super) start: Instant,
@@ -39,6 +42,7 @@ impl Watch {
         streams: Vec<Asked>,
         senders: Vec<Watched>,
         receivers: Vec<Arc<ReceiveCounters>>,
+        cores: Vec<(usize, Arc<CoreCounters>)>,
         reporter: Reporter,
     ) -> Watch {
         Watch {
@@ -46,6 +50,7 @@ impl Watch {
             streams,
             senders,
             receivers,
+            cores,
             published: reporter.fork(),
             reporter,
             start: Instant::now(),

@@ -4,11 +4,14 @@
 mod client;
 mod connection;
 mod document;
+mod http;
+mod metrics;
 mod place;
 mod server;
 mod show;
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
+pub(crate) use place::preflight as check_folder;
 pub(crate) use server::Statistics;
 
 use crate::run;
@@ -28,6 +32,7 @@ Examples:
   pagewire stats                             the processes that run; the only one in full
   pagewire stats --id l2fwd-4711 --watch     one of them, every second
   pagewire stats pools                       every packet pool of every process: what it has out, and for how long
+  pagewire stats --prometheus 127.0.0.1:9184 all of them, for Prometheus on this machine
   pagewire stats --json | jq '.processes[].ports[].xstats'";
 
 /// How often to look for a key or a signal.
@@ -54,6 +59,10 @@ pub(crate) struct Args {
     /// As JSON, one object a line: see docs/statistics.md
     #[arg(long)]
     json: bool,
+
+    /// Serve what the processes count as OpenMetrics, at http://ADDR/metrics, until Ctrl-C. Addresses of this machine's own only
+    #[arg(long, value_name = "ADDR", value_parser = http::loopback, conflicts_with_all = ["what", "watch", "json"])]
+    prometheus: Option<SocketAddr>,
 }
 
 /// What to show.
@@ -66,6 +75,9 @@ enum What {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    if let Some(address) = args.prometheus {
+        return http::serve(address, args.id.as_deref(), &*run::stop_flag()?);
+    }
     let Some(period) = args.watch else { return run::print(&once(&args)?).map_err(Into::into) };
     let stop = run::stop_flag()?;
     let (period, terminal) = (period.max(LOOK), std::io::stdout().is_terminal());
@@ -119,17 +131,12 @@ struct Found {
 }
 
 impl Found {
-    fn look(args: &Args) -> Result<Found> {
-        let mut targets = client::targets()?;
-        if let Some(id) = &args.id {
-            targets.retain(|target| target.is(id));
-        }
-        // In full if it is to be shown in full.
-        let get = match args.what {
-            What::Pools => Get::Pools,
-            What::All if args.json || targets.len() == 1 => Get::All,
-            What::All => Get::Process,
-        };
+    /// Everything, of every process or of one, if there is any.
+    fn all(id: Option<&str>) -> Result<Found> {
+        Ok(Found::ask(&targets(id)?, Get::All))
+    }
+
+    fn ask(targets: &[Target], get: Get) -> Found {
         let mut found = Found { documents: Vec::new(), silent: Vec::new() };
         for answer in targets.iter().filter_map(|target| target.ask(get)) {
             match answer {
@@ -137,6 +144,18 @@ impl Found {
                 Err(error) => found.silent.push(format!("{error:#}")),
             }
         }
+        found
+    }
+
+    fn look(args: &Args) -> Result<Found> {
+        let targets = targets(args.id.as_deref())?;
+        // In full if it is to be shown in full.
+        let get = match args.what {
+            What::Pools => Get::Pools,
+            What::All if args.json || targets.len() == 1 => Get::All,
+            What::All => Get::Process,
+        };
+        let found = Found::ask(&targets, get);
         match (&args.id, found.documents.is_empty(), found.silent.first()) {
             (Some(_), true, Some(error)) => bail!("{error}"),
             (Some(id), true, None) => {
@@ -145,6 +164,13 @@ impl Found {
             _ => Ok(found),
         }
     }
+}
+
+/// The processes, or the one that was asked for.
+fn targets(id: Option<&str>) -> Result<Vec<Target>> {
+    let mut targets = client::targets()?;
+    targets.retain(|target| id.is_none_or(|id| target.is(id)));
+    Ok(targets)
 }
 
 impl Target {

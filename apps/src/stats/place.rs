@@ -38,6 +38,17 @@ pub(super) fn own() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The folder in which this user's processes serve, with what keeps them from it; `root` is `/`, except in tests.
+pub(crate) fn preflight(root: &Path) -> Result<PathBuf, (PathBuf, anyhow::Error)> {
+    let folder = folders().into_iter().next().unwrap_or_default();
+    let place = folder.strip_prefix("/").map_or(folder.clone(), |below| root.join(below));
+    match place.symlink_metadata().map(|_| check(&place)) {
+        // It will be made.
+        Err(_) | Ok(Ok(())) => Ok(folder),
+        Ok(Err(error)) => Err((folder, error)),
+    }
+}
+
 /// Every folder in which processes of this user may serve, the one for this process first. They may differ in their
 /// environment: what a service has started has no `XDG_RUNTIME_DIR`.
 pub(super) fn folders() -> Vec<PathBuf> {

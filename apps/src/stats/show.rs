@@ -153,6 +153,12 @@ fn one(buffer: &mut Buffer, document: &Value, keys: &str) {
 fn core(core: &Value) -> Vec<String> {
     let cycles = core["cycles_per_packet"].as_f64();
     let cycles = cycles.map_or_else(String::new, |cycles| format!(": {cycles:.1} cycles per packet"));
+    let (busy, idle) = (number(core, "busy_cycles") as f64, number(core, "idle_cycles") as f64);
+    let busy = if busy + idle > 0.0 {
+        format!("; {:.1} % busy", 100.0 * busy / (busy + idle))
+    } else {
+        String::new()
+    };
     let [sleeps, wake_ups] = ["sleeps", "wake_ups"].map(|name| core[name].as_u64());
     let sleeps = sleeps.zip(wake_ups).map_or_else(String::new, |(sleeps, wake_ups)| {
         format!("; has slept {sleeps} times, {wake_ups} of them until an interrupt")
@@ -165,7 +171,24 @@ fn core(core: &Value) -> Vec<String> {
             number(lane, "to")
         )
     });
-    std::iter::once(format!("core {}{cycles}{sleeps}", number(core, "cpu"))).chain(lanes).collect()
+    let head = format!("core {}{cycles}{busy}{sleeps}", number(core, "cpu"));
+    std::iter::once(head).chain(lanes).chain(polls(&core["bursts"])).collect()
+}
+
+/// How much a core's polls found.
+fn polls(bursts: &Value) -> Option<String> {
+    let counts: Vec<(u64, u64)> = list(bursts, "from")
+        .iter()
+        .zip(list(bursts, "polls"))
+        .filter_map(|(from, polls)| Some((from.as_u64()?, polls.as_u64()?)))
+        .collect();
+    let all: u64 = counts.iter().map(|(_, polls)| polls).sum();
+    let parts = counts.iter().filter(|(_, polls)| *polls > 0).map(|(from, polls)| {
+        let to = (2 * from).saturating_sub(1);
+        let size = if to > *from { format!("{from}-{to}") } else { from.to_string() };
+        format!("{size}: {:.1} %", 100.0 * *polls as f64 / all as f64)
+    });
+    (all > 0).then(|| format!("  polls that found {}", parts.collect::<Vec<_>>().join(", ")))
 }
 
 /// The cards of a `pagewire model`.

@@ -5,6 +5,7 @@
 
 pub(crate) mod driver;
 pub(crate) mod frames;
+pub(crate) mod place;
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
