@@ -19,6 +19,7 @@ mod lanes;
 mod memory;
 mod model;
 mod notes;
+mod page;
 mod pktgen;
 mod ports;
 mod run;

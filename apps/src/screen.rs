@@ -1,6 +1,6 @@
 //! The terminal while something is drawn on all of it, and getting it back as it was: at the end, at a panic, at a signal.
 
-use std::io::{self, Stdout};
+use std::io::{self, IsTerminal, Stdout};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,9 +15,18 @@ use ratatui::crossterm::terminal::{
 use ratatui::{Frame, Terminal};
 
 use crate::notes;
+use crate::run::Reporting;
 
 /// A screen has the terminal.
 static ON: AtomicBool = AtomicBool::new(false);
+
+/// Options of commands with a live screen.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct ScreenOptions {
+    /// Print tables where there would be a live screen, on a terminal
+    #[arg(long)]
+    no_tui: bool,
+}
 
 /// What its user did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +35,19 @@ pub(crate) struct Input {
     pub(crate) quit: bool,
     /// Made the window another size.
     pub(crate) resized: bool,
+    /// Asked for another page.
+    pub(crate) turn: Option<Turn>,
+}
+
+/// Another page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// By a digit: its number, from 0 on.
+    To(usize),
+    /// By Tab, or the arrow to the right.
+    Next,
+    /// By Shift and Tab, or the arrow to the left.
+    Back,
 }
 
 /// The terminal. Dropping it gives the terminal back.
@@ -58,6 +80,20 @@ impl Screen {
         }
     }
 
+    /// Take the terminal for live reports, unless standard output is none that can be drawn on, or they are wanted in another form.
+    pub(crate) fn for_reports(options: &ScreenOptions, reporting: &Reporting) -> Option<Screen> {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if reporting.json
+            || options.no_tui
+            || reporting.stats_period.is_zero()
+            || dumb
+            || !io::stdout().is_terminal()
+        {
+            return None;
+        }
+        Screen::open().inspect_err(|error| log::debug!("no screen: {error}")).ok()
+    }
+
     /// Draw all of it.
     pub(crate) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         if ON.load(Ordering::SeqCst) {
@@ -77,11 +113,16 @@ impl Screen {
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
                     let control = key.modifiers.contains(KeyModifiers::CONTROL);
-                    input.quit |= match key.code {
-                        KeyCode::Char('c') => control,
-                        KeyCode::Char('q') | KeyCode::Esc => true,
-                        _ => false,
-                    };
+                    match key.code {
+                        KeyCode::Char('c') => input.quit |= control,
+                        KeyCode::Char('q') | KeyCode::Esc => input.quit = true,
+                        KeyCode::Char(digit @ '1'..='9') => {
+                            input.turn = Some(Turn::To(digit as usize - '1' as usize));
+                        }
+                        KeyCode::Tab | KeyCode::Right => input.turn = Some(Turn::Next),
+                        KeyCode::BackTab | KeyCode::Left => input.turn = Some(Turn::Back),
+                        _ => {}
+                    }
                 }
                 Event::Resize(..) => input.resized = true,
                 _ => {}

@@ -10,6 +10,7 @@ use crate::lanes::Lanes;
 use crate::memory::Needs;
 use crate::ports::{Access, PortSpec};
 use crate::run::Reporting;
+use crate::screen::ScreenOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -92,9 +93,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) reporting: Reporting,
 
-    /// Print tables where there would be a live screen, on a terminal
-    #[arg(long)]
-    pub(crate) no_tui: bool,
+    #[command(flatten)]
+    pub(crate) screen: ScreenOptions,
 
     /// Do without vector instructions
     #[arg(long)]

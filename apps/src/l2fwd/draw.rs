@@ -39,8 +39,8 @@ pub(crate) fn draw(buffer: &mut Buffer, title: &str, keys: &str, report: &Report
         Layout::vertical(heights.map(Constraint::Length)).areas(buffer.area);
 
     self::head(buffer, head, title, keys);
-    traffic_table(buffer, traffic_area, report, queues > 0);
-    drops_table(buffer, drops_area, report);
+    traffic_table(buffer, traffic_area, &report.ports, queues > 0);
+    drops_table(buffer, drops_area, &report.ports);
     if let Some(generator) = &report.generator {
         generator_table(buffer, generator_area, generator);
     }
@@ -100,8 +100,9 @@ pub(crate) fn table(
     table.render(area, buffer);
 }
 
-fn traffic_table(buffer: &mut Buffer, area: Rect, report: &Report, with_queues: bool) {
-    let recorded = report.ports.iter().any(|port| port.cycles_per_packet.is_some());
+/// Rates and totals of ports, and of their queues if there is room for them.
+pub(crate) fn traffic_table(buffer: &mut Buffer, area: Rect, ports: &[PortReport], with_queues: bool) {
+    let recorded = ports.iter().any(|port| port.cycles_per_packet.is_some());
     let mut columns = vec!["rx kpps", "tx kpps", "rx Mb/s", "tx Mb/s", "rx total", "tx total"];
     if recorded {
         columns.insert(2, "cycles");
@@ -117,7 +118,7 @@ fn traffic_table(buffer: &mut Buffer, area: Rect, report: &Report, with_queues: 
         cells
     };
     let mut rows = Vec::new();
-    for port in &report.ports {
+    for port in ports {
         let style = if port.link_up { Style::new() } else { Style::new().red() };
         rows.push((name(port), cells(&port.traffic, port.cycles_per_packet), style));
         for queue in port.queues.iter().filter(|_| with_queues) {
@@ -128,8 +129,9 @@ fn traffic_table(buffer: &mut Buffer, area: Rect, report: &Report, with_queues: 
     table(buffer, area, "traffic", &columns, rows);
 }
 
-fn drops_table(buffer: &mut Buffer, area: Rect, report: &Report) {
-    let rows = report.ports.iter().map(|port| {
+/// What ports dropped, and why.
+pub(crate) fn drops_table(buffer: &mut Buffer, area: Rect, ports: &[PortReport]) {
+    let rows = ports.iter().map(|port| {
         let Drops { rx_missed, rx_errors, rx_nombuf, tx_errors, tx_full } = port.drops;
         let counts = [rx_missed, tx_full, rx_nombuf, rx_errors, tx_errors];
         let style = if counts.iter().any(|count| *count > 0) { Style::new().yellow() } else { Style::new() };

@@ -1,7 +1,5 @@
 //! What the user sees meanwhile: on a terminal a screen that is drawn anew every period, else a table or a JSON object.
 
-use std::io::{self, IsTerminal};
-
 use anyhow::Result;
 
 use super::args::Args;
@@ -29,25 +27,12 @@ pub(super) struct Live {
 impl View {
     /// A screen on a terminal that can be drawn on, unless it is not wanted.
     pub(super) fn open(args: &Args) -> View {
-        let plain = View::Plain(args.reporting.json);
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if args.reporting.json
-            || args.no_tui
-            || args.reporting.stats_period.is_zero()
-            || dumb
-            || !io::stdout().is_terminal()
-        {
-            return plain;
-        }
-        match Screen::open() {
-            Ok(screen) => {
+        match Screen::for_reports(&args.screen, &args.reporting) {
+            Some(screen) => {
                 let title = title(args);
                 View::Screen(Box::new(Live { screen, title, report: None, notes: 0 }))
             }
-            Err(error) => {
-                log::debug!("no screen: {error}");
-                plain
-            }
+            None => View::Plain(args.reporting.json),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::lanes::Lanes;
 use crate::memory::Needs;
 use crate::ports::{Access, PortSpec};
 use crate::run::{self, Reporting};
+use crate::screen::ScreenOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +72,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(super) reporting: Reporting,
+
+    #[command(flatten)]
+    pub(super) screen: ScreenOptions,
 
     #[command(flatten)]
     pub(super) access: Access,

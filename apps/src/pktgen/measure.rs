@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hdrhistogram::Histogram;
 use pagewire_ethdev::{AnyRxQueue, Burst, Packet, RxQueue};
 
+use super::desk::{Delays, Desk, Wrong};
 use super::headers::payload_at;
 use super::schedule::MEASURED;
 use super::signature::{LEN, Run, Signature};
@@ -15,14 +15,6 @@ use crate::tsc;
 /// Numbers before the highest one of which is known whether they came: as many as a late frame may be late by, and still be told
 /// from a second copy.
 const WINDOW: u64 = 1 << 16;
-
-/// The longest time that a histogram tells, in ticks: an hour or more. What is longer counts as this.
-const LONGEST: u64 = 1 << 44;
-
-/// Times in ticks, to three digits. Of a fixed size: recording never allocates.
-pub(super) fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, LONGEST, 3).expect("bounds and precision are in range")
-}
 
 /// What a receive queue has seen so far; written by its core, once a burst.
 #[derive(Debug, Default)]
@@ -53,10 +45,7 @@ pub(super) struct Tracker {
     pub(super) late: u64,
     /// Frames that are not what was sent. They are received, too.
     pub(super) corrupt: u64,
-    /// Ticks.
-    pub(super) latency: Histogram<u64>,
-    /// Ticks between the latencies of one packet and the next.
-    pub(super) jitter: Histogram<u64>,
+    pub(super) delays: Box<Delays>,
     last_latency: Option<u64>,
     /// After the highest number that came.
     next: u64,
@@ -72,8 +61,7 @@ impl Default for Tracker {
             duplicates: 0,
             late: 0,
             corrupt: 0,
-            latency: histogram(),
-            jitter: histogram(),
+            delays: Box::default(),
             last_latency: None,
             next: 0,
             seen: vec![0; (WINDOW / 64) as usize].into(),
@@ -130,9 +118,9 @@ impl Tracker {
 
     #[inline]
     fn time(&mut self, latency: u64) {
-        self.latency.saturating_record(latency);
+        self.delays.latency.saturating_record(latency);
         if let Some(last) = self.last_latency.replace(latency) {
-            self.jitter.saturating_record(latency.abs_diff(last));
+            self.delays.jitter.saturating_record(latency.abs_diff(last));
         }
     }
 
@@ -143,9 +131,7 @@ impl Tracker {
         self.duplicates += other.duplicates;
         self.late += other.late;
         self.corrupt += other.corrupt;
-        // Of the same kind, so that adding does not fail.
-        let _ = self.latency.add(&other.latency);
-        let _ = self.jitter.add(&other.jitter);
+        self.delays.add(&other.delays);
     }
 }
 
@@ -157,6 +143,7 @@ pub(super) struct Receiver {
     /// By sender; none before its first packet.
     pub(super) trackers: Vec<Option<Box<Tracker>>>,
     counters: Arc<ReceiveCounters>,
+    desk: Arc<Desk>,
     /// Where the last signature was: most likely the next one is there too.
     at: usize,
     /// A packet of several segments.
@@ -177,6 +164,7 @@ impl Receiver {
             run,
             trackers: vec![None; senders],
             counters: Arc::new(ReceiveCounters { received, ..ReceiveCounters::default() }),
+            desk: Arc::default(),
             at: 42,
             whole: Vec::new(),
         }
@@ -186,9 +174,16 @@ impl Receiver {
         self.counters.clone()
     }
 
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        self.desk.clone()
+    }
+
     /// Take what has come. Returns how many packets.
     #[inline]
     pub(super) fn poll(&mut self) -> usize {
+        if self.desk.is_asked() {
+            self.answer();
+        }
         let count = self.rx.rx_burst(&mut self.burst);
         if count == 0 {
             return 0;
@@ -205,6 +200,18 @@ impl Receiver {
         }
         burst.clear();
         count
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn answer(&mut self) {
+        let trackers = &mut self.trackers;
+        self.desk.answer(|sender, seen| {
+            let Some(Some(tracker)) = trackers.get_mut(sender) else { return };
+            std::mem::swap(&mut tracker.delays, &mut seen.delays);
+            let Tracker { reordered, duplicates, late, corrupt, .. } = **tracker;
+            seen.wrong = Wrong { reordered, duplicates, late, corrupt };
+        });
     }
 }
 

@@ -3,10 +3,13 @@
 mod args;
 mod bench;
 mod captured;
+mod desk;
+mod draw;
 mod engine;
 mod field;
 mod frame;
 mod headers;
+mod live;
 mod measure;
 mod orders;
 mod pace;

@@ -8,7 +8,7 @@ use pagewire_captures::{Frames, MIN_FRAME};
 use pagewire_ethdev::{Packet, PacketFlags};
 use pagewire_pool::{PoolConfig, Posted};
 
-use super::measure::histogram;
+use super::desk::histogram;
 use super::pace::Due;
 
 /// What decides when the next frame is due.

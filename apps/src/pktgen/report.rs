@@ -137,7 +137,7 @@ pub(super) struct Times {
 }
 
 impl Times {
-    fn new(ticks: &Histogram<u64>, clock: &Clock) -> Option<Times> {
+    pub(super) fn new(ticks: &Histogram<u64>, clock: &Clock) -> Option<Times> {
         let ns = |ticks: u64| (clock.seconds(ticks) * 1e9).round() as u64;
         let at = |quantile| ns(ticks.value_at_quantile(quantile));
         (!ticks.is_empty()).then(|| Times {
@@ -203,10 +203,10 @@ impl StreamReport {
             duplicates: tracker.duplicates,
             late: tracker.late,
             corrupt: tracker.corrupt,
-            latency: Times::new(&tracker.latency, clock),
-            jitter: Times::new(&tracker.jitter, clock),
+            latency: Times::new(&tracker.delays.latency, clock),
+            jitter: Times::new(&tracker.delays.jitter, clock),
         });
-        let mut lateness = super::measure::histogram();
+        let mut lateness = super::desk::histogram();
         for sent in sent {
             let _ = lateness.add(&sent.lateness);
         }

@@ -6,11 +6,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use serde_json::json;
 
 use super::bench::Bench;
+use super::desk::Gathered;
 use super::engine::{Share, Signals, Transmitter};
+use super::live::View;
 use super::measure::{Receiver, Tracker};
 use super::plan::Plan;
 use super::report::{Results, StreamReport};
@@ -22,7 +23,7 @@ use super::watch::{Watch, Watched};
 use crate::idle::Idle;
 use crate::l2fwd::{Report, Reporter};
 use crate::run::EndOnExit;
-use crate::workload::{CoreCounters, WorkReport, Workload};
+use crate::workload::{CoreCounters, Workload};
 use crate::{cores, tsc};
 
 /// From when the threads are started to when they send.
@@ -76,7 +77,11 @@ impl Bench<'_> {
         let counters = receivers.iter().map(Receiver::counters).collect();
         let reporter = Reporter::new(self.monitors.clone(), vec![Vec::new(); self.ports.len()], None);
         let cores = self.cpus.iter().map(|cpu| (*cpu, Arc::default())).collect();
-        let mut watch = Watch::new(streams, watched, counters, cores, reporter);
+        let desks = receivers.iter().map(Receiver::desk).collect();
+        let mut of_stream = vec![0; of_senders];
+        watched.iter().for_each(|sender| of_stream[usize::from(sender.id)] = sender.stream);
+        let gathered = Gathered::new(desks, of_stream, streams.len());
+        let mut watch = Watch::new(streams, watched, counters, cores, gathered, reporter);
         let mut shares: Vec<Share> = self.cpus.iter().map(|_| Share::default()).collect();
         let cores = shares.len();
         let (tx, rx) = (transmitters.len(), receivers.len());
@@ -127,7 +132,10 @@ impl Bench<'_> {
         watch: &mut Watch,
         signals: &Signals,
     ) -> Result<()> {
-        let json = self.args.reporting.json;
+        let mut view = match conduct.period.is_zero() {
+            true => View::Plain(self.args.reporting.json),
+            false => View::open(self.args, scenario.duration.map(|measured| scenario.warm_up + measured)),
+        };
         let mut next = conduct.period;
         let whole = scenario
             .duration
@@ -140,12 +148,16 @@ impl Bench<'_> {
             self.ports.iter().try_for_each(|port| port.check())?;
             let elapsed = watch.start.elapsed();
             self.publish(watch, elapsed);
-            if conduct.stop.load(Ordering::Relaxed) || whole.is_some_and(|whole| elapsed > whole) {
+            if conduct.stop.load(Ordering::Relaxed)
+                || view.wants_to_quit()?
+                || whole.is_some_and(|whole| elapsed > whole)
+            {
                 signals.halt.store(true, Ordering::Relaxed);
             }
             if !conduct.period.is_zero() && elapsed >= next && sent.is_none() {
                 next = elapsed + conduct.period;
-                watch.live(&mut self.ports, elapsed).print(json)?;
+                let results = watch.live(&mut self.ports, elapsed);
+                view.show(results, watch, &self.clock)?;
             }
             if signals.sending.load(Ordering::Relaxed) > 0 {
                 continue;
@@ -168,12 +180,11 @@ impl Bench<'_> {
         let Bench { statistics, ports, .. } = self;
         statistics.tick(|| {
             let Report { seconds, ports, .. } = watch.published.snapshot(ports, elapsed);
-            let cores: Vec<_> = watch.cores.iter().map(|(cpu, work)| Core::new(*cpu, work)).collect();
             json!({
                 "seconds": seconds,
                 "configuration": { "streams": watch.streams.len() },
                 "ports": ports,
-                "cores": cores,
+                "cores": watch.cores(),
                 "streams": watch.streams(elapsed.as_secs_f64(), &[]),
             })
         });
@@ -197,6 +208,10 @@ impl Bench<'_> {
                 self.tx.push(lane);
             }
         }
+        watch.gathered.gather();
+        for (tracker, delays) in trackers.iter_mut().zip(&watch.gathered.so_far) {
+            tracker.delays.add(delays);
+        }
         let streams = watch.streams.iter().zip(&sent).zip(&trackers);
         let streams =
             streams.map(|((asked, sent), tracker)| StreamReport::last(asked, sent, tracker, &self.clock));
@@ -205,21 +220,6 @@ impl Bench<'_> {
         let mut results = Results::new(elapsed.as_secs_f64(), streams.collect(), watch.unmatched(), ports);
         (results.last, results.pools, results.tsc_hz) = (true, pools, Some(self.clock.hz));
         results
-    }
-}
-
-/// What a core does, for those who ask from elsewhere.
-#[derive(Serialize)]
-struct Core {
-    cpu: usize,
-    lanes: [u8; 0],
-    #[serde(flatten)]
-    work: WorkReport,
-}
-
-impl Core {
-    fn new(cpu: usize, work: &CoreCounters) -> Core {
-        Core { cpu, lanes: [], work: work.report() }
     }
 }
 

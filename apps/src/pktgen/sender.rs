@@ -11,7 +11,7 @@ use hdrhistogram::Histogram;
 use pagewire_ethdev::{Burst, Packet, PacketFlags, Pool};
 use pagewire_pool::{PoolConfig, Posted};
 
-use super::measure::histogram;
+use super::desk::histogram;
 use super::orders::{Order, Orders};
 use super::pace::{Clock, Due};
 use super::pattern::Pattern;

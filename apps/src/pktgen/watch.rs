@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pagewire_ethdev::AnyPort;
+use serde_json::{Value, json};
 
+use super::desk::Gathered;
 use super::measure::ReceiveCounters;
 use super::orders::Orders;
 use super::plan::Asked;
@@ -30,6 +32,8 @@ pub(super) struct Watch {
     pub(super) receivers: Vec<Arc<ReceiveCounters>>,
     /// By CPU.
     pub(super) cores: Vec<(usize, Arc<CoreCounters>)>,
+    /// What was taken from receivers, if anybody looked.
+    pub(super) gathered: Gathered,
     pub(super) reporter: Reporter,
     pub(super) published: Reporter,
     pub(super) start: Instant,
@@ -43,6 +47,7 @@ impl Watch {
         senders: Vec<Watched>,
         receivers: Vec<Arc<ReceiveCounters>>,
         cores: Vec<(usize, Arc<CoreCounters>)>,
+        gathered: Gathered,
         reporter: Reporter,
     ) -> Watch {
         Watch {
@@ -51,10 +56,22 @@ impl Watch {
             senders,
             receivers,
             cores,
+            gathered,
             published: reporter.fork(),
             reporter,
             start: Instant::now(),
         }
+    }
+
+    /// What each core does, as others are told.
+    pub(super) fn cores(&self) -> Vec<Value> {
+        let core = |(cpu, work): &(usize, Arc<CoreCounters>)| {
+            let mut core = json!(work.report());
+            core["cpu"] = json!(cpu);
+            core["lanes"] = json!([]);
+            core
+        };
+        self.cores.iter().map(core).collect()
     }
 
     /// Packets of each stream so far, bytes sent, and packets received.

@@ -4,20 +4,17 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::terminal;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
-use ratatui::text::Line;
 use serde_json::Value;
 
 use super::{Found, What};
 use crate::l2fwd::Report;
-use crate::l2fwd::draw::{Bottom, count, draw, head, lines, rate, section, table};
+use crate::l2fwd::draw::{Bottom, count, draw, lines, rate};
+use crate::page::{Page, Row};
 
 /// Columns where there is no terminal.
 const PAPER: u16 = 100;
 /// Lines of text at most.
 const LINES: u16 = 4000;
-
-/// A row of a table.
-type Row = ([String; 2], Vec<String>, Style);
 
 impl Found {
     /// As text, as wide as the terminal.
@@ -62,10 +59,10 @@ impl Found {
             let up = process["uptime"].as_f64().unwrap_or(0.0);
             format!("{:<18}{:>10}  pagewire {}", text(process, "id"), duration(up), command.join(" "))
         });
-        page.section(&format!("{:<18}{:>10}  command", "process", "up"), lines.collect());
-        page.silent(&self.silent);
+        page.section(&format!("{:<18}{:>10}  command", "process", "up"), &lines.collect::<Vec<_>>());
+        silent(&mut page, &self.silent);
         if self.documents.len() > 1 {
-            page.section("one of them: pagewire stats --id ID", Vec::new());
+            page.section("one of them: pagewire stats --id ID", &[]);
         }
     }
 
@@ -115,7 +112,7 @@ impl Found {
         });
         let columns = ["fast", "slow", "refills", "cached", "ring", "batches", "waived"];
         page.table("since the start", &columns, traffic);
-        page.silent(&self.silent);
+        silent(&mut page, &self.silent);
     }
 }
 
@@ -136,7 +133,7 @@ fn one(buffer: &mut Buffer, document: &Value, keys: &str) {
     }
     let Ok(report) = serde_json::from_value::<Report>(document.clone()) else {
         let mut page = Page::new(buffer, &title, keys);
-        return page.section("it has opened no ports yet, or waits for a device", Vec::new());
+        return page.section("it has opened no ports yet, or waits for a device", &[]);
     };
     let mut bottom: Vec<String> = list(document, "cores").iter().flat_map(core).collect();
     for port in &report.ports {
@@ -149,8 +146,15 @@ fn one(buffer: &mut Buffer, document: &Value, keys: &str) {
     draw(buffer, &title, keys, &report, &bottom);
 }
 
+/// Who does not answer.
+fn silent(page: &mut Page<'_>, silent: &[String]) {
+    if !silent.is_empty() {
+        page.section("no answer", silent);
+    }
+}
+
 /// What a core does, a line for each of its lanes.
-fn core(core: &Value) -> Vec<String> {
+pub(crate) fn core(core: &Value) -> Vec<String> {
     let cycles = core["cycles_per_packet"].as_f64();
     let cycles = cycles.map_or_else(String::new, |cycles| format!(": {cycles:.1} cycles per packet"));
     let (busy, idle) = (number(core, "busy_cycles") as f64, number(core, "idle_cycles") as f64);
@@ -208,46 +212,7 @@ fn cards(page: &mut Page<'_>, document: &Value) {
         let counters: String = counters.map(|(name, value)| format!(", {value} {name}")).collect();
         format!("card {index}: {}, wire {}{counters}", text(card, "mac"), text(card, "wire"))
     });
-    page.section("wires", about.collect());
-}
-
-/// A page that fills from the top.
-struct Page<'a> {
-    buffer: &'a mut Buffer,
-    left: Rect,
-}
-
-impl Page<'_> {
-    fn new<'a>(buffer: &'a mut Buffer, title: &str, keys: &str) -> Page<'a> {
-        let left = buffer.area;
-        let mut page = Page { buffer, left };
-        let area = page.take(1);
-        head(page.buffer, area, title, keys);
-        page
-    }
-
-    fn take(&mut self, rows: usize) -> Rect {
-        let rows = u16::try_from(rows).unwrap_or(u16::MAX).min(self.left.height);
-        let area = Rect { height: rows, ..self.left };
-        self.left = Rect { y: self.left.y + rows, height: self.left.height - rows, ..self.left };
-        area
-    }
-
-    fn table(&mut self, title: &str, columns: &[&'static str], rows: Vec<Row>) {
-        let area = self.take(rows.len() + 1);
-        table(self.buffer, area, title, columns, rows);
-    }
-
-    fn section(&mut self, title: &str, lines: Vec<String>) {
-        let area = self.take(lines.len() + 1);
-        section(self.buffer, area, title, lines.iter().map(|line| Line::from(format!(" {line}"))).collect());
-    }
-
-    fn silent(&mut self, silent: &[String]) {
-        if !silent.is_empty() {
-            self.section("no answer", silent.to_vec());
-        }
-    }
+    page.section("wires", &about.collect::<Vec<_>>());
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
