@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use pagewire_ethdev::Pool;
+use pagewire_ethdev::{Pool, RxQueue};
 use pagewire_pci::{Address, AddressSpace, AddressSpaceOptions};
 use pagewire_pool::{DeviceMemory, Error, PageSize, PoolConfig};
 
