@@ -10,6 +10,7 @@ macro_rules! note {
 mod capture;
 mod cores;
 mod dev;
+mod door;
 mod embedded;
 mod hugepages;
 mod idle;
