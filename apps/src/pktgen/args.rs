@@ -311,7 +311,7 @@ impl Args {
                 stream.rx = None;
             }
         }
-        Ok(())
+        plan::roles(scenario, self.ports.len()).map(drop)
     }
 
     /// What the ports take of memory.
