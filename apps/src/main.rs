@@ -11,6 +11,7 @@ mod capture;
 mod check;
 mod cores;
 mod dev;
+mod door;
 mod embedded;
 mod hugepages;
 mod idle;

@@ -67,6 +67,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = run::seconds)]
     pub(super) drain: std::time::Duration,
 
+    /// Take commands at this socket, a line of JSON each: {"command":"stop"}, start, set-rate, statistics, quit. See docs/pktgen.md
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) control: Option<PathBuf>,
+
+    /// Send nothing before a command says start; the duration counts from then
+    #[arg(long, requires = "control")]
+    pub(super) stopped: bool,
+
     #[command(flatten)]
     pub(super) lanes: Lanes,
 
@@ -307,7 +315,7 @@ impl Args {
                 stream.rx = None;
             }
         }
-        Ok(())
+        plan::roles(scenario, self.ports.len()).map(drop)
     }
 
     /// What the ports take of memory.

@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 use ratatui::buffer::Buffer;
-use ratatui::style::{Style, Stylize};
+use ratatui::style::Style;
 use serde_json::Value;
 
 use super::desk::{Gathered, Wrong};
@@ -113,7 +113,7 @@ impl Content<'_> {
                 Some(_) => count(stream.sent.saturating_sub(stream.received)),
                 None => "-".into(),
             });
-            let style = Style::new();
+            let style = if stream.stopped { Style::new().dim() } else { Style::new() };
             (self.name(stream), cells, style)
         };
         let columns = ["sent kpps", "rx kpps", "asked", "sent", "received", "under way"];

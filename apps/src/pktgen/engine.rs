@@ -70,6 +70,11 @@ impl Transmitter {
                 return moved;
             }
         }
+        // Also of a stream that always has something to send.
+        if signals.halt.load(Ordering::Relaxed) {
+            self.retire(signals);
+            return moved;
+        }
         for _ in 0..self.senders.len() {
             let turn = self.turn;
             self.turn = if turn + 1 == self.senders.len() { 0 } else { turn + 1 };
@@ -82,9 +87,7 @@ impl Transmitter {
                 }
             }
         }
-        if moved == 0
-            && (signals.halt.load(Ordering::Relaxed) || self.senders.iter().all(|sender| sender.is_done(now)))
-        {
+        if moved == 0 && self.senders.iter().all(|sender| sender.is_done(now)) {
             self.retire(signals);
         }
         moved

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod captured;
+mod control;
 mod desk;
 mod draw;
 mod engine;
@@ -38,6 +39,7 @@ use pagewire_models::wire;
 
 pub(crate) use args::Args;
 use bench::Bench;
+use control::Control;
 use report::Results;
 use rfc2544::{Found, Rfc2544, Tests};
 use run::Conduct;
@@ -79,6 +81,9 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         cards = Some(started);
     }
     if let Some(asked) = scenario.rfc2544.take() {
+        if args.control.is_some() {
+            bail!("--control: beside rfc2544, whose trials take no commands");
+        }
         let (found, outcome) = find_out(&args, scenario, &asked, cards, &stop)?;
         found.print(args.reporting.json)?;
         outcome?;
@@ -107,8 +112,10 @@ fn measure(
 ) -> Result<(Results, Result<()>)> {
     let expected = args.expect(&mut scenario);
     scenario.explain(expected)?;
+    let control = args.control.as_deref().map(Control::serve).transpose()?;
     let mut bench = Bench::open(args, &scenario, &mut cards)?;
-    let measured = bench.run(&scenario, &Conduct { period: args.reporting.stats_period, stop });
+    let (period, stopped) = (args.reporting.stats_period, args.stopped);
+    let measured = bench.run(&scenario, &Conduct { period, stop, control: control.as_ref(), stopped });
     let closed = bench.close();
     measured.map(|(results, outcome)| (results, outcome.and(closed)))
 }

@@ -28,6 +28,10 @@ pub(super) struct Asked {
     pub(super) rate: Option<f64>,
     /// The part of its link that it takes, if there is a rate.
     pub(super) load: f64,
+    /// Packets sent together.
+    pub(super) burst: u32,
+    /// It was told to send nothing.
+    pub(super) stopped: bool,
     /// A capture that it sends.
     pub(super) replay: Option<Captured>,
     mix: Mix,
@@ -169,6 +173,8 @@ impl Plan {
                     signed: stream.signature(),
                     rate: None,
                     load: 0.0,
+                    burst: stream.burst,
+                    stopped: false,
                     replay: stream.captured.clone(),
                     mix,
                     queues: contents.len() as u16,

@@ -62,6 +62,9 @@ pub(super) struct StreamReport {
     /// A second, since the last report; over all of the measurement in the last one.
     pub(super) sent_pps: f64,
     pub(super) received_pps: f64,
+    /// It was told to send nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) stopped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) asked_pps: Option<f64>,
     /// (sent − asked) / asked, from the first to the last packet that went on time.
@@ -186,6 +189,7 @@ impl StreamReport {
             received,
             sent_pps: rate(sent.0, before.0),
             received_pps: rate(received, before.1),
+            stopped: asked.stopped,
             asked_pps: asked.rate,
             ..StreamReport::default()
         }
@@ -221,6 +225,7 @@ impl StreamReport {
             received: tracker.received,
             sent_pps: sent_pps.unwrap_or(0.0),
             received_pps,
+            stopped: asked.stopped,
             asked_pps: asked.rate,
             rate_error,
             outcome: Some(Outcome {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::bench::Bench;
+use super::control::{self, Command, Control};
 use super::desk::Gathered;
 use super::engine::{Share, Signals, Transmitter};
 use super::live::View;
@@ -19,7 +20,7 @@ use super::scenario::Scenario;
 use super::schedule::Span;
 use super::sender::Sent;
 use super::signature::Run;
-use super::watch::{Watch, Watched};
+use super::watch::{Watch, Watched, Window};
 use crate::idle::Idle;
 use crate::l2fwd::{Report, Reporter};
 use crate::run::EndOnExit;
@@ -39,6 +40,10 @@ pub(super) struct Conduct<'a> {
     pub(super) period: Duration,
     /// End it when this is set.
     pub(super) stop: &'a AtomicBool,
+    /// Where commands come from.
+    pub(super) control: Option<&'a Control>,
+    /// Send nothing before one of them says so.
+    pub(super) stopped: bool,
 }
 
 impl Bench<'_> {
@@ -56,14 +61,18 @@ impl Bench<'_> {
         let run = Run::random(self.run);
         self.run = Some(run);
         let plan = Plan::new(scenario, &mut self.ports, queues, &self.clock, run);
-        let Plan { streams, mut senders } = scenario.explain(plan)?;
+        let Plan { mut streams, mut senders } = scenario.explain(plan)?;
+        streams.iter_mut().for_each(|stream| stream.stopped = conduct.stopped);
         let burst = usize::from(self.args.lanes.burst);
         let (mut transmitters, mut watched) = (Vec::new(), Vec::new());
-        let span = self.span(scenario);
+        let span = if conduct.stopped { Span::NEVER } else { self.span(scenario) };
         for lane in self.tx.drain(..) {
             let mut of_lane = std::mem::take(&mut senders[lane.port][usize::from(lane.queue)]);
             for sender in &mut of_lane {
                 sender.begin(span);
+                if conduct.stopped {
+                    sender.stop();
+                }
                 let (counters, orders) = (sender.counters(), sender.orders());
                 watched.push(Watched { id: sender.id, stream: sender.stream, counters, orders });
             }
@@ -75,13 +84,13 @@ impl Bench<'_> {
         let signals = Arc::new(Signals::default());
         signals.sending.store(transmitters.len(), Ordering::Relaxed);
         let counters = receivers.iter().map(Receiver::counters).collect();
-        let reporter = Reporter::new(self.monitors.clone(), vec![Vec::new(); self.ports.len()], None);
         let cores = self.cpus.iter().map(|cpu| (*cpu, Arc::default())).collect();
         let desks = receivers.iter().map(Receiver::desk).collect();
         let mut of_stream = vec![0; of_senders];
         watched.iter().for_each(|sender| of_stream[usize::from(sender.id)] = sender.stream);
         let gathered = Gathered::new(desks, of_stream, streams.len());
-        let mut watch = Watch::new(streams, watched, counters, cores, gathered, reporter);
+        let (senders, start) = (watched, Instant::now());
+        let mut watch = Watch { streams, senders, receivers: counters, cores, gathered, start };
         let mut shares: Vec<Share> = self.cpus.iter().map(|_| Share::default()).collect();
         let cores = shares.len();
         let (tx, rx) = (transmitters.len(), receivers.len());
@@ -124,6 +133,11 @@ impl Bench<'_> {
         Span { start, measured, end }
     }
 
+    /// What reads the ports' counters.
+    fn reporter(&self) -> Reporter {
+        Reporter::new(self.monitors.clone(), vec![Vec::new(); self.ports.len()], None)
+    }
+
     /// Report every period until all is sent and has arrived, or it is time to stop.
     fn watch(
         &mut self,
@@ -136,27 +150,49 @@ impl Bench<'_> {
             true => View::Plain(self.args.reporting.json),
             false => View::open(self.args, scenario.duration.map(|measured| scenario.warm_up + measured)),
         };
+        let [mut printed, mut asked, mut published] = [(); 3].map(|()| Window::new(self.reporter()));
         let mut next = conduct.period;
         let whole = scenario
             .duration
             .map(|duration| HEAD_START + Duration::from_secs_f64(scenario.warm_up + duration) + GRACE);
+        let mut began = (!conduct.stopped).then_some(watch.start);
         let over = |signals: &Signals| signals.end.load(Ordering::Relaxed);
         // While they send, and until what is on its way has come.
         let (mut sent, mut arrived) = (None, (Instant::now(), 0));
         while !over(signals) {
             crate::run::wait_for_event(&self.ports);
             self.ports.iter().try_for_each(|port| port.check())?;
+            for command in conduct.control.map(Control::asked).unwrap_or_default() {
+                match command.request.command {
+                    Command::Statistics => {
+                        let report = asked.report(watch, &mut self.ports);
+                        command.answer(control::line(&report));
+                    }
+                    Command::Quit => {
+                        signals.halt.store(true, Ordering::Relaxed);
+                        command.done(Ok(()));
+                    }
+                    which => {
+                        let begin = began.is_none().then(|| self.span(scenario));
+                        let done = command.request.obey(watch, begin, &self.clock);
+                        if which == Command::Start && done.is_ok() {
+                            began.get_or_insert_with(Instant::now);
+                        }
+                        command.done(done);
+                    }
+                }
+            }
             let elapsed = watch.start.elapsed();
-            self.publish(watch, elapsed);
+            self.publish(watch, &mut published.reporter, elapsed);
             if conduct.stop.load(Ordering::Relaxed)
                 || view.wants_to_quit()?
-                || whole.is_some_and(|whole| elapsed > whole)
+                || whole.zip(began).is_some_and(|(whole, began)| began.elapsed() > whole)
             {
                 signals.halt.store(true, Ordering::Relaxed);
             }
             if !conduct.period.is_zero() && elapsed >= next && sent.is_none() {
                 next = elapsed + conduct.period;
-                let results = watch.live(&mut self.ports, elapsed);
+                let results = printed.report(watch, &mut self.ports);
                 view.show(results, watch, &self.clock)?;
             }
             if signals.sending.load(Ordering::Relaxed) > 0 {
@@ -176,10 +212,10 @@ impl Bench<'_> {
     }
 
     /// Tell those who ask from elsewhere.
-    fn publish(&mut self, watch: &mut Watch, elapsed: Duration) {
+    fn publish(&mut self, watch: &Watch, reporter: &mut Reporter, elapsed: Duration) {
         let Bench { statistics, ports, .. } = self;
         statistics.tick(|| {
-            let Report { seconds, ports, .. } = watch.published.snapshot(ports, elapsed);
+            let Report { seconds, ports, .. } = reporter.snapshot(ports, elapsed);
             json!({
                 "seconds": seconds,
                 "configuration": { "streams": watch.streams.len() },
@@ -216,7 +252,7 @@ impl Bench<'_> {
         let streams =
             streams.map(|((asked, sent), tracker)| StreamReport::last(asked, sent, tracker, &self.clock));
         let elapsed = watch.start.elapsed();
-        let Report { ports, pools, .. } = watch.reporter.report(&mut self.ports, elapsed, true);
+        let Report { ports, pools, .. } = self.reporter().report(&mut self.ports, elapsed, true);
         let mut results = Results::new(elapsed.as_secs_f64(), streams.collect(), watch.unmatched(), ports);
         (results.last, results.pools, results.tsc_hz) = (true, pools, Some(self.clock.hz));
         results

@@ -16,6 +16,11 @@ pub(super) struct Span {
     pub(super) end: u64,
 }
 
+impl Span {
+    /// Of who is told later.
+    pub(super) const NEVER: Span = Span { start: u64::MAX / 2, measured: u64::MAX / 2, end: u64::MAX / 2 };
+}
+
 /// When what is to be sent.
 pub(super) struct Schedule {
     /// Whether there is a rate.

@@ -34,33 +34,36 @@ pub(super) struct Watch {
     pub(super) cores: Vec<(usize, Arc<CoreCounters>)>,
     /// What was taken from receivers, if anybody looked.
     pub(super) gathered: Gathered,
-    pub(super) reporter: Reporter,
-    pub(super) published: Reporter,
     pub(super) start: Instant,
+}
+
+/// Makes reports, each of the time since its last one.
+pub(super) struct Window {
+    pub(super) reporter: Reporter,
     /// When the last report was made, and packets of each stream then, sent and received.
     before: (Duration, Vec<(u64, u64)>),
 }
 
+impl Window {
+    pub(super) fn new(reporter: Reporter) -> Window {
+        Window { reporter, before: Default::default() }
+    }
+
+    /// A report of the time since the last one.
+    pub(super) fn report(&mut self, watch: &Watch, ports: &mut [AnyPort]) -> Results {
+        let elapsed = watch.start.elapsed();
+        let (then, before) = std::mem::take(&mut self.before);
+        let streams = watch.streams((elapsed - then).as_secs_f64(), &before);
+        self.before = (elapsed, streams.iter().map(|stream| (stream.sent, stream.received)).collect());
+        let Report { ports, .. } = self.reporter.report(ports, elapsed, false);
+        Results::new(elapsed.as_secs_f64(), streams, watch.unmatched(), ports)
+    }
+}
+
 impl Watch {
-    pub(super) fn new(
-        streams: Vec<Asked>,
-        senders: Vec<Watched>,
-        receivers: Vec<Arc<ReceiveCounters>>,
-        cores: Vec<(usize, Arc<CoreCounters>)>,
-        gathered: Gathered,
-        reporter: Reporter,
-    ) -> Watch {
-        Watch {
-            before: (Duration::ZERO, vec![(0, 0); streams.len()]),
-            streams,
-            senders,
-            receivers,
-            cores,
-            gathered,
-            published: reporter.fork(),
-            reporter,
-            start: Instant::now(),
-        }
+    /// The senders of a stream.
+    pub(super) fn of_stream(&self, number: usize) -> impl Iterator<Item = &Watched> {
+        self.senders.iter().filter(move |sender| sender.stream == number)
     }
 
     /// What each core does, as others are told.
@@ -115,14 +118,5 @@ impl Watch {
             other: sum(|counters| &counters.other),
             other_run: sum(|counters| &counters.other_run),
         }
-    }
-
-    /// A report of the time since the last one.
-    pub(super) fn live(&mut self, ports: &mut [AnyPort], elapsed: Duration) -> Results {
-        let (then, before) = std::mem::take(&mut self.before);
-        let streams = self.streams((elapsed - then).as_secs_f64(), &before);
-        self.before = (elapsed, streams.iter().map(|stream| (stream.sent, stream.received)).collect());
-        let Report { ports, .. } = self.reporter.report(ports, elapsed, false);
-        Results::new(elapsed.as_secs_f64(), streams, self.unmatched(), ports)
     }
 }

@@ -2,7 +2,6 @@
 //! asks there.
 
 mod client;
-mod connection;
 mod document;
 mod http;
 mod metrics;

@@ -186,7 +186,7 @@ impl Tests<'_, '_> {
                 trial.streams.iter_mut().for_each(|stream| stream.count = Some(frames.div_ceil(streams)));
             }
         }
-        let conduct = Conduct { period: Duration::ZERO, stop: self.stop };
+        let conduct = Conduct { period: Duration::ZERO, stop: self.stop, control: None, stopped: false };
         let (results, outcome) = self.bench.run(&trial, &conduct)?;
         outcome?;
         if self.stop.load(Ordering::Relaxed) {

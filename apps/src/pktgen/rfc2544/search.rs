@@ -155,7 +155,7 @@ mod tests {
         let mut tried = 0;
         tenths(|part| {
             tried += 1;
-            Ok(part > 0.95 || part < 0.55)
+            Ok(!(0.55..=0.95).contains(&part))
         })
         .unwrap();
         assert_eq!(tried, 7);
