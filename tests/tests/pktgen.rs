@@ -10,7 +10,7 @@ use pagewire_tests::counters::{Counters, counted, of_protocols};
 use pagewire_tests::{Guest, GuestOptions, Link, Nic, Output, programs};
 use serde_json::Value;
 
-const FRAMES: u64 = 2000;
+const FRAMES: u64 = 1000;
 
 /// Of a card of the guest's.
 fn mac(card: u8) -> String {
@@ -33,7 +33,7 @@ fn linux_accepts_what_pktgen_sends_and_pktgen_measures_what_linux_forwards() -> 
              ip addr add 10.{hub}.0.1/24 dev {port} && ip link set {port} up && arp -i {port} -s 10.{hub}.0.2 {}",
             mac(hub)
         ))?;
-        guest.until(&format!("[ $(cat /sys/class/net/{port}/carrier) = 1 ]"), Duration::from_secs(30))?;
+        guest.until(&format!("[ $(cat /sys/class/net/{port}/operstate) = up ]"), Duration::from_secs(30))?;
     }
     accepted(guest)?;
     refused(guest)?;
