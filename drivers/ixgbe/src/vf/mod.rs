@@ -68,8 +68,8 @@ impl Card for CardVf {
 
     const DRIVER: &'static str = DRIVER_VF;
     const DEVICES: &'static [DeviceId] = VF_DEVICES;
-    const EXPECTED: &'static str =
-        "a virtual function of an Intel 82599 (8086:10ed), X540 (8086:1515) or X550 (8086:1565)";
+    const EXPECTED: &'static str = "a virtual function of an Intel 82599 (8086:10ed), X540 (8086:1515), X550 (8086:1565) or \
+                                    X552 (8086:15a8)";
     const BAR_LEN: usize = 0x4000;
     const BAR_LEN_TEXT: &'static str = "0x4000 or more";
     const LEAST_BUFFER: usize = KIB;
