@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use pagewire_models::ixgbe::Kind;
 use pagewire_models::wire as models;
 use serde_json::json;
 
@@ -49,8 +50,10 @@ pub enum Device {
     Qemu(String),
     /// Whoever serves a function at this socket; it is plugged into nothing of ours.
     Served(PathBuf),
-    /// Our model of the 82599, in this process.
+    /// Our model of the 82599 or of another of its family, in this process.
     Ixgbe {
+        /// Which.
+        kind: Kind,
         /// Its doorbells are pages that the guest maps; else each access to a register is a message.
         mapped: bool,
     },
@@ -83,7 +86,12 @@ impl Nic {
 
     /// Our model of the 82599.
     pub fn ixgbe(mapped: bool, link: Link) -> Self {
-        Self { device: Device::Ixgbe { mapped }, link }
+        Self { device: Device::Ixgbe { kind: Kind::I82599, mapped }, link }
+    }
+
+    /// Our model of another card of its family, every access a message.
+    pub fn ixgbe_kind(kind: Kind, link: Link) -> Self {
+        Self { device: Device::Ixgbe { kind, mapped: false }, link }
     }
 }
 
@@ -168,7 +176,10 @@ impl Qemu {
                     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
                     format!("{name},id=nic{index},bus=port{index},netdev=net{index},mac={mac}")
                 }
-                (&Device::Ixgbe { mapped }, link @ (Link::Wire | Link::Pair | Link::Generator { .. })) => {
+                (
+                    &Device::Ixgbe { kind, mapped },
+                    link @ (Link::Wire | Link::Pair | Link::Generator { .. }),
+                ) => {
                     let wire: Box<dyn models::Wire> = if link == Link::Wire {
                         Box::new(models::Stream::new(UnixStream::connect(&path)?)?)
                     } else if let Link::Generator { window } = link {
@@ -183,7 +194,7 @@ impl Qemu {
                         Box::new(here)
                     };
                     let path = at(&format!("card{index}"));
-                    models.push(Model::ixgbe(&path, mac, mapped, wire)?);
+                    models.push(Model::ixgbe(kind, &path, mac, mapped, wire)?);
                     vfio_user(index, &path)
                 }
                 (Device::Served(path), Link::Pair) => vfio_user(index, path),
