@@ -123,7 +123,7 @@ mod vf;
 use pagewire_ethdev::nic::{DeviceId, Nic, NicRx, NicTx};
 
 pub use card::Card82599;
-pub use descriptor::{RxAdvanced, TxAdvanced};
+pub use descriptor::{RxAdvanced, TxAdvanced, TxSwitched};
 pub use vf::CardVf;
 
 /// An 82599 port.
@@ -132,8 +132,10 @@ pub type Ixgbe = Nic<Card82599>;
 pub type IxgbeVf = Nic<CardVf>;
 /// Their receive queue.
 pub type IxgbeRx = NicRx<RxAdvanced>;
-/// Their transmit queue.
+/// The transmit queue of the card.
 pub type IxgbeTx = NicTx<TxAdvanced>;
+/// That of a virtual function.
+pub type IxgbeVfTx = NicTx<TxSwitched>;
 
 /// The driver's name.
 pub const DRIVER: &str = "net_ixgbe";

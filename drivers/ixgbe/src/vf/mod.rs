@@ -13,7 +13,7 @@ use pagewire_ethdev::{
 };
 
 use crate::card::MAX_MTU;
-use crate::descriptor::{RxAdvanced, TxAdvanced};
+use crate::descriptor::{RxAdvanced, TxSwitched};
 use crate::family::Family;
 use crate::messages::*;
 use crate::queues::{self, KIB, RxBlock, TxBlock};
@@ -64,7 +64,7 @@ struct Granted {
 
 impl Card for CardVf {
     type Rx = RxAdvanced;
-    type Tx = TxAdvanced;
+    type Tx = TxSwitched;
 
     const DRIVER: &'static str = DRIVER_VF;
     const DEVICES: &'static [DeviceId] = VF_DEVICES;

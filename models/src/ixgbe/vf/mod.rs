@@ -70,7 +70,7 @@ impl Vf {
             msix: Msix::new(VECTORS),
             interrupts: Interrupts::new(clock.clone()),
             receive: Receive::new(),
-            transmit: Transmit::new(),
+            transmit: Transmit::of_function(),
             switch: Switch::new(0),
             clock: clock.clone(),
             control: Arc::default(),
@@ -95,7 +95,7 @@ impl Vf {
         self.registers.set(GPIE, GPIE_MSIX | GPIE_AUTO_MASK);
         self.interrupts.reset();
         self.receive = Receive::new();
-        self.transmit = Transmit::new();
+        self.transmit = Transmit::of_function();
         self.arrived.clear();
         self.changes = 0;
     }
