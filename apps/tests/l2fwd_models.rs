@@ -76,7 +76,10 @@ fn packets(report: &Value, port: usize, way: &str) -> u64 {
 
 /// Forwards captures both ways at once and gives what arrived at each side.
 fn forward(kind: &str, arguments: &str, sent: &[Vec<Vec<u8>>; 2]) -> [Vec<Vec<u8>>; 2] {
-    let mut model = Model::folder();
+    forward_by(Model::folder(), kind, arguments, sent)
+}
+
+fn forward_by(mut model: Model, kind: &str, arguments: &str, sent: &[Vec<Vec<u8>>; 2]) -> [Vec<Vec<u8>>; 2] {
     for (name, frames) in ["a.pcap", "b.pcap"].into_iter().zip(sent) {
         write(&model.path(name), frames);
     }
@@ -132,6 +135,18 @@ fn mode_mac_changes_the_addresses_and_nothing_else() {
             })
             .collect();
         assert_same(&arrived, &rewritten);
+    }
+}
+
+#[test]
+fn the_successors_forward_every_frame_too() {
+    let sent = [frames(1, 500, 1_518), frames(2, 500, 1_518)];
+    for card in ["x540", "x550", "x552"] {
+        let mut model = Model::folder();
+        model.card = card;
+        let [at_a, at_b] = forward_by(model, "", "--mode io --tx-ring 4096 --rx-ring 4096", &sent);
+        assert_same(&at_b, &sent[0]);
+        assert_same(&at_a, &sent[1]);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use pagewire_ethdev::{Burst, FunctionConfig, Port, PortConfig, RxQueue};
 use pagewire_models::Function;
-use pagewire_models::ixgbe::{Config, Control, Ixgbe};
+use pagewire_models::ixgbe::{Config, Control, Ixgbe, Kind};
 use pagewire_models::server::{self, Server, ServerError, ServerOptions, Stopper};
 use pagewire_models::wire::{Counts, Meter, Open, Wire};
 
@@ -25,12 +25,18 @@ pub struct Model {
 }
 
 impl Model {
-    /// Serves an 82599 on a socket. `mapped` lets its driver map the pages with the doorbells; else each access is a message.
-    pub(crate) fn ixgbe(socket: &Path, mac: [u8; 6], mapped: bool, wire: Box<dyn Wire>) -> Result<Self> {
+    /// Serves an 82599, or another of its family, on a socket. `mapped` lets its driver map the pages with the doorbells; else each access is a message.
+    pub(crate) fn ixgbe(
+        kind: Kind,
+        socket: &Path,
+        mac: [u8; 6],
+        mapped: bool,
+        wire: Box<dyn Wire>,
+    ) -> Result<Self> {
         keep_warnings();
         let wire = Meter::new(wire);
         let counts = wire.counts();
-        let mut card = Ixgbe::new(Config { mac, mapped, ..Config::default() }, Box::new(wire));
+        let mut card = Ixgbe::new(Config { kind, mac, mapped, ..Config::default() }, Box::new(wire));
         let server = Server::bind(socket, ServerOptions { mappable: mapped, ..ServerOptions::default() })?;
         let (control, served, stopper) = (card.control(), server.counters(), server.stopper());
         let thread = thread::Builder::new().name("82599".into()).spawn(move || server.run(&mut card))?;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use pagewire_models::ixgbe::Kind;
 use pagewire_models::wire as models;
 use serde_json::json;
 
@@ -52,8 +53,10 @@ pub enum Device {
     Qemu(String),
     /// Whoever serves a function at this socket; it is plugged into nothing of ours.
     Served(PathBuf),
-    /// Our model of the 82599, in this process.
+    /// Our model of the 82599 or of another of its family, in this process.
     Ixgbe {
+        /// Which.
+        kind: Kind,
         /// Its doorbells are pages that the guest maps; else each access to a register is a message.
         mapped: bool,
     },
@@ -86,7 +89,12 @@ impl Nic {
 
     /// Our model of the 82599.
     pub fn ixgbe(mapped: bool, link: Link) -> Self {
-        Self { device: Device::Ixgbe { mapped }, link }
+        Self { device: Device::Ixgbe { kind: Kind::I82599, mapped }, link }
+    }
+
+    /// Our model of another card of its family, every access a message.
+    pub fn ixgbe_kind(kind: Kind, link: Link) -> Self {
+        Self { device: Device::Ixgbe { kind, mapped: false }, link }
     }
 }
 
@@ -174,7 +182,7 @@ impl Qemu {
                     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
                     format!("{name},id=nic{index},bus=port{index},netdev=net{index},mac={mac}")
                 }
-                (&Device::Ixgbe { mapped }, link) if !matches!(link, Link::Hub(_)) => {
+                (&Device::Ixgbe { kind, mapped }, link) if !matches!(link, Link::Hub(_)) => {
                     let wire: Box<dyn models::Wire> = if link == Link::Wire {
                         Box::new(models::Stream::new(UnixStream::connect(&path)?)?)
                     } else if let Link::Generator { window } = link {
@@ -184,7 +192,10 @@ impl Qemu {
                     } else if link == Link::Peer {
                         let (here, there) = models::pair();
                         let (path, mac) = (at(&format!("peer{index}")), [0x52, 0x54, 0, 0, 1, index as u8]);
-                        peers.push(Peer::start(&path, Model::ixgbe(&path, mac, mapped, Box::new(there))?)?);
+                        peers.push(Peer::start(
+                            &path,
+                            Model::ixgbe(kind, &path, mac, mapped, Box::new(there))?,
+                        )?);
                         Box::new(here)
                     } else if let Some(end) = cable.take() {
                         Box::new(end)
@@ -194,7 +205,7 @@ impl Qemu {
                         Box::new(here)
                     };
                     let path = at(&format!("card{index}"));
-                    models.push(Model::ixgbe(&path, mac, mapped, wire)?);
+                    models.push(Model::ixgbe(kind, &path, mac, mapped, wire)?);
                     vfio_user(index, &path)
                 }
                 (Device::Served(path), Link::Pair) => vfio_user(index, path),

@@ -86,6 +86,8 @@ pub(crate) enum Card {
     X540,
     /// Intel X550, 8086:1563, one port with 10GBASE-T
     X550,
+    /// Intel X552, 8086:15ab, one port with 10GBASE-KR
+    X552,
 }
 
 impl Card {
@@ -95,6 +97,7 @@ impl Card {
             Card::I82599 => Kind::I82599,
             Card::X540 => Kind::X540,
             Card::X550 => Kind::X550,
+            Card::X552 => Kind::X552,
         }
     }
 }

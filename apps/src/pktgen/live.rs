@@ -84,7 +84,7 @@ impl Live {
         let (count, notes) = notes::recent(100);
         self.notes = count;
         if let Some(Shown { results, delays, cores }) = &self.shown {
-            let title = format!("pagewire pktgen  {:.1} s{}", results.seconds, self.end);
+            let title = format!("pktgen  {:.1} s{}", results.seconds, self.end);
             let content = Content { title: &title, results, delays, cores, notes: &notes };
             self.screen.draw(|frame| content.draw(frame.buffer_mut(), self.page))?;
         }

@@ -27,28 +27,30 @@ pub(crate) fn for_everybody(folder: &Path) -> PathBuf {
     program
 }
 
-/// `pagewire model 82599` in a folder of its own.
+/// `pagewire model` in a folder of its own.
 pub(crate) struct Model {
+    /// Of which card: by default the 82599.
+    pub(crate) card: &'static str,
     pub(crate) folder: TempDir,
     pub(crate) child: Option<Child>,
 }
 
 impl Model {
-    pub(crate) fn command(folder: &Path, arguments: &str) -> Command {
+    pub(crate) fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pagewire"));
-        command.args(["model", "82599"]).args(arguments.split_whitespace()).current_dir(folder);
+        command.args(["model", self.card]).args(arguments.split_whitespace()).current_dir(&self.folder);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
     /// One that is not started yet.
     pub(crate) fn folder() -> Model {
-        Model { folder: TempDir::new().unwrap(), child: None }
+        Model { card: "82599", folder: TempDir::new().unwrap(), child: None }
     }
 
     /// Starts it, and waits until it serves: it says so.
     pub(crate) fn start(&mut self, arguments: &str) -> String {
-        let mut child = Model::command(self.folder.path(), arguments).spawn().unwrap();
+        let mut child = self.command(arguments).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.as_mut().unwrap());
         let mut said = String::new();
         while !said.contains("vfio-user-pci") {
@@ -66,7 +68,7 @@ impl Model {
 
     /// All of a run that ends by itself.
     pub(crate) fn output(&self, arguments: &str) -> Output {
-        Model::command(self.folder.path(), arguments).output().unwrap()
+        self.command(arguments).output().unwrap()
     }
 
     /// Why it does not start.

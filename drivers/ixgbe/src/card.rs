@@ -13,14 +13,14 @@ use crate::filters::{self, EXTRA_UNICAST, MULTICAST};
 use crate::functions::{FUNCTIONS, Functions};
 use crate::link::{self, Cage};
 use crate::registers::{EICR, EIMS, QUEUE_CAUSES, TDT, cause};
-use crate::{DEVICES, DRIVER, eeprom, flows, interrupts, phy, queues, reset, statistics};
+use crate::{DEVICES, DRIVER, backplane, eeprom, flows, interrupts, phy, queues, reset, statistics};
 
 /// Longest frame with its check sequence, 9,728 bytes: what the vendor's drivers let the card take.
 pub(crate) const MAX_MTU: u16 = 9728 - 14 - 4 - 4;
 /// Transmit queues without DCB and virtualisation (section 7.2.1.2.1).
 const TX_QUEUES: u16 = 64;
 
-/// An 82599 with an SFP+ cage, an X540 or an X550.
+/// An 82599 with an SFP+ cage, an X540, an X550, or an X552 at a backplane.
 pub struct Card82599 {
     family: &'static Family,
     /// What there is if the port is one.
@@ -39,8 +39,10 @@ impl Card for Card82599 {
     const DRIVER: &'static str = DRIVER;
     const DEVICES: &'static [DeviceId] = DEVICES;
     const EXPECTED: &'static str = "an Intel 82599 with SFP+ cages (8086:10fb, 1507, 1529, 154a, 154d or 1557), an \
-                                    Intel X540 (8086:1528 or 1560) or X550 (8086:1563 or 15d1); the 82599's variants for \
-                                    backplanes, CX4, 10GBASE-T and QSFP+, and the X552 are not supported";
+                                    Intel X540 (8086:1528 or 1560), X550 (8086:1563 or 15d1) or X552 with 10GBASE-KR \
+                                    (8086:15ab); the 82599's variants for backplanes, CX4, 10GBASE-T and QSFP+, the X552's \
+                                    for SFP+, KX4, XFI and 10GBASE-T, whose links hang on chips beside it, and the X553 are \
+                                    not supported";
     const BAR_LEN: usize = 0x20000;
     const BAR_LEN_TEXT: &'static str = "0x20000 or more";
     const LEAST_BUFFER: usize = queues::KIB;
@@ -87,7 +89,9 @@ impl Card for Card82599 {
     fn capabilities(&self) -> Capabilities {
         let Redirection { queues, entries } = self.family.redirection;
         let rss = RssLimits { table: entries, ..configure::RSS };
-        Capabilities { rx_queues: queues, rss, ..Self::CAPABILITIES }
+        let without = if self.family.coalesces { RxOffloads::empty() } else { RxOffloads::LRO };
+        let rx_offloads = RxOffloads::all() - without;
+        Capabilities { rx_queues: queues, rx_offloads, rss, ..Self::CAPABILITIES }
     }
 
     fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error> {
@@ -106,6 +110,8 @@ impl Card for Card82599 {
                 cage.look_again(device);
                 link::set_up(device, &cage.module)?;
             }
+            None if link::is_vetoed(device) => {}
+            None if self.family.media == Media::Backplane => backplane::set_up(device)?,
             None => phy::set_up(device)?,
         }
         configure::both_ways(device, filters, config, &self.functions);

@@ -123,6 +123,8 @@ mod tx {
     pub(super) const DEXT: u64 = 1 << 29;
     pub(super) const VLE: u64 = 1 << 30;
     pub(super) const DD: u64 = 1 << 32;
+    /// Check context: the packet relies on one.
+    pub(super) const CC: u64 = 1 << 39;
     pub(super) const IXSM: u64 = 1 << 40;
     pub(super) const TXSM: u64 = 1 << 41;
     /// The packet is cut into segments.
@@ -204,6 +206,32 @@ impl TxFormat for TxAdvanced {
     /// packets until there is traffic again, whose every 32nd descriptor reports.
     fn report(_context: Option<[u64; 2]>) -> [u64; 2] {
         [0, tx::EOP | tx::RS]
+    }
+}
+
+/// A virtual function's advanced transmit descriptors: each packet relies on a context, by which the card's switch knows where its headers
+/// are. So Intel's drivers have it, in Linux and DPDK.
+pub struct TxSwitched;
+
+impl TxFormat for TxSwitched {
+    const DONE: u64 = TxAdvanced::DONE;
+    const END: u64 = TxAdvanced::END;
+    const REPORT: u64 = TxAdvanced::REPORT;
+    const SHORTEST: usize = TxAdvanced::SHORTEST;
+    const MAX_DATA: usize = TxAdvanced::MAX_DATA;
+    const MAX_DESCRIPTORS: u32 = TxAdvanced::MAX_DESCRIPTORS;
+    const MAX_SEGMENTED: usize = TxAdvanced::MAX_SEGMENTED;
+    const SECOND_CONTEXT: u64 = TxAdvanced::SECOND_CONTEXT;
+    const FIRST_CONTEXT: Option<[u64; 2]> = Some([(ETHERNET as u64) << 9, tx::CONTEXT | tx::DEXT]);
+    const DATA: u64 = TxAdvanced::DATA | tx::CC;
+    const PACKET_LEN: u32 = TxAdvanced::PACKET_LEN;
+
+    fn encode(request: &Request) -> Option<Encoded> {
+        TxAdvanced::encode(request)
+    }
+
+    fn report(context: Option<[u64; 2]>) -> [u64; 2] {
+        TxAdvanced::report(context)
     }
 }
 

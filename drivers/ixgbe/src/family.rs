@@ -13,6 +13,8 @@ pub(crate) enum Media {
     Cage,
     /// 10GBASE-T: a PHY on the chip, which negotiates by itself.
     TwistedPair,
+    /// 10GBASE-KR: a PHY behind the processor's sideband, which negotiates by itself.
+    Backplane,
 }
 
 /// Who keeps SW_FW_SYNC from being changed by two at once, besides SWSM.SMBI.
@@ -68,8 +70,12 @@ pub(crate) struct Family {
     /// The receive packet buffer in KiB.
     pub(crate) packet_buffer: u32,
     pub(crate) redirection: Redirection,
-    /// LINKS has a bit for 2.5 and 5 Gb/s.
-    pub(crate) multi_gigabit: bool,
+    /// Speeds by LINKS' two bits, in Mb/s, where a third is set, if it means something.
+    pub(crate) other_speeds: Option<[u32; 4]>,
+    /// There is a security block that frames come in by.
+    pub(crate) security: bool,
+    /// TCP segments are coalesced.
+    pub(crate) coalesces: bool,
     /// Where it says which virtual functions were reset.
     pub(crate) function_resets: Register,
 }
@@ -85,7 +91,9 @@ const I82599: Family = Family {
     settle: 10,
     packet_buffer: 512,
     redirection: Redirection { queues: 16, entries: 128 },
-    multi_gigabit: false,
+    other_speeds: None,
+    security: true,
+    coalesces: true,
     function_resets: PFVFLRE,
 };
 
@@ -106,16 +114,31 @@ const X540: Family = Family {
 /// The X550 (*Intel Ethernet Controller X550 Datasheet*).
 const X550: Family = Family {
     memory: Memory::Firmware,
-    checked: Checked {
-        last: 0x41,
-        pointers: 0x02..=0x0e,
-        except: &[0x04, 0x05],
-        // PCIe: general, and of each function.
-        known: &[(0x06, 0x24), (0x07, 8), (0x08, 8)],
-    },
+    checked: X550_CHECKED,
     redirection: LARGEST_REDIRECTION,
-    multi_gigabit: true,
+    other_speeds: Some([0, 5000, 1000, 2500]),
     ..X540
+};
+
+/// The X552 of processors. DPDK's driver has it coalesce nothing, though Linux's does: nor do we.
+const X552: Family = Family {
+    media: Media::Backplane,
+    settle: 50,
+    other_speeds: Some([0, 100, 1000, 2500]),
+    security: false,
+    coalesces: false,
+    checked: X550_CHECKED,
+    redirection: LARGEST_REDIRECTION,
+    ..X550
+};
+
+/// What theirs covers.
+const X550_CHECKED: Checked = Checked {
+    last: 0x41,
+    pointers: 0x02..=0x0e,
+    except: &[0x04, 0x05],
+    // PCIe: general, and of each function.
+    known: &[(0x06, 0x24), (0x07, 8), (0x08, 8)],
 };
 
 /// The largest of the family's.
@@ -127,6 +150,7 @@ impl Family {
         match device.function.info().device_id {
             0x1528 | 0x1560 | 0x1515 => &X540,
             0x1563 | 0x15d1 | 0x1565 => &X550,
+            0x15ab | 0x15a8 => &X552,
             _ => &I82599,
         }
     }

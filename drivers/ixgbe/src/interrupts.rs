@@ -67,13 +67,16 @@ pub(crate) fn enable(device: &Device, queues: usize) {
     let registers = &device.registers;
     let by_queue = (1u32 << queues.min(QUEUE_CAUSES)) - 1;
     let pin = if has_cage(device) { gpie::PIN_2 } else { 0 };
+    let pools = VT_MODE << GPIE_VT_MODE_SHIFT;
     let mode = match queues {
+        // By IVAR_MISC to vector 0.
+        0 if registers.read(GPIE) & pools != 0 => pin | gpie::MULTIPLE_MSIX | gpie::PBA_SUPPORT,
         // Every cause raises vector 0.
         0 => pin,
         _ => pin | gpie::MULTIPLE_MSIX | gpie::OTHERS_STAY | gpie::AUTO_MASK | gpie::PBA_SUPPORT,
     };
     // How many pools there are stays as it is.
-    registers.modify(GPIE, !(VT_MODE << GPIE_VT_MODE_SHIFT), mode);
+    registers.modify(GPIE, !pools, mode);
     registers.write(IVAR_MISC, (IVAR_VALID | queues as u32) << IVAR_MISC_OTHER_SHIFT);
     registers.write(EIAC, by_queue);
     registers.write(EIAM, by_queue);

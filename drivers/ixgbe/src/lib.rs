@@ -1,5 +1,5 @@
-//! Poll-mode driver for the Intel 82599 10 Gigabit Ethernet controller with SFP+ modules, the X540, the X550, and the virtual functions of these: of
-//! the family that Linux drives with ixgbe and ixgbevf. It has been seen to work on models of these cards, and on none of silicon.
+//! Poll-mode driver for the Intel 82599 10 Gigabit Ethernet controller with SFP+ modules, the X540, the X550, the X552 at a backplane, and
+//! the virtual functions of these: of the family that Linux drives with ixgbe and ixgbevf. It has been seen to work on models of these cards, and on none of silicon.
 //!
 //! ```no_run
 //! use pagewire_ethdev::{Burst, Pool, Port, PortConfig, RxQueue};
@@ -91,11 +91,13 @@
 //! sees them, `interrupts.rs` what wakes who sleeps, `link.rs` the link, `sfp.rs` and `i2c.rs` the module, `eeprom.rs` and
 //! `semaphore.rs` what is shared with the firmware, `filters.rs` addresses and VLANs, `flows.rs` flow rules. `functions/` looks after
 //! a card's virtual functions, `vf/` is the driver of one, `messages.rs` what the two say to each other. `family.rs` has what the X540
-//! and the X550 differ in, `phy.rs` their PHY, `firmware.rs` how the X550's firmware is asked. Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
+//! and later ones differ in, `phy.rs` the PHY of 10GBASE-T, `backplane.rs` that of the X552, `firmware.rs` how the firmware of X550 and X552 is asked.
+//! Section numbers are those of the *Intel 82599 10 GbE Controller Datasheet*, revision 3.4.
 //!
 //! A port whose cage is empty opens and starts; its link is down until there is a module. No module is refused: what is
 //! not of a known kind is taken for limiting optics, with a warning. A module that can do 10 and 1 Gb/s is used at 10.
 
+mod backplane;
 mod card;
 mod configure;
 mod descriptor;
@@ -121,7 +123,7 @@ mod vf;
 use pagewire_ethdev::nic::{DeviceId, Nic, NicRx, NicTx};
 
 pub use card::Card82599;
-pub use descriptor::{RxAdvanced, TxAdvanced};
+pub use descriptor::{RxAdvanced, TxAdvanced, TxSwitched};
 pub use vf::CardVf;
 
 /// An 82599 port.
@@ -130,15 +132,18 @@ pub type Ixgbe = Nic<Card82599>;
 pub type IxgbeVf = Nic<CardVf>;
 /// Their receive queue.
 pub type IxgbeRx = NicRx<RxAdvanced>;
-/// Their transmit queue.
+/// The transmit queue of the card.
 pub type IxgbeTx = NicTx<TxAdvanced>;
+/// That of a virtual function.
+pub type IxgbeVfTx = NicTx<TxSwitched>;
 
 /// The driver's name.
 pub const DRIVER: &str = "net_ixgbe";
 /// The name of the one for virtual functions.
 pub const DRIVER_VF: &str = "net_ixgbe_vf";
 
-/// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI, and those with 10GBASE-T on the chip.
+/// Devices the driver knows: those whose ports are SFP+ cages wired to the card's SFI, those with 10GBASE-T on the chip, and
+/// the X552 whose PHY is for a backplane.
 pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x10fb, name: "Intel 82599ES (SFI/SFP+)" },
     DeviceId { vendor: 0x8086, device: 0x1507, name: "Intel 82599 (SFP+, embedded)" },
@@ -150,6 +155,7 @@ pub const DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x1560, name: "Intel X540 (10GBASE-T, one port)" },
     DeviceId { vendor: 0x8086, device: 0x1563, name: "Intel X550 (10GBASE-T)" },
     DeviceId { vendor: 0x8086, device: 0x15d1, name: "Intel X550 (10GBASE-T, one port)" },
+    DeviceId { vendor: 0x8086, device: 0x15ab, name: "Intel X552 (10GBASE-KR)" },
 ];
 
 /// Virtual functions the driver knows.
@@ -157,4 +163,5 @@ pub const VF_DEVICES: &[DeviceId] = &[
     DeviceId { vendor: 0x8086, device: 0x10ed, name: "Intel 82599 virtual function" },
     DeviceId { vendor: 0x8086, device: 0x1515, name: "Intel X540 virtual function" },
     DeviceId { vendor: 0x8086, device: 0x1565, name: "Intel X550 virtual function" },
+    DeviceId { vendor: 0x8086, device: 0x15a8, name: "Intel X552 virtual function" },
 ];

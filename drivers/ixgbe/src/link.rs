@@ -90,14 +90,23 @@ pub(crate) fn link(device: &Device) -> Link {
 
 /// What LINKS says.
 pub(crate) fn decode(family: &Family, links: u32) -> Link {
-    let multi_gigabit = family.multi_gigabit && links & links::MULTI_GIGABIT != 0;
-    let speeds = if multi_gigabit { [0, 5000, 1000, 2500] } else { [0, 100, 1000, 10_000] };
+    let other = family.other_speeds.filter(|_| links & links::OTHER_SPEED != 0);
+    let speeds = other.unwrap_or([0, 100, 1000, 10_000]);
     let mbps = speeds[(links >> links::SPEED_SHIFT & 3) as usize];
     match links {
         u32::MAX => Link::Down,
         _ if links & links::UP == 0 || mbps == 0 => Link::Down,
         _ => Link::Up { mbps, full_duplex: true },
     }
+}
+
+/// Whether the management firmware has the link to itself, so that it is to stay as it is.
+pub(crate) fn is_vetoed(device: &Device) -> bool {
+    let veto = device.registers.read(MMNGC) & MMNGC_VETO != 0;
+    if veto {
+        log::warn!("{}: the management firmware keeps the link to itself; it stays as it is", device.name);
+    }
+    veto
 }
 
 /// 4.6.4.2: what the module needs, link mode, restart; and light. Does not wait for the link.
@@ -107,8 +116,7 @@ pub(crate) fn decode(family: &Family, links: u32) -> Link {
 /// [`Error::Timeout`] if the link's state machine does not start, or the EEPROM or the semaphores do not answer.
 pub(crate) fn set_up(device: &Device, module: &Module) -> Result<(), Error> {
     let registers = &device.registers;
-    if registers.read(MMNGC) & MMNGC_VETO != 0 {
-        log::warn!("{}: the management firmware keeps the link to itself; it stays as it is", device.name);
+    if is_vetoed(device) {
         return Ok(());
     }
     let set_up = match module {

@@ -30,11 +30,6 @@ const LOW_POWER: u16 = 1 << 11;
 ///
 /// [`Error::Device`] if there is none; [`Error::Timeout`] if the bus does not answer.
 pub(crate) fn set_up(device: &Device) -> Result<(), Error> {
-    let registers = &device.registers;
-    if registers.read(MMNGC) & MMNGC_VETO != 0 {
-        log::warn!("{}: the management firmware keeps the link to itself; it stays as it is", device.name);
-        return Ok(());
-    }
     let _owned = own(device)?;
     let phy = find(device)?;
     let power = read(device, phy, VENDOR, CONTROL)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pagewire_ethdev::Error;
 use pagewire_ethdev::nic::{Device, Register, RxSetup, TxSetup};
 
+use crate::family::Family;
 use crate::interrupts;
 use crate::registers::*;
 
@@ -224,9 +225,13 @@ fn coalesce(device: &Device, setup: RxSetup) {
     registers.write_at(coalescing, index, RSCCTL_RSCEN | most);
 }
 
-/// 4.6.7, last step: let frames in, while none is half way through the security block.
+/// 4.6.7, last step: let frames in, while none is half way through the security block, where there is one.
 pub(crate) fn enable_receive(device: &Device) {
     let registers = &device.registers;
+    if !Family::of(device).security {
+        registers.modify(RXCTRL, 0, RXCTRL_RXEN);
+        return;
+    }
     registers.modify(SECRXCTRL, 0, SECRXCTRL_RX_DIS);
     let dry = device.wait("emptying the receive path", SECRXSTAT, MILLIS, |value| value & SECRXSTAT_RDY != 0);
     if let Err(error) = dry {

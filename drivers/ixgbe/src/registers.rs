@@ -22,6 +22,9 @@ registers! {
     FCRTV      0x032a0                RW  "8.2.3.3.5"   "Flow control refresh threshold";
     FCCFG      0x03d00                RW  "8.2.3.3.7"   "Flow control configuration";
 
+    IOSF_CTRL  0x11144                RW  "8.2.3.4"     "X552: the sideband to its PHY: which register, and what became of it";
+    IOSF_DATA  0x11148                RW  "8.2.3.4"     "X552: that register's contents";
+
     SWSM       0x10140                RW  "8.2.3.4.9"   "Semaphore over SW_FW_SYNC: bit 0 is taken by reading it as 0";
     SW_FW_SYNC 0x10160                RW  "8.2.3.4.11"  "Who owns what: drivers' bits, firmware's five above";
     GCR_EXT    0x11050                RW  "8.2.3.4.12"  "Extended PCIe control";
@@ -224,6 +227,12 @@ pub(crate) mod hicr {
 }
 /// FWSTS: the firmware was reset; writing the bit clears it.
 pub(crate) const FWSTS_RESET: u32 = 1 << 9;
+
+/// IOSF_CTRL: a register's address; what went wrong; not done yet.
+pub(crate) mod iosf {
+    pub(crate) const FAILED: u32 = 3 << 18;
+    pub(crate) const BUSY: u32 = 1 << 31;
+}
 
 /// MSCA: a register of a unit of a PHY; what is done; that it is done.
 pub(crate) mod msca {
@@ -494,8 +503,8 @@ pub(crate) const MMNGC_VETO: u32 = 1 << 0;
 
 /// LINKS: link status.
 pub(crate) mod links {
-    /// X550: a quarter of 10 Gb/s, or fifty times 100 Mb/s. The 82599 has something else there.
-    pub(crate) const MULTI_GIGABIT: u32 = 1 << 27;
+    /// X550 and X552: not the speed that the two bits say, but another. The 82599 has something else there.
+    pub(crate) const OTHER_SPEED: u32 = 1 << 27;
     pub(crate) const SPEED_SHIFT: u32 = 28;
     pub(crate) const UP: u32 = 1 << 30;
 }

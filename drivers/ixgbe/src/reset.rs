@@ -43,7 +43,7 @@ pub(crate) fn reset(device: &Device) -> Result<(), Error> {
     let family = Family::of(device);
     let link = if veto || !family.resets_link { 0 } else { ctrl::LINK_RESET };
     // A PHY that the firmware is talking to is not reset under its hands.
-    let phy = (family.media == Media::TwistedPair).then(|| phy::own(device)).transpose()?;
+    let phy = (family.media != Media::Cage).then(|| phy::own(device)).transpose()?;
     registers.modify(CTRL, 0, ctrl::RST | link);
     drop(phy);
     sleep(Duration::from_millis(family.settle));

@@ -1,4 +1,4 @@
-//! The X540 and the X550: what they differ in from the 82599, driven on models that have those differences. `matrix.rs` has their features.
+//! The X540, the X550 and the X552: what they differ in from the 82599, driven on models that have those differences. `matrix.rs` has their features.
 
 mod common;
 
@@ -8,12 +8,13 @@ use common::functions::{OUTSIDE, Physical, Virtual, addressed, packet, serve_kin
 use common::packets::{Flow, KEY, payload, uncut};
 use common::{Running, config, eventually, fault, pool, serve, serve_kind, serve_on, space};
 use pagewire_ethdev::{
-    Error, FunctionConfig, Link, MacAddr, PacketType, Port, RssConfig, RxQueueConfig, TxQueueConfig,
+    Error, FunctionConfig, Link, MacAddr, PacketType, Port, RssConfig, RxOffloads, RxQueueConfig,
+    TxQueueConfig,
 };
 use pagewire_models::ixgbe::{Config, Kind};
 use pagewire_models::wire::{Open, pair};
 
-const LATER: [Kind; 2] = [Kind::X540, Kind::X550];
+const LATER: [Kind; 3] = [Kind::X540, Kind::X550, Kind::X552];
 
 fn card(kind: Kind, spoil: impl FnOnce(&mut common::Card)) -> Running {
     serve_kind(kind, false, 1, Box::new(Open), spoil)
@@ -36,6 +37,8 @@ fn each_talks_to_an_82599() {
         let (mut b_rx, mut b_tx) = b.start(config(&space)).unwrap();
         eventually("both links", || a.link().is_up() && b.link().is_up());
         let mut pool = pool(&space, 256);
+        let coalesces = a.info().capabilities.rx_offloads.contains(RxOffloads::LRO);
+        assert_eq!(coalesces, kind != Kind::X552);
         for len in [60, 61, 777, 1514] {
             for (tx, rx) in [(&mut a_tx, &mut b_rx), (&mut b_tx, &mut a_rx)] {
                 let data = frame(MacAddr::BROADCAST, len);
@@ -89,6 +92,7 @@ fn the_checksum_of_the_x550_covers_more() {
         (Kind::X550, 0x60, true),
         (Kind::X550, 0x60 + 0x23, true),
         (Kind::X550, 0x60 + 0x24, false),
+        (Kind::X552, 0x60 + 0x23, true),
     ] {
         let card = card(kind, |card| card.model.add_to_eeprom_word(word, 1));
         let error = card.open().err().map(|error| error.to_string());
@@ -106,9 +110,12 @@ fn a_semaphore_or_a_phy_that_does_not_answer_is_an_error() {
         assert!(matches!(error, Error::Timeout { what: "taking SW_FW_SYNC.REGSMP", .. }), "{error}");
         card.set_faults(0);
         let (space, mut port) = card.open().unwrap();
-        card.set_faults(fault::MDIO_SILENT);
+        card.set_faults(fault::PHY_SILENT);
         let error = common::within(10, || port.start(config(&space)).err().expect("no PHY"));
-        assert!(matches!(error, Error::Timeout { what: "talking to the PHY", .. }), "{error}");
+        assert!(
+            matches!(error, Error::Timeout { .. }) && error.to_string().contains("talking to the PHY"),
+            "{error}"
+        );
         card.set_faults(0);
         let queues = port.start(config(&space)).unwrap();
         drop(queues);
@@ -139,12 +146,27 @@ fn a_firmware_that_does_not_answer_is_an_error() {
     }
 }
 
-/// Speeds of a twisted pair, of which the X550 has two more.
+/// The sideband is the processor's, and may say no.
+#[test]
+fn a_sideband_that_refuses_is_an_error() {
+    let card = card(Kind::X552, |_| ());
+    let (space, mut port) = card.open().unwrap();
+    card.set_faults(fault::SIDEBAND_REFUSES);
+    let error = port.start(config(&space)).err().expect("no PHY").to_string();
+    assert!(error.contains("the sideband's answer is a refusal of register 0x420c"), "{error}");
+    card.set_faults(0);
+    drop(port.start(config(&space)).unwrap());
+    port.stop().unwrap();
+}
+
+/// Speeds of a twisted pair, of which the X550 has two more, and of a backplane.
 #[test]
 fn the_link_has_the_speed_that_the_phy_agreed_on() {
-    for (kind, speeds) in
-        [(Kind::X540, &[100, 1000, 10_000][..]), (Kind::X550, &[100, 1000, 2500, 5000, 10_000])]
-    {
+    for (kind, speeds) in [
+        (Kind::X540, &[100, 1000, 10_000][..]),
+        (Kind::X550, &[100, 1000, 2500, 5000, 10_000]),
+        (Kind::X552, &[1000, 10_000]),
+    ] {
         let card = card(kind, |_| ());
         let (space, mut port) = card.open().unwrap();
         let queues = port.start(config(&space)).unwrap();
@@ -230,7 +252,7 @@ fn functions_of_each_are_driven_as_well() {
 /// What nobody here has seen work is not taken for what it is like.
 #[test]
 fn cards_of_the_family_that_are_not_known_are_refused() {
-    for id in [0x15ab, 0x15ac, 0x15ad, 0x15c8, 0x10f8, 0x151c] {
+    for id in [0x15aa, 0x15ac, 0x15ad, 0x15c8, 0x10f8, 0x151c] {
         let card = serve(false, |card| card.device_id = id);
         let error = card.open().err().expect("not known").to_string();
         assert!(error.contains(&format!("8086:{id:04x}")) && error.contains("X552"), "{error}");

@@ -267,23 +267,23 @@ fn a_function_reaches_no_memory_but_its_own() {
     assert_eq!(refused(&served), [0, 0, 0]);
     // Made in the space of one, sent by another: it is to be read by whoever sends it, and is not mapped there.
     for (sender, counts) in [(0, [1, 0, 0]), (1, [1, 1, 0]), (2, [1, 1, 1])] {
-        let (from, tx) = match sender {
-            0 => (&mut a.pool, &mut physical.tx[0]),
-            1 => (&mut b.pool, &mut a.tx[0]),
-            _ => (&mut physical.pool, &mut b.tx[0]),
-        };
-        let one = packet(from, &addressed(OUTSIDE, OWN, b"not yours"));
-        send(tx, vec![one]);
+        let from = [&mut a.pool, &mut b.pool, &mut physical.pool];
+        let one = packet(from.into_iter().nth(sender).unwrap(), &addressed(OUTSIDE, OWN, b"not yours"));
+        match sender {
+            0 => send(&mut physical.tx[0], vec![one]),
+            1 => send(&mut a.tx[0], vec![one]),
+            _ => send(&mut b.tx[0], vec![one]),
+        }
         eventually("the refusal", || refused(&served) == counts);
         served.assert_nothing();
     }
-    let queues = [&mut physical.tx[0], &mut a.tx[0], &mut b.tx[0]];
-    for queue in queues {
-        eventually("what could not be sent comes home", || {
+    eventually("what could not be sent comes home", || {
+        physical.tx[0].reclaim();
+        for queue in [&mut a.tx[0], &mut b.tx[0]] {
             queue.reclaim();
-            queue.pending() == 0
-        });
-    }
+        }
+        physical.tx[0].pending() + a.tx[0].pending() + b.tx[0].pending() == 0
+    });
     // They go on.
     let sent = a.send(b.mac, b"mine");
     assert_eq!(bytes(&b.receive()), sent);

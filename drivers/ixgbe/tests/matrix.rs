@@ -75,7 +75,7 @@ fn start(kind: Kind, feature: &Feature<Ixgbe>, size: &Size, ends: &Ends) -> (Ben
             configure(feature, size, config, &|fragments| pool(space, fragments), &|fragments| {
                 headers(space, fragments, 64)
             });
-            if let (Kind::X550, Some(table)) = (kind, &mut config.rss.table) {
+            if let (Kind::X550 | Kind::X552, Some(table)) = (kind, &mut config.rss.table) {
                 *table = table.repeat(4);
             }
         },

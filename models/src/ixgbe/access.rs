@@ -76,7 +76,10 @@ impl Ixgbe {
                     self.share_all(host);
                 }
             }
-            Unit::Link if offset == MSCA && !self.config.kind.cage() => {
+            Unit::Link if offset == IOSF_CTRL || offset == IOSF_DATA => {
+                self.backplane.write(&mut self.registers, &self.control, offset, value);
+            }
+            Unit::Link if offset == MSCA && self.config.kind.mdio() => {
                 let owned = SYNC_PHYS & self.registers.get(SW_FW_SYNC) != 0;
                 if !owned {
                     self.control.count_malformed(format_args!("the PHY is talked to by who does not own it"));

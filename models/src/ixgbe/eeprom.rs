@@ -146,7 +146,7 @@ impl Eeprom {
 fn sum(kind: Kind, words: &[u16]) -> u16 {
     let (last, pointers) = match kind {
         Kind::I82599 | Kind::X540 => (CHECKSUM_AT, 0x03..0x0f),
-        Kind::X550 => (0x41, 0x02..0x0f),
+        Kind::X550 | Kind::X552 => (0x41, 0x02..0x0f),
     };
     let counts = |pointer: &usize| {
         let covered = kind == Kind::I82599 || !matches!(*pointer, 0x04 | 0x05);

@@ -12,11 +12,13 @@ pub enum Kind {
     X540,
     /// The X550 with 10GBASE-T PHYs on the chip (8086:1563), which speak 2.5 and 5 Gb/s as well.
     X550,
+    /// The X552 of processors with 10GBASE-KR, a backplane (8086:15ab).
+    X552,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::I82599, Kind::X540, Kind::X550];
+    pub const ALL: [Kind; 4] = [Kind::I82599, Kind::X540, Kind::X550, Kind::X552];
 
     /// PCI device.
     pub fn device(self) -> u16 {
@@ -24,6 +26,7 @@ impl Kind {
             Kind::I82599 => 0x10fb,
             Kind::X540 => 0x1528,
             Kind::X550 => 0x1563,
+            Kind::X552 => 0x15ab,
         }
     }
 
@@ -33,6 +36,7 @@ impl Kind {
             Kind::I82599 => 0x10ed,
             Kind::X540 => 0x1515,
             Kind::X550 => 0x1565,
+            Kind::X552 => 0x15a8,
         }
     }
 
@@ -40,13 +44,18 @@ impl Kind {
     pub(super) fn packet_buffer(self) -> u32 {
         match self {
             Kind::I82599 => 512 << 10,
-            Kind::X540 | Kind::X550 => 384 << 10,
+            Kind::X540 | Kind::X550 | Kind::X552 => 384 << 10,
         }
     }
 
-    /// Whether its port is a cage. The others have a PHY behind MDIO.
+    /// Whether its port is a cage.
     pub(super) fn cage(self) -> bool {
         self == Kind::I82599
+    }
+
+    /// Whether it has a PHY behind MDIO.
+    pub(super) fn mdio(self) -> bool {
+        matches!(self, Kind::X540 | Kind::X550)
     }
 
     /// Whether SW_FW_SYNC has a semaphore of its own, taken by reading.
@@ -56,7 +65,7 @@ impl Kind {
 
     /// Of the X550's generation: its firmware reads the EEPROM for drivers, RSS has 64 queues and 512 entries, and tables of each pool's.
     pub(super) fn x550(self) -> bool {
-        self == Kind::X550
+        matches!(self, Kind::X550 | Kind::X552)
     }
 }
 
@@ -66,6 +75,7 @@ impl fmt::Display for Kind {
             Kind::I82599 => "82599",
             Kind::X540 => "X540",
             Kind::X550 => "X550",
+            Kind::X552 => "X552",
         })
     }
 }

@@ -10,6 +10,7 @@
 //! [`Config::mapped`], stores to the shared pages with the queues' registers, which `poll` looks at.
 
 mod access;
+mod backplane;
 mod bus;
 mod checksum;
 mod clock;
@@ -45,6 +46,7 @@ use std::sync::Arc;
 
 use crate::function::{Area, Function, Host, Region, RegionInfo};
 use crate::wire::Wire;
+use backplane::Backplane;
 use bus::Bus;
 pub use bus::{Control, Offload};
 pub use clock::Clock;
@@ -120,6 +122,7 @@ pub struct Ixgbe {
     eeprom: Eeprom,
     sfp: Sfp,
     phy: Phy,
+    backplane: Backplane,
     link: Link,
     interrupts: Interrupts,
     receive: Receive,
@@ -155,6 +158,7 @@ impl Ixgbe {
             eeprom: Eeprom::new(config.kind, config.mac),
             sfp: Sfp::new(),
             phy: Phy::new(config.kind),
+            backplane: Backplane::default(),
             link: Link::default(),
             interrupts: Interrupts::new(config.clock.clone()),
             receive: Receive::new(),
@@ -234,14 +238,18 @@ impl Ixgbe {
     #[inline]
     fn update_link(&mut self) {
         let cage = self.config.kind.cage();
-        let module = if cage { self.control.module() } else { self.phy.powered() };
+        let (module, most) = match self.config.kind {
+            Kind::I82599 => (self.control.module(), u32::MAX),
+            Kind::X552 => (self.backplane.speed() != 0, self.backplane.speed()),
+            Kind::X540 | Kind::X550 => (self.phy.powered(), u32::MAX),
+        };
         let cable = self.control.cable();
         let light = module && cable && !self.registers.has(ESDP, 1 << 3);
         if light != self.light {
             self.light = light;
             self.wire.light(light);
         }
-        self.link.set_speed(self.control.speed());
+        self.link.set_speed(self.control.speed().min(most));
         let changes = self.link.update(&mut self.registers, module, cable && self.wire.carrier());
         if changes.link {
             self.interrupts.raise(LINK_CHANGE);

@@ -48,7 +48,7 @@ impl Phy {
     pub(super) fn new(kind: Kind) -> Self {
         let (identifier, power) = match kind {
             Kind::I82599 | Kind::X540 => (0x0154_0203, LOW_POWER),
-            Kind::X550 => (0x0154_0223, 0),
+            Kind::X550 | Kind::X552 => (0x0154_0223, 0),
         };
         Self { identifier, address: 0, written: BTreeMap::from([((VENDOR, 0), power)]) }
     }

@@ -76,8 +76,8 @@ pub struct Register {
     pub unit: Unit,
     /// Software resets leave it alone: semaphores with firmware, PCIe.
     pub sticky: bool,
-    /// Only the X550's generation has it.
-    pub x550: bool,
+    /// Those that have it.
+    pub kinds: &'static [Kind],
 }
 
 impl Register {
@@ -99,7 +99,7 @@ impl Register {
             section,
             unit: Unit::Plain,
             sticky: false,
-            x550: false,
+            kinds: &Kind::ALL,
         }
     }
 
@@ -124,7 +124,13 @@ impl Register {
 
     /// Of the X550's generation.
     pub const fn x550(mut self) -> Self {
-        self.x550 = true;
+        self.kinds = &[Kind::X550, Kind::X552];
+        self
+    }
+
+    /// Of the X552.
+    pub const fn x552(mut self) -> Self {
+        self.kinds = &[Kind::X552];
         self
     }
 }
@@ -168,7 +174,7 @@ impl Registers {
     pub(super) fn of(kind: Kind) -> Self {
         let mut lines = vec![UNKNOWN; WORDS].into_boxed_slice();
         // The first line that names an offset has it: some blocks overlap others' unused words.
-        let of_kind = |register: &Register| kind.x550() || !register.x550;
+        let of_kind = |register: &Register| register.kinds.contains(&kind);
         for (line, register) in TABLE.iter().enumerate().filter(|(_, register)| of_kind(register)) {
             for n in 0..register.count {
                 let word = &mut lines[((register.offset + n * register.stride) / 4) as usize];
@@ -310,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_line_is_inside_the_bar_and_found_under_its_own_offset() {
-        let registers = Registers::of(Kind::X550);
+        let registers = Registers::of(Kind::X552);
         for register in TABLE {
             let last = register.offset + (register.count - 1) * register.stride;
             assert!(register.offset % 4 == 0 && last + 4 <= BAR_SIZE, "{}", register.name);

@@ -62,6 +62,8 @@ registers! {
     GCR_EXT       0x11050 Rw 0          "8.2.3.4", sticky;
     DCA_ID        0x11070 Ro 0          "8.2.3.11";
     DCA_CTRL      0x11074 Rw 0          "8.2.3.11";
+    IOSF_CTRL     0x11144 Rw 0          "8.2.3.4"  => Link, x552;
+    IOSF_DATA     0x11148 Rw 0          "8.2.3.4"  => Link, x552;
     CIAA          0x11088 Rw 0          "8.2.3.4";
     CIAD          0x1108c Rw 0          "8.2.3.4";
     PICAUSE       0x110b0 W1c 0         "8.2.3.4";

@@ -28,6 +28,8 @@ const END: u64 = 1 << 24;
 const INSERT_FCS: u64 = 1 << 25;
 const INSERT_CHECKSUM: u64 = 1 << 26;
 const REPORT: u64 = 1 << 27;
+/// The packet relies on the context that it names.
+const CHECK_CONTEXT: u64 = 1 << 39;
 const EXTENDED: u64 = 1 << 29;
 const VLAN: u64 = 1 << 30;
 const SEGMENT: u64 = 1 << 31;
@@ -77,6 +79,8 @@ pub(super) struct Transmit {
     /// Frames that the wire had no room for.
     waiting: Frames,
     frame: Vec<u8>,
+    /// Each packet is to rely on a context.
+    checks: bool,
 }
 
 impl Transmit {
@@ -96,7 +100,13 @@ impl Transmit {
             touched: 0,
             waiting: Frames::new(),
             frame: Vec::new(),
+            checks: false,
         }
+    }
+
+    /// A virtual function's: the switch takes from a context where a packet's headers are, as the drivers for functions have it.
+    pub(super) fn of_function() -> Self {
+        Self { checks: true, ..Self::new() }
     }
 
     /// A queue's register was written, and holds what it now holds.
@@ -190,6 +200,11 @@ impl Transmit {
                 card.interrupts.raise(PCI_EXCEPTION);
                 break;
             };
+            if self.checks && q.request.is_none() && lacks_context(q, descriptor[1]) {
+                card.bus.malformed(format_args!(
+                    "transmit queue {queue}: a function's packet relies on no context"
+                ));
+            }
             take(q, card, queue, descriptor);
             if descriptor[1] & END != 0 && descriptor[1] & (EXTENDED | KIND) != EXTENDED | KIND_CONTEXT {
                 if let (Some(request), false) = (q.request, q.spoilt) {
@@ -225,6 +240,12 @@ impl Transmit {
 }
 
 /// Take one descriptor in: a context, or a piece of a packet.
+/// Whether a descriptor with data relies on no context, or on one that was never written.
+fn lacks_context(q: &Queue, word: u64) -> bool {
+    let data = word & (EXTENDED | KIND) == EXTENDED | KIND_DATA;
+    data && (word & CHECK_CONTEXT == 0 || q.contexts[(word >> 36 & 1) as usize].mac_length == 0)
+}
+
 fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: Descriptor) {
     let extended = word & EXTENDED != 0;
     match word & KIND {

@@ -46,6 +46,8 @@ pub trait TxFormat: Send + 'static {
     /// Bit of the second word of a context, and of the data descriptors that rely on it: the second of two that the card keeps. 0
     /// if it keeps one.
     const SECOND_CONTEXT: u64;
+    /// The context that every packet relies on which asks for none, if any: the first descriptor of a ring.
+    const FIRST_CONTEXT: Option<[u64; 2]> = None;
 
     /// The second word of a data descriptor, but for its length, which is in its lowest bits.
     const DATA: u64;
@@ -148,7 +150,7 @@ impl<F: TxFormat> TxRing<F> {
         doorbell: Doorbell,
         counters: Arc<QueueCounters>,
     ) -> Result<TxRing<F>, Error> {
-        Ok(TxRing {
+        let mut ring = TxRing {
             descriptors: TransmitRing::new(&device.space, descriptors, F::SHORTEST as u32, longest as u32)?,
             vector: Err(refused::NOT_WANTED),
             reported: 0,
@@ -157,11 +159,16 @@ impl<F: TxFormat> TxRing<F> {
             spared: if doorbell.is_mapped() { 1 } else { u32::MAX },
             longest,
             offloads,
-            contexts: Contexts::default(),
+            contexts: Contexts::of(F::FIRST_CONTEXT),
             doorbell,
             counters,
             format: PhantomData,
-        })
+        };
+        // It is there with the first doorbell.
+        if let Some(context) = F::FIRST_CONTEXT {
+            ring.descriptors.write(context, None);
+        }
+        Ok(ring)
     }
 
     /// Send with vector instructions, if they are `wanted` and the CPU has them.

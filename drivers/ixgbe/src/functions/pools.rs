@@ -63,7 +63,9 @@ impl Functions {
         }
         let mode = if self.each() == 4 { VT_MODE_32 } else { VT_MODE_64 };
         registers.modify(GCR_EXT, VT_MODE, mode);
-        registers.modify(GPIE, VT_MODE << GPIE_VT_MODE_SHIFT, mode << GPIE_VT_MODE_SHIFT);
+        // Intel's drivers have it so wherever there are pools: causes go to vectors by IVAR and IVAR_MISC, also where there is one.
+        let vectors = gpie::MULTIPLE_MSIX | gpie::PBA_SUPPORT;
+        registers.modify(GPIE, VT_MODE << GPIE_VT_MODE_SHIFT, mode << GPIE_VT_MODE_SHIFT | vectors);
         registers.write(PFVTCTL, pfvtctl::VT_ENA | pfvtctl::RPL_EN | (own as u32) << pfvtctl::DEF_PL_SHIFT);
         let others = u64::MAX << own;
         for (index, half) in [others as u32, (others >> 32) as u32].into_iter().enumerate() {

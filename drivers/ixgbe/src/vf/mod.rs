@@ -13,7 +13,7 @@ use pagewire_ethdev::{
 };
 
 use crate::card::MAX_MTU;
-use crate::descriptor::{RxAdvanced, TxAdvanced};
+use crate::descriptor::{RxAdvanced, TxSwitched};
 use crate::family::Family;
 use crate::messages::*;
 use crate::queues::{self, KIB, RxBlock, TxBlock};
@@ -64,12 +64,12 @@ struct Granted {
 
 impl Card for CardVf {
     type Rx = RxAdvanced;
-    type Tx = TxAdvanced;
+    type Tx = TxSwitched;
 
     const DRIVER: &'static str = DRIVER_VF;
     const DEVICES: &'static [DeviceId] = VF_DEVICES;
-    const EXPECTED: &'static str =
-        "a virtual function of an Intel 82599 (8086:10ed), X540 (8086:1515) or X550 (8086:1565)";
+    const EXPECTED: &'static str = "a virtual function of an Intel 82599 (8086:10ed), X540 (8086:1515), X550 (8086:1565) or \
+                                    X552 (8086:15a8)";
     const BAR_LEN: usize = 0x4000;
     const BAR_LEN_TEXT: &'static str = "0x4000 or more";
     const LEAST_BUFFER: usize = KIB;

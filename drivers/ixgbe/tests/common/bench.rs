@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pagewire_ethdev::{Burst, Chain, MacAddr, Packet, Pool, Port, PortConfig, RxQueue, TxQueue};
-use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx};
+use pagewire_ixgbe::{Ixgbe, IxgbeRx};
 use pagewire_models::ixgbe::Config;
 use pagewire_models::wire::{Arrival, Pair, Wire, pair};
 use pagewire_pci::AddressSpace;
@@ -12,7 +12,7 @@ use pagewire_pool::PoolMonitor;
 use super::{Card, Running, config, eventually, pool, serve_as, space};
 
 /// What a port of the bench is: a card's, or a virtual function's.
-pub(crate) trait Side: Port<Rx = IxgbeRx, Tx = IxgbeTx> + Sized + 'static {
+pub(crate) trait Side: Port<Rx = IxgbeRx> + Sized + 'static {
     /// What is behind it.
     type Running;
 
@@ -31,7 +31,7 @@ impl Side for Ixgbe {
 /// A started port.
 pub(crate) struct End<P: Side = Ixgbe> {
     pub(crate) rx: Vec<IxgbeRx>,
-    pub(crate) tx: Vec<IxgbeTx>,
+    pub(crate) tx: Vec<P::Tx>,
     pub(crate) port: P,
     pub(crate) running: P::Running,
 }
@@ -213,7 +213,7 @@ impl<P: Side> Bench<P> {
     }
 }
 
-pub(crate) fn send(tx: &mut IxgbeTx, packets: Vec<Packet>) {
+pub(crate) fn send(tx: &mut impl TxQueue, packets: Vec<Packet>) {
     let mut burst = Burst::new(packets.len());
     packets.into_iter().for_each(|packet| burst.push(packet).expect("room for all"));
     eventually("room in the ring", || {

@@ -10,7 +10,7 @@ use pagewire_ethdev::{
     Error, FunctionConfig, MacAddr, Packet, Pool, Port, PortConfig, RxQueue, RxQueueConfig, TxQueue,
     TxQueueConfig,
 };
-use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx, IxgbeVf};
+use pagewire_ixgbe::{Ixgbe, IxgbeRx, IxgbeTx, IxgbeVf, IxgbeVfTx};
 use pagewire_models::Function;
 use pagewire_models::ixgbe::{Config, Control, Ixgbe as Model, Kind, Vf};
 use pagewire_models::server::{Counters, Server, ServerOptions, Stopper, run_together};
@@ -207,7 +207,7 @@ impl Drop for Physical {
 pub(crate) struct Virtual {
     pub(crate) port: IxgbeVf,
     pub(crate) rx: Vec<IxgbeRx>,
-    pub(crate) tx: Vec<IxgbeTx>,
+    pub(crate) tx: Vec<IxgbeVfTx>,
     pub(crate) pool: Pool,
     pub(crate) mac: MacAddr,
     pub(crate) space: AddressSpace,

@@ -66,8 +66,9 @@ pub(crate) mod fault {
     pub(crate) const GONE_FROM_THE_BUS: u32 = 1 << 15;
     /// The X540's SW_FW_SYNC.REGSMP is never given.
     pub(crate) const REGSMP_HELD: u32 = 1 << 16;
-    /// MDIO commands are never done.
-    pub(crate) const MDIO_SILENT: u32 = 1 << 17;
+    /// MDIO commands are never done, nor accesses by the X552's sideband; or the latter are refused.
+    pub(crate) const PHY_SILENT: u32 = 1 << 17;
+    pub(crate) const SIDEBAND_REFUSES: u32 = 1 << 22;
     /// The X550's firmware takes no commands; or never answers; or has no answer.
     pub(crate) const HOST_CLOSED: u32 = 1 << 19;
     pub(crate) const HOST_SILENT: u32 = 1 << 20;
@@ -164,7 +165,9 @@ impl Card {
             0x10014 if has(fault::EEPROM_SILENT) => value & !2,
             0x10140 if has(fault::SMBI_HELD) => value | 1,
             0x10140 if has(fault::SWESMBI_HELD) => value & !2,
-            0x0425c if has(fault::MDIO_SILENT) => value | 1 << 30,
+            0x0425c if has(fault::PHY_SILENT) => value | 1 << 30,
+            0x11144 if has(fault::PHY_SILENT) => value | 1 << 31,
+            0x11144 if has(fault::SIDEBAND_REFUSES) => value | 1 << 18,
             0x10160 if has(fault::REGSMP_HELD) => value | 1 << 31,
             0x10160 if has(fault::FIRMWARE_OWNS) => value | 0x1f << 5,
             _ => value,

@@ -1,4 +1,4 @@
-//! A virtual function of the card (8086:10ed; 8086:1515 of the X540, 8086:1565 of the X550; 82599 datasheet 7.10.2, 8.3): what a driver of one pool's queues is given, as a PCI
+//! A virtual function of the card (8086:10ed; 8086:1515 of the X540, 8086:1565 of the X550, 8086:15a8 of the X552; 82599 datasheet 7.10.2, 8.3): what a driver of one pool's queues is given, as a PCI
 //! function with memory, interrupts and bus mastering of its own.
 //!
 //! The card's descriptor engines serve its rings, on its own bus. Frames go to and come from the card's [switch](super::switch), and
@@ -70,7 +70,7 @@ impl Vf {
             msix: Msix::new(VECTORS),
             interrupts: Interrupts::new(clock.clone()),
             receive: Receive::new(),
-            transmit: Transmit::new(),
+            transmit: Transmit::of_function(),
             switch: Switch::new(0),
             clock: clock.clone(),
             control: Arc::default(),
@@ -95,7 +95,7 @@ impl Vf {
         self.registers.set(GPIE, GPIE_MSIX | GPIE_AUTO_MASK);
         self.interrupts.reset();
         self.receive = Receive::new();
-        self.transmit = Transmit::new();
+        self.transmit = Transmit::of_function();
         self.arrived.clear();
         self.changes = 0;
     }

@@ -93,7 +93,7 @@ pub(crate) fn report(json: bool) -> Result<()> {
 pub(crate) fn hit_path() -> Result<()> {
     for function in ["alloc_fragment", "alloc_packet", "free_packet"] {
         println!("{function}:");
-        for instruction in callgrind::executed(
+        for (instruction, _) in callgrind::executed(
             function,
             &current_exe()?,
             ["drive", &format!("{}, {HITS}", Cut::Half.name())],

@@ -68,13 +68,17 @@ pub struct Encoded {
 }
 
 /// The context descriptors that the card has, of the one or two that it keeps.
-#[derive(Default)]
 pub(super) struct Contexts {
     kept: [Option<[u64; 2]>; 2],
     last: usize,
 }
 
 impl Contexts {
+    /// Of a ring that begins with this one.
+    pub(super) fn of(first: Option<[u64; 2]>) -> Contexts {
+        Contexts { kept: [first, None], last: 0 }
+    }
+
     /// Where a context is or is to be, and whether it has to be written. Of two the one that was used longer ago makes room.
     fn place<F: TxFormat>(&self, context: [u64; 2]) -> (usize, bool) {
         match self.kept.iter().position(|kept| *kept == Some(context)) {
