@@ -27,12 +27,12 @@ pub(super) struct Content<'a> {
 /// How late a stream's packets were, and what else was wrong with them.
 #[derive(Default)]
 pub(super) struct Delayed {
-    so_far: Option<Times>,
-    lately: Option<Times>,
-    jitter: Option<Times>,
+    pub(super) so_far: Option<Times>,
+    pub(super) lately: Option<Times>,
+    pub(super) jitter: Option<Times>,
     /// Packets lately: how many took less than so many ns, from one power of two to the next.
-    spread: Vec<(u64, u64)>,
-    wrong: Wrong,
+    pub(super) spread: Vec<(u64, u64)>,
+    pub(super) wrong: Wrong,
 }
 
 impl Delayed {
@@ -53,7 +53,7 @@ impl Delayed {
 }
 
 /// Samples by powers of two of a nanosecond, from the first that has any to the last.
-fn spread(ticks: &Histogram<u64>, clock: &Clock) -> Vec<(u64, u64)> {
+pub(super) fn spread(ticks: &Histogram<u64>, clock: &Clock) -> Vec<(u64, u64)> {
     let mut spread: Vec<(u64, u64)> = Vec::new();
     for step in ticks.iter_recorded() {
         let ns = clock.seconds(step.value_iterated_to()) * 1e9;
@@ -148,7 +148,10 @@ impl Content<'_> {
                 cells.push(count(samples));
                 Some((self.name(stream), cells, Style::new()))
             });
-            page.table(title, &COLUMNS, rows.collect());
+            let rows: Vec<Row> = rows.collect();
+            if !rows.is_empty() {
+                page.table(title, &COLUMNS, rows);
+            }
         };
         table("latency µs", |delayed| &delayed.so_far);
         table("… lately", |delayed| &delayed.lately);

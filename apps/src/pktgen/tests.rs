@@ -1,5 +1,6 @@
-//! Frames as they are made, captures as they are sent again, and streams between two modelled cards with a wire that keeps a record.
+//! Frames as they are made, captures as they are sent again, and streams between two modelled cards with a wire that keeps a record; the screen's pages.
 
 mod frames;
 mod models;
+mod pages;
 mod replay;

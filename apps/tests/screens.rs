@@ -1,4 +1,4 @@
-//! The live screen of `pagewire l2fwd`, on a terminal made by script(1): it comes, and the terminal comes back.
+//! The live screens of `pagewire l2fwd` and `pktgen`, on a terminal made by script(1): they come, and the terminal comes back.
 
 mod common;
 
@@ -24,7 +24,7 @@ impl Terminal {
     fn run(arguments: &str) -> Terminal {
         let program = env!("CARGO_BIN_EXE_pagewire");
         let line = format!(
-            "stty rows 24 cols 80; sh -c 'echo pid $$; exec {program} l2fwd {arguments}'; echo status $?; stty -a"
+            "stty rows 24 cols 80; sh -c 'echo pid $$; exec {program} {arguments}'; echo status $?; stty -a"
         );
         let mut command = Command::new("script");
         command.args(["-qfc", &line, "/dev/null"]).env("TERM", "xterm");
@@ -81,7 +81,7 @@ impl Drop for Terminal {
 #[test]
 fn a_key_ends_it_and_totals_and_messages_follow() {
     for key in [b"q", b"\x03"] {
-        let mut terminal = Terminal::run("-T 0.1");
+        let mut terminal = Terminal::run("l2fwd -T 0.1");
         terminal.wait_for("q: end");
         terminal.wait_for("82599-1");
         terminal.keys.write_all(key).expect("a key");
@@ -93,11 +93,11 @@ fn a_key_ends_it_and_totals_and_messages_follow() {
 
 #[test]
 fn its_time_or_a_signal_ends_it_too() {
-    let mut terminal = Terminal::run("--port null: --duration 0.3 -T 0.1");
+    let mut terminal = Terminal::run("l2fwd --port null: --duration 0.3 -T 0.1");
     terminal.wait_for(ENTER);
     assert!(terminal.end().contains("status 0"));
     for signal in ["INT", "TERM", "HUP"] {
-        let mut terminal = Terminal::run("--port null: -T 0.1");
+        let mut terminal = Terminal::run("l2fwd --port null: -T 0.1");
         terminal.wait_for("q: end");
         terminal.signal(signal);
         let after = terminal.end();
@@ -108,7 +108,8 @@ fn its_time_or_a_signal_ends_it_too() {
 #[test]
 fn a_second_signal_ends_it_at_once_and_gives_the_terminal_back() {
     let model = Model::started("--socket card --trapped -T 0");
-    let mut terminal = Terminal::run(&format!("--port vfio-user:{} -T 0.1", model.path("card").display()));
+    let mut terminal =
+        Terminal::run(&format!("l2fwd --port vfio-user:{} -T 0.1", model.path("card").display()));
     terminal.wait_for("duplex");
     // From now on every register takes 5 seconds.
     let id = model.child.as_ref().expect("it runs").id().to_string();
@@ -123,9 +124,33 @@ fn a_second_signal_ends_it_at_once_and_gives_the_terminal_back() {
 }
 
 #[test]
+fn pktgens_pages_are_turned_by_keys() {
+    let rings = "--port ring:a --port ring:a --rate 1000pps";
+    let mut terminal = Terminal::run(&format!("pktgen {rings} -T 0.1"));
+    terminal.wait_for("rx missed");
+    // A digit, Tab, the arrow to the right, Shift and Tab, the arrow to the left: each page has something of its own.
+    for (key, shown) in [
+        ("2", "other run"),
+        ("\t", "p99.99"),
+        ("\x1b[C", "cycles/pk"),
+        ("\x1b[Z", "µs"),
+        ("\x1b[D", "of what came"),
+        ("4", "empty %"),
+    ] {
+        terminal.text.clear();
+        terminal.keys.write_all(key.as_bytes()).expect("a key");
+        terminal.wait_for(shown);
+    }
+    terminal.text.insert_str(0, ENTER);
+    terminal.keys.write_all(b"q").expect("a key");
+    let after = terminal.end();
+    assert!(after.contains("latency min") && after.contains("status 0"), "{after}");
+}
+
+#[test]
 fn what_is_no_terminal_gets_lines() {
     for arguments in ["--no-tui", "--json", "-T 0"] {
-        let mut terminal = Terminal::run(&format!("--port null: --duration 0.3 {arguments}"));
+        let mut terminal = Terminal::run(&format!("l2fwd --port null: --duration 0.3 {arguments}"));
         terminal.wait_for("status 0");
         assert!(!terminal.text.contains('\x1b'), "{arguments}: {}", terminal.text);
         assert!(
