@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::{MacAddr, RxOffloads, TxOffloads};
 use pagewire_pool::PoolConfig;
 
+use crate::capture::select::Way;
 use crate::memory::{Needs, Rings};
 use crate::ports::{Access, PortSpec};
 use crate::run::Reporting;
@@ -51,14 +52,14 @@ pub(crate) struct Args {
     pub(crate) cores: Option<CpuList>,
 
     /// Packets handled at a time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) burst: u16,
 
     #[command(flatten)]
     pub(crate) rings: Rings,
 
     /// Largest layer-3 packet in bytes
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
     pub(crate) mtu: u16,
 
     /// Fragments in each queue's pool. By default what the rings and caches can hold, and some
@@ -90,6 +91,10 @@ pub(crate) struct Args {
     /// Let `pagewire capture --from SOCKET` watch what the ports receive, as it came. Costs copies while somebody watches
     #[arg(long, value_name = "SOCKET")]
     pub(crate) capture_socket: Option<std::path::PathBuf>,
+
+    /// With --capture-socket: what can be watched
+    #[arg(long, value_enum, default_value_t = Way::Receive, requires = "capture_socket")]
+    pub(crate) capture_direction: Way,
 
     /// Sleep while nothing comes, until the card interrupts, rather than poll for ever
     #[arg(long)]

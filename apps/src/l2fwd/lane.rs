@@ -26,8 +26,9 @@ pub(crate) struct Lane {
     pub(crate) header: [u8; 12],
     /// The frame that mode `txonly` and `send_first` send.
     pub(crate) template: Vec<u8>,
-    /// Where what is received can be watched, if anywhere.
+    /// Where what is received can be watched, if anywhere; and what is sent.
     pub(crate) tap: Option<Tap>,
+    pub(crate) tx_tap: Option<Tap>,
     pub(crate) counters: Arc<LaneCounters>,
 }
 
@@ -66,6 +67,9 @@ impl Lane {
         }
         let count = self.burst.len();
         if count == 0 {
+            if let Some(tap) = &mut self.tx_tap {
+                tap.poll();
+            }
             return 0;
         }
         match self.mode {
@@ -77,7 +81,10 @@ impl Lane {
                 return count;
             }
         }
-        self.tx.tx_burst(&mut self.burst);
+        match &mut self.tx_tap {
+            None => self.tx.tx_burst(&mut self.burst),
+            Some(tap) => tap.send(&mut self.tx, &mut self.burst),
+        };
         if !self.burst.is_empty() {
             self.drop_unsent();
         }

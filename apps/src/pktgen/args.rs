@@ -67,7 +67,7 @@ pub(crate) struct Args {
     pub(super) cores: Option<CpuList>,
 
     /// Packets handled at a time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) burst: u16,
 
     #[command(flatten)]
@@ -104,8 +104,8 @@ struct Traffic {
     #[arg(long, value_name = "N", default_value_t = 1)]
     stream_burst: u32,
 
-    /// Stop after so many packets
-    #[arg(long, value_name = "PACKETS")]
+    /// Stop after this many packets
+    #[arg(long, value_name = "N")]
     count: Option<u64>,
 
     /// Bytes of frames: 64, 64-1518/2, 'random 64-1518', 64:7,594:4,1518:1 (with weights) or imix
