@@ -334,7 +334,7 @@ NODE   SIZE  RESERVED      FREE      USED   SURPLUS      MEMORY
         assert!(
             mistake("reserve --size 3M --count 1").contains("'3M' is not a page size: give 4K, 2M or 1G")
         );
-        assert!(mistake("reserve").contains("--count <COUNT>"));
+        assert!(mistake("reserve").contains("--count <N>"));
         assert!(mistake("reserve --count -1").contains("unexpected argument '-1'"));
         assert!(mistake("reserve --size 4K --count 1").contains("give --size 2M or --size 1G"));
         for arguments in ["reserve --count 1 --node 7", "release --node 7", "release --size 1G --node 7"] {

@@ -144,7 +144,8 @@ pub(crate) enum Between {
     Sleep(Waiter),
 }
 
-/// Forward until told to stop. Gives the lanes back.
+/// Forward until told to stop. Gives the lanes back. What is counted when the cost of the loop is.
+#[inline(never)]
 pub(crate) fn run(
     mut lanes: Vec<Lane>,
     stop: &AtomicBool,
