@@ -53,7 +53,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         user: Option<String>,
         /// The driver that hands devices to programs
-        #[arg(long, default_value = "vfio-pci")]
+        #[arg(long, value_name = "DRIVER", default_value = "vfio-pci")]
         driver: String,
     },
     /// Give devices back to the kernel's own drivers. Needs root
@@ -71,7 +71,7 @@ struct ListArgs {
     /// Show every PCI device, not only network devices
     #[arg(long)]
     all: bool,
-    /// Print one JSON object
+    /// Report as JSON: one object
     #[arg(long)]
     json: bool,
 }

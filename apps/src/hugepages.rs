@@ -26,7 +26,7 @@ arguments `hugepagesz=1G hugepages=4`.";
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Print one JSON object, sizes in bytes
+    /// Report as JSON: one object, sizes in bytes
     #[arg(long, global = true)]
     json: bool,
 }
@@ -34,6 +34,7 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Show the huge pages of every NUMA node (the default)
+    #[command(after_help = EXAMPLES)]
     Show,
     /// Set how many huge pages are reserved
     ///
@@ -42,13 +43,13 @@ enum Command {
     #[command(after_help = EXAMPLES)]
     Reserve {
         /// Size of the pages: 2M or 1G
-        #[arg(long, default_value = "2M")]
+        #[arg(long, value_name = "SIZE", default_value = "2M")]
         size: PageSize,
         /// Number of pages there are to be, those in use included
-        #[arg(long)]
+        #[arg(long, value_name = "N")]
         count: u64,
-        /// The NUMA node to have them; without it the count is for the whole machine, and the kernel spreads it evenly
-        #[arg(long)]
+        /// The NUMA node. By default the count is for the whole machine, and the kernel spreads it evenly
+        #[arg(long, value_name = "NODE")]
         node: Option<u32>,
     },
     /// Give reserved huge pages back to ordinary memory
@@ -56,11 +57,11 @@ enum Command {
     /// Pages in use go back as soon as their user is done with them; until then they are shown as surplus. Needs root.
     #[command(after_help = EXAMPLES)]
     Release {
-        /// Size of the pages: 2M or 1G; without it both
-        #[arg(long)]
+        /// Size of the pages: 2M or 1G. By default both
+        #[arg(long, value_name = "SIZE")]
         size: Option<PageSize>,
-        /// The NUMA node; without it all of them
-        #[arg(long)]
+        /// The NUMA node. By default all of them
+        #[arg(long, value_name = "NODE")]
         node: Option<u32>,
     },
 }
@@ -333,7 +334,7 @@ NODE   SIZE  RESERVED      FREE      USED   SURPLUS      MEMORY
         assert!(
             mistake("reserve --size 3M --count 1").contains("'3M' is not a page size: give 4K, 2M or 1G")
         );
-        assert!(mistake("reserve").contains("--count <COUNT>"));
+        assert!(mistake("reserve").contains("--count <N>"));
         assert!(mistake("reserve --count -1").contains("unexpected argument '-1'"));
         assert!(mistake("reserve --size 4K --count 1").contains("give --size 2M or --size 1G"));
         for arguments in ["reserve --count 1 --node 7", "release --node 7", "release --size 1G --node 7"] {

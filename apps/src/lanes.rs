@@ -12,7 +12,7 @@ pub(crate) struct Lanes {
     pub(crate) cores: Option<CpuList>,
 
     /// Packets handled at a time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) burst: u16,
 
     /// Descriptors in each receive ring

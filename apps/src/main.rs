@@ -17,6 +17,7 @@ mod hugepages;
 mod idle;
 mod l2fwd;
 mod lanes;
+mod manual;
 mod memory;
 mod model;
 mod notes;
@@ -33,11 +34,18 @@ mod workload;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  pagewire l2fwd                     forward between two modelled cards, for 10 seconds
+  pagewire check                     whether this machine is ready for real ones
+  pagewire stats --watch             what running processes count
+  pagewire completion bash           make the shell complete commands and options";
 
 /// Poll-mode, user-space network drivers.
 #[derive(Parser)]
-#[command(name = "pagewire", version, about, propagate_version = true)]
+#[command(name = "pagewire", version, about, propagate_version = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -61,6 +69,10 @@ enum Command {
     Dev(dev::Args),
     /// Show, reserve and release huge pages
     Hugepages(hugepages::Args),
+    /// Print what a shell needs to complete commands and options
+    Completion(manual::CompletionArgs),
+    /// Print or write manual pages
+    Man(manual::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +89,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(*args),
         Command::Dev(args) => dev::run(args),
         Command::Hugepages(args) => hugepages::run(args),
+        Command::Completion(args) => manual::completion(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -114,11 +114,16 @@ impl Needs<'_> {
         Ok(Shortage::of(self.count(page_size), sysfs.counts(page_size, None)?))
     }
 
+    /// What a port's queue is called.
+    pub(crate) fn queue_name(&self, port: usize, queue: u16) -> String {
+        if self.queues > 1 { format!("port{port}q{queue}") } else { format!("port{port}") }
+    }
+
     fn pool_config(&self, page_size: PageSize, port: usize, queue: u16) -> PoolConfig {
         let spare = if page_size.is_huge() { SPARE_FRAGMENTS } else { SMALL_SPARE_FRAGMENTS };
         let needed = self.descriptors as usize + spare + self.elsewhere;
         PoolConfig {
-            name: if self.queues > 1 { format!("port{port}q{queue}") } else { format!("port{port}") },
+            name: self.queue_name(port, queue),
             fragments: self.fragments.map_or(needed, |count| count as usize),
             headroom: self.headroom,
             backing: page_size,

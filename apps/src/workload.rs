@@ -53,11 +53,11 @@ struct Bursts {
 pub(crate) struct Workload {
     counters: Arc<CoreCounters>,
     /// Polls since the last publication, by what they found.
-    found: Box<[u64; MOST + 1]>,
+    found: [u64; MOST + 1],
     /// Rounds until the next.
     left: u32,
-    /// The last round moved nothing.
-    was_empty: bool,
+    /// How many were left at the last round that moved nothing.
+    empty_at: u32,
     /// Up to when cycles are counted.
     until: u64,
     /// The least that a round that moves nothing took behind another: more is somebody else's time, or a rest's.
@@ -68,9 +68,8 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn new(counters: Arc<CoreCounters>) -> Workload {
-        let found = Box::new([0; MOST + 1]);
-        let until = tsc::read();
-        Workload { counters, found, left: ROUNDS, was_empty: true, until, empty: 0, busy: 0, idle: 0 }
+        let (found, until) = ([0; MOST + 1], tsc::read());
+        Workload { counters, found, left: ROUNDS, empty_at: ROUNDS + 1, until, empty: 0, busy: 0, idle: 0 }
     }
 
     /// A poll has found so many packets.
@@ -83,9 +82,7 @@ impl Workload {
     #[inline(always)]
     pub(crate) fn round(&mut self, moved: usize) {
         if moved == 0 {
-            self.was_idle();
-        } else {
-            self.was_empty = false;
+            self.idled();
         }
         self.left -= 1;
         if self.left == 0 {
@@ -93,11 +90,17 @@ impl Workload {
         }
     }
 
-    #[inline(always)]
-    fn was_idle(&mut self) {
+    /// Whether the round before this one moved nothing.
+    fn was_empty(&self) -> bool {
+        self.empty_at == self.left + 1
+    }
+
+    /// Out of the way of rounds that move packets.
+    #[inline(never)]
+    fn idled(&mut self) {
         let now = tsc::read();
         let took = now.wrapping_sub(self.until);
-        if self.was_empty {
+        if self.was_empty() {
             self.empty = if self.empty == 0 { took } else { self.empty.min(took) };
             self.idle += took;
         } else {
@@ -105,7 +108,7 @@ impl Workload {
             self.idle += own;
             self.busy += took - own;
         }
-        (self.until, self.was_empty) = (now, true);
+        (self.until, self.empty_at) = (now, self.left);
     }
 
     /// The core rested, behind a round that moved nothing.
@@ -119,11 +122,12 @@ impl Workload {
     #[cold]
     #[inline(never)]
     pub(crate) fn publish(&mut self) {
-        self.left = ROUNDS;
         let now = tsc::read();
         let took = now.wrapping_sub(self.until);
-        *if self.was_empty { &mut self.idle } else { &mut self.busy } += took;
-        self.until = now;
+        let was_empty = self.was_empty();
+        *if was_empty { &mut self.idle } else { &mut self.busy } += took;
+        (self.until, self.left) = (now, ROUNDS);
+        self.empty_at = if was_empty { ROUNDS + 1 } else { 0 };
         let mut packets = 0;
         let mut polls = [0; BUCKETS];
         for (size, count) in self.found.iter_mut().enumerate().filter(|(_, count)| **count > 0) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 pub use input::{Frames, Wrong};
-pub use output::CaptureFile;
+pub use output::{CaptureFile, Captured, Direction};
 
 /// The longest frame, without check sequence.
 pub const MAX_FRAME: usize = 16 << 10;
@@ -56,7 +56,7 @@ pub struct PcapOptions {
     pub input: Option<PathBuf>,
     /// How often that is received; 0 is for ever.
     pub repeat: u64,
-    /// Where to write what is sent, as pcap with nanoseconds. A file that is there is overwritten.
+    /// Where to write what is sent, with nanoseconds: as pcapng if the name ends so, as pcap otherwise. A file that is there is overwritten.
     pub output: Option<PathBuf>,
 }
 

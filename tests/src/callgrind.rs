@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -16,7 +16,7 @@ pub fn count<A: AsRef<OsStr>>(
     program: &Path,
     args: impl IntoIterator<Item = A>,
 ) -> Result<u64> {
-    run(functions, &["--callgrind-out-file=/dev/null"], program, args)
+    run(functions, &[NO_PROFILE], program, args)
 }
 
 /// The machine instructions that `function` and whatever it calls execute while `program` runs with those arguments, in order of
@@ -58,15 +58,32 @@ fn run<A: AsRef<OsStr>>(
     program: &Path,
     args: impl IntoIterator<Item = A>,
 ) -> Result<u64> {
-    let run = Command::new("valgrind")
-        .args(["--tool=callgrind", "--collect-atstart=no"])
-        .args(functions.iter().map(|function| format!("--toggle-collect=*::{function}")))
-        .args(options)
-        .arg(program)
-        .args(args)
-        .stdout(Stdio::inherit())
-        .output()
-        .context("running valgrind; install it with `apt install valgrind`")?;
+    let mut command = command(functions, options, program, args);
+    let run = command.stdout(Stdio::inherit()).output().context(MISSING)?;
+    collected(&run)
+}
+
+/// For who wants the sum alone.
+pub const NO_PROFILE: &str = "--callgrind-out-file=/dev/null";
+
+const MISSING: &str = "running valgrind; install it with `apt install valgrind`";
+
+/// What [`count`] runs, for who wants to do something meanwhile.
+pub fn command<A: AsRef<OsStr>>(
+    functions: &[&str],
+    options: &[&str],
+    program: &Path,
+    args: impl IntoIterator<Item = A>,
+) -> Command {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--collect-atstart=no"]).args(options);
+    command.args(functions.iter().map(|function| format!("--toggle-collect=*::{function}")));
+    command.arg(program).args(args);
+    command
+}
+
+/// The instructions that it counted.
+pub fn collected(run: &Output) -> Result<u64> {
     let said = String::from_utf8_lossy(&run.stderr);
     ensure!(run.status.success(), "valgrind ended with {}:\n{said}", run.status);
     let collected =

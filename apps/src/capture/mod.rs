@@ -4,6 +4,7 @@
 //! What the second cannot keep up with is counted by the first.
 
 mod port;
+pub(crate) mod select;
 mod write;
 
 use std::path::PathBuf;
@@ -14,21 +15,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::{Access, PortSpec};
 use crate::run::{self, Reporting};
+use select::Selection;
 
 const EXAMPLES: &str = "\
 Examples:
-  pagewire capture --port 0000:01:00.0 --out /tmp/all.pcap --duration 10
+  pagewire capture --port 0000:01:00.0 --out /tmp/all.pcapng --duration 10
   pagewire capture --port vfio-user:/tmp/card --out /tmp/some.pcap --count 1000
-  pagewire l2fwd --capture-socket /tmp/l2fwd &
-  pagewire capture --from /tmp/l2fwd --out /tmp/forwarded.pcap --snaplen 128";
+  pagewire l2fwd --capture-socket /tmp/l2fwd --capture-direction both &
+  pagewire capture --from /tmp/l2fwd --out /tmp/both.pcapng --snaplen 128 --duration 5
+  pagewire capture --from /tmp/l2fwd --out /tmp/dns.pcapng --filter 'udp port 9' --direction send --count 100
+  pagewire capture --from /tmp/l2fwd --out /tmp/some.pcapng --sample 1000 --count 10";
 
 /// What `pagewire capture` is asked to do.
 ///
-/// Write packets to a pcap file with nanosecond stamps: what a port receives, or what a running process hands over.
+/// Write packets to a file with nanosecond stamps: what a port receives, or what a running process hands over.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = EXAMPLES, verbatim_doc_comment, group = ArgGroup::new("source").required(true).args(["port", "from"]))]
 pub(crate) struct Args {
-    /// Capture what this port receives, and take it for that: a PCI address bound to vfio-pci (see `pagewire dev bind`),
+    /// A port, of which is captured what it receives: a PCI address bound to vfio-pci (see `pagewire dev bind`),
     /// vfio-user:SOCKET (see `pagewire model`) or null:
     #[arg(long, value_name = "ADDR")]
     port: Option<PortSpec>,
@@ -37,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOCKET")]
     from: Option<PathBuf>,
 
-    /// The file to write. One that is there is overwritten
+    /// The file to write: pcapng if its name ends in .pcapng, pcap otherwise. One that is there is overwritten
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
@@ -49,16 +53,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 16384, value_parser = clap::value_parser!(u32).range(1..=16384))]
     snaplen: u32,
 
+    #[command(flatten)]
+    selection: Selection,
+
     /// With --port: packets that may wait for the file before more are dropped
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(32..=65536))]
     queue: u32,
 
-    /// With --port: descriptors in the receive ring
+    /// With --port: descriptors in each receive ring
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536))]
     rx_ring: u32,
 
     /// With --port: largest layer-3 packet in bytes
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
     mtu: u16,
 
     /// With --port: receive only frames for the port's own address, broadcast and multicast
@@ -84,6 +91,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
 /// What is in the file.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 struct Written {
+    /// Packets that came, those that were not to be written included.
+    seen: u64,
     packets: u64,
     /// Of the packets, as they were on the wire.
     bytes: u64,

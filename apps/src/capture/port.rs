@@ -17,6 +17,7 @@ use pagewire_pool::{Pool, PoolConfig};
 use serde::Serialize;
 use serde_json::json;
 
+use super::select::Selection;
 use super::{Args, Written};
 use crate::l2fwd::{Report, Reporter};
 use crate::memory::Needs;
@@ -270,6 +271,11 @@ impl Writer {
         let mut command = Command::new(program);
         command.args(["capture", "--json", "--from"]).arg(socket).arg("--out").arg(&args.out);
         command.args(["--snaplen", &args.snaplen.to_string()]);
+        let Selection { filter, sample, .. } = &args.selection;
+        command.args(["--sample", &sample.to_string()]);
+        if let Some(filter) = filter {
+            command.args(["--filter", &filter.text]);
+        }
         if let Some(count) = args.count {
             command.args(["--count", &count.to_string()]);
         }

@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use pagewire_ethdev::{MacAddr, RxOffloads, TxOffloads};
 use pagewire_pool::PoolConfig;
 
+use crate::capture::select::Way;
 use crate::lanes::Lanes;
 use crate::memory::Needs;
 use crate::ports::{Access, PortSpec};
@@ -48,7 +49,7 @@ pub(crate) struct Args {
     pub(crate) lanes: Lanes,
 
     /// Largest layer-3 packet in bytes
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, value_name = "BYTES", default_value_t = 1500)]
     pub(crate) mtu: u16,
 
     /// Receive only frames for the port's own address, broadcast and multicast
@@ -76,6 +77,10 @@ pub(crate) struct Args {
     /// Let `pagewire capture --from SOCKET` watch what the ports receive, as it came. Costs copies while somebody watches
     #[arg(long, value_name = "SOCKET")]
     pub(crate) capture_socket: Option<std::path::PathBuf>,
+
+    /// With --capture-socket: what can be watched
+    #[arg(long, value_enum, default_value_t = Way::Receive, requires = "capture_socket")]
+    pub(crate) capture_direction: Way,
 
     /// Sleep while nothing comes, until the card interrupts, rather than poll for ever
     #[arg(long)]

@@ -26,8 +26,9 @@ pub(crate) struct Lane {
     pub(crate) header: [u8; 12],
     /// The frame that mode `txonly` and `send_first` send.
     pub(crate) template: Vec<u8>,
-    /// Where what is received can be watched, if anywhere.
+    /// Where what is received can be watched, if anywhere; and what is sent.
     pub(crate) tap: Option<Tap>,
+    pub(crate) tx_tap: Option<Tap>,
     pub(crate) counters: Arc<LaneCounters>,
 }
 
@@ -66,6 +67,9 @@ impl Lane {
         }
         let count = self.burst.len();
         if count == 0 {
+            if let Some(tap) = &mut self.tx_tap {
+                tap.poll();
+            }
             return 0;
         }
         match self.mode {
@@ -77,7 +81,10 @@ impl Lane {
                 return count;
             }
         }
-        self.tx.tx_burst(&mut self.burst);
+        match &mut self.tx_tap {
+            None => self.tx.tx_burst(&mut self.burst),
+            Some(tap) => tap.send(&mut self.tx, &mut self.burst),
+        };
         if !self.burst.is_empty() {
             self.drop_unsent();
         }
@@ -137,7 +144,8 @@ pub(crate) enum Between {
     Sleep(Waiter),
 }
 
-/// Forward until told to stop. Gives the lanes back.
+/// Forward until told to stop. Gives the lanes back. What is counted when the cost of the loop is.
+#[inline(never)]
 pub(crate) fn run(
     mut lanes: Vec<Lane>,
     stop: &AtomicBool,

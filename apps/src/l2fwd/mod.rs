@@ -36,6 +36,7 @@ pub(crate) use report::{PoolReport, PortReport, Report};
 pub(crate) use reporter::Reporter;
 use tap::Tap;
 
+use crate::capture::select::SEND;
 use crate::stats::Statistics;
 use crate::{cores, ports, run};
 
@@ -108,10 +109,20 @@ impl Started {
         let mut ports = ports::open(&args.ports, &space)?;
         let (mut lanes, mut monitors) = start(args, page_size, &space, &mut ports, peers)?;
         if let Some(server) = server {
-            for lane in &mut lanes {
-                let tap = Tap::new(server, page_size, &space, lane.rx.pool().name())?;
+            let way = args.capture_direction;
+            let mut tap = |name: &str| -> Result<Tap> {
+                let tap = Tap::new(server, page_size, &space, name)?;
                 monitors.push(tap.pool().monitor());
-                lane.tap = Some(tap);
+                Ok(tap)
+            };
+            for lane in &mut lanes {
+                if way.receives() {
+                    lane.tap = Some(tap(lane.rx.pool().name())?);
+                }
+                if way.sends() {
+                    let queue = args.needs().queue_name(lane.tx_port, lane.queue as u16);
+                    lane.tx_tap = Some(tap(&format!("{queue}{SEND}"))?);
+                }
             }
         }
         Ok(Started { lanes, ports, monitors, space })
@@ -168,6 +179,7 @@ fn start(
                 header,
                 template: lane::template(header, args.tx_size),
                 tap: None,
+                tx_tap: None,
                 counters: Arc::new(LaneCounters::default()),
             });
         }
@@ -181,9 +193,7 @@ fn finish(args: &Args, forwarded: Forwarded, mut ports: Vec<AnyPort>, reports: R
     let Forwarded { mut lanes, cycles, elapsed, outcome } = forwarded;
     let (mut inflight, mut in_rings) = (0, 0);
     for lane in &mut lanes {
-        if let Some(tap) = lane.tap.take() {
-            tap.finish();
-        }
+        [lane.tap.take(), lane.tx_tap.take()].into_iter().flatten().for_each(Tap::finish);
         in_rings += lane.rx.posted() + lane.tx.pending();
         lane.rx.pool().trim();
         inflight += lane.rx.pool().stats().inflight();

@@ -12,6 +12,7 @@ use super::args::Args;
 use super::lane::{Lane, LaneCounters};
 use super::report::{GeneratorReport, PortReport, Report, Sleeps};
 use super::reporter::Reporter;
+use super::tap::{Tap, TapCounters, TapReport};
 use crate::stats::Statistics;
 use crate::workload::{CoreCounters, WorkReport};
 
@@ -43,6 +44,7 @@ pub(super) struct Published {
     reporter: Reporter,
     configuration: Value,
     cores: Vec<Core>,
+    taps: Vec<(String, Arc<TapCounters>)>,
 }
 
 /// Receiving port, queue and sending port of a lane; the paths it receives and sends on; its counters.
@@ -62,6 +64,8 @@ struct Sections<'a> {
     configuration: &'a Value,
     ports: Vec<PortReport>,
     cores: Vec<CoreReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    taps: Vec<TapReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     generator: Option<GeneratorReport>,
 }
@@ -103,7 +107,7 @@ impl Published {
             "interrupts": args.interrupts,
             "capture_socket": args.capture_socket,
         });
-        Published { statistics, reporter, configuration, cores: Vec::new() }
+        Published { statistics, reporter, configuration, cores: Vec::new(), taps: Vec::new() }
     }
 
     /// A core will look after a lane.
@@ -116,15 +120,17 @@ impl Published {
         let paths = [lane.rx.path(), lane.tx.path()];
         let about = ([lane.rx_port, lane.queue, lane.tx_port], paths, lane.counters.clone());
         self.cores[index].lanes.push(about);
+        self.taps.extend([&lane.tap, &lane.tx_tap].into_iter().flatten().map(Tap::about));
     }
 
     /// To be called now and then: reads the ports if somebody asks.
     pub(super) fn tick(&mut self, ports: &mut [AnyPort], now: Duration) {
-        let Published { statistics, reporter, configuration, cores } = self;
+        let Published { statistics, reporter, configuration, cores, taps } = self;
         statistics.tick(|| {
             let Report { seconds, ports, generator, .. } = reporter.snapshot(ports, now);
             let cores = cores.iter().map(Core::report).collect();
-            Sections { seconds, configuration, ports, cores, generator }
+            let taps = taps.iter().map(|(name, counters)| TapReport::new(name, counters)).collect();
+            Sections { seconds, configuration, ports, cores, taps, generator }
         });
     }
 }

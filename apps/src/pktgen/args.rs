@@ -108,8 +108,8 @@ struct Traffic {
     #[arg(long, value_name = "N", default_value_t = 1)]
     stream_burst: u32,
 
-    /// Stop after so many packets
-    #[arg(long, value_name = "PACKETS")]
+    /// Stop after this many packets
+    #[arg(long, value_name = "N")]
     count: Option<u64>,
 
     /// Send the frames of a capture, as they are, in place of made ones

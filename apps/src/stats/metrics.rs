@@ -2,7 +2,7 @@
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -118,6 +118,15 @@ const KINDS: &[Kind] = &[
                 "malformed_descriptors",
                 Counter,
             ),
+        ],
+    },
+    Kind {
+        list: "taps",
+        prefix: "tap",
+        labels: &[("tap", "name")],
+        families: &[
+            Family("copied_packets", "Packets that somebody who watches was shown", "copied", Counter),
+            Family("dropped_packets", "Packets that nobody was, while somebody watched", "dropped", Counter),
         ],
     },
     Kind {
@@ -258,11 +267,14 @@ fn number(
         return Ok(());
     }
     let mut family = encoder.encode_descriptor(name, help, None, of)?;
+    let write = |sample: MetricEncoder<'_>, value| match of {
+        Counter => ConstCounter::new(value).encode(sample),
+        _ => ConstGauge::new(value).encode(sample),
+    };
     for (labels, value) in samples {
-        let sample = family.encode_family(labels)?;
-        match of {
-            Counter => ConstCounter::new(*value).encode(sample)?,
-            _ => ConstGauge::new(*value).encode(sample)?,
+        match labels.is_empty() {
+            true => return write(family, *value),
+            false => write(family.encode_family(labels)?, *value)?,
         }
     }
     Ok(())

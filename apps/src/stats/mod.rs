@@ -31,7 +31,7 @@ Examples:
   pagewire stats                             the processes that run; the only one in full
   pagewire stats --id l2fwd-4711 --watch     one of them, every second
   pagewire stats pools                       every packet pool of every process: what it has out, and for how long
-  pagewire stats --prometheus 127.0.0.1:9184 all of them, for Prometheus on this machine
+  pagewire stats --prometheus 127.0.0.1:9184   all of them, for Prometheus on this machine
   pagewire stats --json | jq '.processes[].ports[].xstats'";
 
 /// How often to look for a key or a signal.
@@ -55,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = run::seconds)]
     watch: Option<Duration>,
 
-    /// As JSON, one object a line: see docs/statistics.md
+    /// Report as JSON: one object a line, see docs/statistics.md
     #[arg(long)]
     json: bool,
 

@@ -187,7 +187,8 @@ fn polls(bursts: &Value) -> Option<String> {
         .filter_map(|(from, polls)| Some((from.as_u64()?, polls.as_u64()?)))
         .collect();
     let all: u64 = counts.iter().map(|(_, polls)| polls).sum();
-    let parts = counts.iter().filter(|(_, polls)| *polls > 0).map(|(from, polls)| {
+    // What rounds to nothing is left out: a line has room for a few.
+    let parts = counts.iter().filter(|(_, polls)| *polls * 2000 > all).map(|(from, polls)| {
         let to = (2 * from).saturating_sub(1);
         let size = if to > *from { format!("{from}-{to}") } else { from.to_string() };
         format!("{size}: {:.1} %", 100.0 * *polls as f64 / all as f64)

@@ -3,6 +3,7 @@
 // Each of them uses its part of it.
 #![allow(dead_code)]
 
+pub(crate) mod capture;
 pub(crate) mod driver;
 pub(crate) mod frames;
 pub(crate) mod place;

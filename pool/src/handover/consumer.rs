@@ -218,6 +218,10 @@ impl Consumer {
         self.lanes.borrow().iter().map(|lane| lane.name.clone()).collect()
     }
 
+    pub(super) fn name_of(&self, lane: usize) -> String {
+        self.lanes.borrow()[lane].name.clone()
+    }
+
     /// The next packet, if one is there. The producers take turns.
     ///
     /// # Errors

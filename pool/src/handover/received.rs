@@ -125,6 +125,16 @@ impl Received<'_> {
     pub fn producer(&self) -> usize {
         self.lane
     }
+
+    /// The name of its producer.
+    pub fn producer_name(&self) -> String {
+        self.consumer.name_of(self.lane)
+    }
+
+    /// A number for its producer that none of this consumer's has had before.
+    pub fn producer_age(&self) -> u64 {
+        self.age
+    }
 }
 
 impl Drop for Received<'_> {

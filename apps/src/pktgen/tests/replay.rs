@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pagewire_captures::CaptureFile;
+use pagewire_captures::{CaptureFile, Captured};
 use pagewire_ethdev::Burst;
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 
@@ -22,8 +22,10 @@ const CLOCK: Clock = Clock { hz: 1e6 };
 
 fn capture(path: &Path, frames: &[(u64, usize)]) {
     let mut file = CaptureFile::create(path, Default::default()).unwrap();
+    let interface = file.add_interface("", 65_535);
     for (number, (time, length)) in frames.iter().enumerate() {
-        file.write_at(Duration::from_micros(77_000_000 + time), *length, &vec![number as u8; *length]);
+        let (front, since) = (vec![number as u8; *length], Duration::from_micros(77_000_000 + time));
+        file.write_captured(&Captured { interface, direction: None, since, length: *length, front: &front });
     }
 }
 
