@@ -122,6 +122,12 @@ impl Register {
         self
     }
 
+    /// Of the X540 and what came after it.
+    pub const fn x540(mut self) -> Self {
+        self.kinds = &[Kind::X540, Kind::X550, Kind::X552];
+        self
+    }
+
     /// Of the X550's generation.
     pub const fn x550(mut self) -> Self {
         self.kinds = &[Kind::X550, Kind::X552];

@@ -268,6 +268,8 @@ registers! {
     TIMADJL       0x08c18 Rw 0          "8.2.3.26";
     TIMADJH       0x08c1c Rw 0          "8.2.3.26";
     TSAUXC        0x08c20 Rw 0          "8.2.3.26";
+    SYSTIMR       0x08c58 Rw 0          "8.2.3.26", x550;
+    TSIM          0x08c68 Rw 0          "8.2.3.26", x550;
     // Virtualisation
     PFVTCTL       0x051b0 Rw 0          "8.2.3.27";
     PFMAILBOX     0x04b00 [4 x 64] Rw 0 "8.2.3.27" => Function;
@@ -329,6 +331,11 @@ registers! {
     MPTC          0x040f0 Rc 0 "8.2.3.23";
     BPTC          0x040f4 Rc 0 "8.2.3.23";
     XEC           0x04120 Rc 0 "8.2.3.23";
+    // Between the system and a management controller: none here
+    B2OSPC        0x041c0 Rc 0 "8.2.3.23", x540;
+    O2BGPTC       0x041c4 Rc 0 "8.2.3.23", x540;
+    B2OGPRC       0x02f90 Rc 0 "8.2.3.23", x540;
+    O2BSPC        0x087b0 Rc 0 "8.2.3.23", x540;
     RQSMR         0x02300 [4 x 32] Rw 0 "8.2.3.23";
     RXDSTATCTRL   0x02f40 Rw 0 "8.2.3.23";
     RXNFGPC       0x041b0 Rc 0 "8.2.3.23";
