@@ -212,6 +212,10 @@ struct Trials {
     #[arg(long, value_name = "PART", requires = "rfc2544")]
     loss_tolerance: Option<f64>,
 
+    /// How often a trial of throughput is made before it has gone wrong, where this machine may be why. By default once
+    #[arg(long, value_name = "N", requires = "rfc2544")]
+    attempts: Option<u32>,
+
     /// The highest rate to try. By default 100%
     #[arg(long, value_name = "RATE", requires = "rfc2544")]
     max_rate: Option<Rate>,
@@ -232,6 +236,7 @@ impl Trials {
             search_trial: self.search_trial.unwrap_or(default.search_trial),
             resolution: self.resolution.unwrap_or(default.resolution),
             loss_tolerance: self.loss_tolerance.unwrap_or(default.loss_tolerance),
+            attempts: self.attempts.unwrap_or(default.attempts),
             max_rate: self.max_rate.map_or(default.max_rate, Paced),
             pause: default.pause,
             min_throughput: self.min_throughput.map(Paced),

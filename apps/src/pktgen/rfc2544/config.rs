@@ -39,6 +39,8 @@ pub(in super::super) struct Rfc2544 {
     pub(in super::super) resolution: f64,
     /// The part of the frames that may be lost in a trial that went well.
     pub(in super::super) loss_tolerance: f64,
+    /// How often a trial of throughput is made before it has gone wrong: on a machine with company something else may be why.
+    pub(in super::super) attempts: u32,
     /// The highest rate that is tried, of all streams of a port together.
     pub(in super::super) max_rate: Paced,
     /// Seconds between two trials, for what is on its way.
@@ -57,6 +59,7 @@ impl Default for Rfc2544 {
             search_trial: 5.0,
             resolution: 0.01,
             loss_tolerance: 0.0,
+            attempts: 1,
             max_rate: Paced(Rate::Line(1.0)),
             pause: 0.5,
             min_throughput: None,
@@ -80,6 +83,9 @@ impl Rfc2544 {
         }
         if !(0.0..1.0).contains(&self.loss_tolerance) {
             bail!("rfc2544: loss-tolerance: {} is not a part of 1", self.loss_tolerance);
+        }
+        if !(1..=100).contains(&self.attempts) {
+            bail!("rfc2544: attempts: {} is not within 1 to 100", self.attempts);
         }
         if let Some(size) = self.sizes.iter().find(|size| !SIZES.contains(size)) {
             bail!("rfc2544: sizes: a frame of {size} bytes: it has {} to {}", SIZES.start(), SIZES.end());
