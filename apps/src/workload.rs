@@ -1,7 +1,6 @@
 //! What a core does with its time: how much its polls find, and cycles with and without work.
 //!
-//! Counted in memory of the core's own, a number for each poll; what others read is written once in many rounds, as far apart as
-//! a thousand polls that find nothing. A round that moves packets reads no clock: its time is what lies between two that
+//! Counted in memory of the core's own, a number for each poll; what others read is written once in thousands of rounds. A round that moves packets reads no clock: its time is what lies between two that
 //! move none, or between two publications.
 
 use std::sync::Arc;
@@ -16,7 +15,7 @@ const MOST: usize = 1024;
 /// 0, 1, 2–3, 4–7, …, 512–1023, and more.
 const BUCKETS: usize = 12;
 /// Rounds between two publications.
-const ROUNDS: u32 = 1024;
+const ROUNDS: u32 = 8192;
 
 /// What others see of it; written by one core.
 #[derive(Debug, Default)]
