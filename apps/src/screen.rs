@@ -109,7 +109,15 @@ impl Screen {
     /// What its user did since the last call. Does not wait.
     pub(crate) fn input(&mut self) -> io::Result<Input> {
         let mut input = Input::default();
-        while event::poll(Duration::ZERO)? {
+        loop {
+            // Asking for events of a terminal that has gone would never end.
+            if is_gone() {
+                input.quit = true;
+                break;
+            }
+            if !event::poll(Duration::ZERO)? {
+                break;
+            }
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
                     let control = key.modifiers.contains(KeyModifiers::CONTROL);
@@ -144,6 +152,15 @@ pub(crate) fn restore() {
         leave();
         notes::release();
     }
+}
+
+/// Whether nobody is at the terminal's other end any more.
+fn is_gone() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = io::stdout();
+    let mut terminal = [PollFd::new(&stdout, PollFlags::empty())];
+    let looked = poll(&mut terminal, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    looked.is_ok() && terminal[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// A terminal that is gone cannot be given back.

@@ -46,9 +46,30 @@ impl Terminal {
         }
     }
 
-    fn signal(&self, signal: &str) {
+    /// Reads until something is to be seen: a screen that is drawn anew sends only what differs.
+    fn shows(&mut self, what: &str) {
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut bytes = [0; 4096];
+        loop {
+            let mut screen = vt100::Parser::new(24, 80, 0);
+            screen.process(self.text.as_bytes());
+            let seen = screen.screen().contents();
+            if seen.contains(what) {
+                return;
+            }
+            let count = self.out.read(&mut bytes).expect("the terminal");
+            assert!(count > 0 && Instant::now() < end, "no {what:?}:\n{seen}");
+            self.text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    }
+
+    fn pid(&self) -> &str {
         let pid = self.text.split("pid ").nth(1).and_then(|rest| rest.split_whitespace().next());
-        let kill = Command::new("kill").args([&format!("-{signal}"), pid.expect("it said so")]).status();
+        pid.expect("it said so")
+    }
+
+    fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([&format!("-{signal}"), self.pid()]).status();
         assert!(kill.expect("kill is there").success());
     }
 
@@ -106,6 +127,21 @@ fn its_time_or_a_signal_ends_it_too() {
 }
 
 #[test]
+fn a_terminal_that_goes_takes_the_command_along() {
+    for command in ["l2fwd --port null:", "pktgen --port ring:a --port ring:a --rate 1000pps"] {
+        let mut terminal = Terminal::run(&format!("{command} -T 0.1"));
+        terminal.wait_for("q: end");
+        let process = format!("/proc/{}/comm", terminal.pid());
+        drop(terminal);
+        let end = Instant::now() + Duration::from_secs(20);
+        while std::fs::read_to_string(&process).is_ok_and(|name| name.trim() == "pagewire") {
+            assert!(Instant::now() < end, "{command} goes on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once_and_gives_the_terminal_back() {
     let model = Model::started("--socket card --trapped -T 0");
     let mut terminal =
@@ -127,21 +163,19 @@ fn a_second_signal_ends_it_at_once_and_gives_the_terminal_back() {
 fn pktgens_pages_are_turned_by_keys() {
     let rings = "--port ring:a --port ring:a --rate 1000pps";
     let mut terminal = Terminal::run(&format!("pktgen {rings} -T 0.1"));
-    terminal.wait_for("rx missed");
+    terminal.shows("rx missed");
     // A digit, Tab, the arrow to the right, Shift and Tab, the arrow to the left: each page has something of its own.
     for (key, shown) in [
         ("2", "other run"),
         ("\t", "p99.99"),
         ("\x1b[C", "cycles/pk"),
-        ("\x1b[Z", "µs"),
+        ("\x1b[Z", "p99.99"),
         ("\x1b[D", "of what came"),
         ("4", "empty %"),
     ] {
-        terminal.text.clear();
         terminal.keys.write_all(key.as_bytes()).expect("a key");
-        terminal.wait_for(shown);
+        terminal.shows(shown);
     }
-    terminal.text.insert_str(0, ENTER);
     terminal.keys.write_all(b"q").expect("a key");
     let after = terminal.end();
     assert!(after.contains("latency min") && after.contains("status 0"), "{after}");

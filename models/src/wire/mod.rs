@@ -13,7 +13,9 @@ mod tap;
 pub use frames::Frames;
 pub use generator::{Generator, Report, STREAMS, StreamReport, Traffic};
 pub use meter::{Counts, Meter};
-pub use pagewire_captures::{CaptureFile, Captured, Direction, MAX_FRAME, PcapError, PcapOptions, PcapReport};
+pub use pagewire_captures::{
+    CaptureFile, Captured, Direction, MAX_FRAME, PcapError, PcapOptions, PcapReport,
+};
 pub use pair::{Pair, pair};
 pub use pcap::Pcap;
 pub use stream::Stream;
