@@ -208,6 +208,9 @@ fn clients_that_mean_no_good_change_nothing() {
     let mut answer = String::new();
     huge.read_to_string(&mut answer).expect("an answer, and the end");
     assert!(answer.contains("a request of more than 1024 bytes"), "{answer}");
+    drop(client);
+    // Anew: who has rested meanwhile may have had to make room.
+    let mut client = generator.client();
     client.done("{\"command\":\"quit\"}");
     drop(crowd);
     let last = generator.last();
