@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::tsc;
 
 /// The largest poll that is told apart: the largest burst there is.
-const MOST: usize = 1024;
+pub(crate) const MOST: usize = 1024;
 /// 0, 1, 2–3, 4–7, …, 512–1023, and more.
 const BUCKETS: usize = 12;
 /// Rounds between two publications.

@@ -46,8 +46,11 @@ pub(super) fn write(args: &Args, socket: &Path, stop: &AtomicBool) -> Result<()>
         && report.unwritten.load(Ordering::Relaxed) == 0
     {
         match consumer.wait(LOOK) {
-            Ok(true) => sink.take(&consumer)?,
-            Ok(false) => sink.file.flush_when_due(),
+            Ok(_) => {
+                sink.take(&consumer)?;
+                // Whether or not what came is for the file.
+                sink.file.flush_when_due();
+            }
             Err(handover::Error::Closed { .. }) => {
                 sink.written.producer_gone = true;
                 break;

@@ -103,7 +103,8 @@ impl<S: Service> Door<S> {
             let next = self.service.tend();
             let now = Instant::now();
             self.closed_until = self.closed_until.filter(|until| *until > now);
-            let full = self.connections.len() >= CLIENTS;
+            // With nobody at the door there is no need for room.
+            let full = self.connections.len() >= CLIENTS && self.is_knocked();
             let listens = self.closed_until.is_none() && !full;
             let ready = self.wait(listens, full, next, now).unwrap_or_else(|error| {
                 log::warn!("waiting for who wants {}: {error}", S::WHAT);
@@ -112,6 +113,10 @@ impl<S: Service> Door<S> {
             });
             let is_ready = |index: usize| ready.get(index).copied().unwrap_or(false);
             if is_ready(0) {
+                // What is answered by now, such as who asked for the end, is to be heard.
+                std::mem::take(&mut self.connections)
+                    .iter_mut()
+                    .for_each(|connection| self.serve(connection));
                 return;
             }
             for (number, mut connection) in std::mem::take(&mut self.connections).into_iter().enumerate() {
@@ -123,7 +128,7 @@ impl<S: Service> Door<S> {
                     self.connections.push(connection);
                 }
             }
-            if listens && is_ready(ready.len().saturating_sub(1)) {
+            if listens && self.connections.len() < CLIENTS && is_ready(ready.len().saturating_sub(1)) {
                 self.open();
             }
         }
@@ -154,6 +159,12 @@ impl<S: Service> Door<S> {
             Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether somebody waits to be let in.
+    fn is_knocked(&self) -> bool {
+        let mut door = [PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN)];
+        poll(&mut door, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 
     /// Lets in who knocks, if it is somebody who may.

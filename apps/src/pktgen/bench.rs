@@ -15,6 +15,7 @@ use super::scenario::Scenario;
 use super::signature::Run;
 use super::{Args, CARDS};
 use crate::embedded::Embedded;
+use crate::l2fwd::Reporter;
 use crate::stats::Statistics;
 use crate::{cores, ports};
 
@@ -35,6 +36,8 @@ pub(super) struct Bench<'a> {
     /// Loops share their only core with modelled cards.
     pub(super) naps: bool,
     pub(super) statistics: Statistics,
+    /// What others are told, from one measurement to the next, and since when.
+    pub(super) published: (Reporter, Instant),
     /// The last measurement.
     pub(super) run: Option<Run>,
 }
@@ -66,7 +69,22 @@ impl<'a> Bench<'a> {
             None => cores::default(queues)?,
         };
         let naps = cards.as_ref().is_some_and(|cards| cards.shares(&cpus));
-        Ok(Bench { tx, rx, ports, monitors, _space: space, args, clock, cpus, naps, statistics, run: None })
+        let published =
+            (Reporter::new(monitors.clone(), vec![Vec::new(); ports.len()], None), Instant::now());
+        Ok(Bench {
+            published,
+            tx,
+            rx,
+            ports,
+            monitors,
+            _space: space,
+            args,
+            clock,
+            cpus,
+            naps,
+            statistics,
+            run: None,
+        })
     }
 
     /// Stop the ports.

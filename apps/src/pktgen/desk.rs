@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 
+use super::measure::ReceiveCounters;
+
 /// The longest time that a histogram tells, in ticks: an hour or more. What is longer counts as this.
 const LONGEST: u64 = 1 << 44;
 
@@ -38,8 +40,8 @@ impl Delays {
 /// What of a sender's packets the thread that watches is told when it asks.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Since it was asked last.
-    pub(super) delays: Box<Delays>,
+    /// Since it was asked last, if there may be any.
+    pub(super) delays: Option<Box<Delays>>,
     /// Since the start.
     pub(super) wrong: Wrong,
 }
@@ -63,15 +65,22 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    /// Take what was left here, if anything was asked for, and ask again: of so many senders. Nothing if there was no answer yet.
-    pub(super) fn ask(&self, senders: usize) -> Vec<Seen> {
+    /// Take what was left here, if anything was asked for, and ask again, for the delays of those senders that packets have come of. Nothing
+    /// if there was no answer yet.
+    fn ask(&self, have_come: impl Iterator<Item = bool>) -> Vec<Seen> {
         if self.asked.load(Ordering::Acquire) {
             return Vec::new();
         }
-        let fresh = (0..senders).map(|_| Seen::default()).collect();
+        let fresh = have_come.map(|has| Seen { delays: has.then(Box::default), ..Seen::default() }).collect();
         let seen = std::mem::replace(&mut *self.lock(), fresh);
         self.asked.store(true, Ordering::Release);
         seen
+    }
+
+    /// Take what was left here, with nobody at work any more.
+    fn last(&self) -> Vec<Seen> {
+        let seen = std::mem::take(&mut *self.lock());
+        if self.asked.swap(false, Ordering::Acquire) { Vec::new() } else { seen }
     }
 
     /// Somebody asks: one comparison a poll.
@@ -94,35 +103,47 @@ impl Desk {
 /// What the thread that watches has gathered from all desks, by stream.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    desks: Vec<Arc<Desk>>,
+    desks: Vec<(Arc<Desk>, Arc<ReceiveCounters>)>,
     /// Streams of senders, by their number.
     streams: Vec<usize>,
     /// Of the packets between the last two answers.
-    pub(super) lately: Vec<Delays>,
+    pub(super) lately: Vec<Option<Box<Delays>>>,
     /// Of all that were taken from the receivers.
-    pub(super) so_far: Vec<Delays>,
+    pub(super) so_far: Vec<Option<Box<Delays>>>,
     /// By desk and sender.
     wrong: Vec<Vec<Wrong>>,
 }
 
 impl Gathered {
-    pub(super) fn new(desks: Vec<Arc<Desk>>, streams: Vec<usize>, count: usize) -> Gathered {
-        let none = || (0..count).map(|_| Delays::default()).collect();
+    pub(super) fn new(
+        desks: Vec<(Arc<Desk>, Arc<ReceiveCounters>)>,
+        streams: Vec<usize>,
+        count: usize,
+    ) -> Gathered {
         let wrong = vec![vec![Wrong::default(); streams.len()]; desks.len()];
-        Gathered { desks, streams, lately: none(), so_far: none(), wrong }
+        Gathered { desks, streams, lately: vec![None; count], so_far: vec![None; count], wrong }
     }
 
     /// Take what there is, and ask again. Of a receive loop that has not answered yet nothing is lost: it answers later.
     pub(super) fn gather(&mut self) {
-        for delays in &mut self.lately {
-            *delays = Delays::default();
-        }
-        for (desk, wrong) in self.desks.iter().zip(&mut self.wrong) {
-            for (sender, seen) in desk.ask(self.streams.len()).into_iter().enumerate() {
-                let stream = self.streams[sender];
-                self.lately[stream].add(&seen.delays);
-                self.so_far[stream].add(&seen.delays);
+        self.take(|desk, counters| {
+            desk.ask(counters.received.iter().map(|count| count.load(Ordering::Relaxed) > 0))
+        });
+    }
+
+    /// Take what is left, with nobody at work any more.
+    pub(super) fn finish(&mut self) {
+        self.take(|desk, _| desk.last());
+    }
+
+    fn take(&mut self, take: impl Fn(&Desk, &ReceiveCounters) -> Vec<Seen>) {
+        self.lately.fill(None);
+        for ((desk, counters), wrong) in self.desks.iter().zip(&mut self.wrong) {
+            for (sender, seen) in take(desk, counters).into_iter().enumerate() {
                 wrong[sender] = seen.wrong;
+                let (stream, Some(delays)) = (self.streams[sender], seen.delays) else { continue };
+                self.lately[stream].get_or_insert_default().add(&delays);
+                self.so_far[stream].get_or_insert_default().add(&delays);
             }
         }
     }
@@ -146,35 +167,46 @@ impl Gathered {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     #[test]
     fn what_is_asked_for_comes_once_and_in_pieces_comes_whole() {
         let desk = Arc::new(Desk::default());
-        let mut gathered = Gathered::new(vec![desk.clone()], vec![0, 1, 1], 2);
+        let received = [1, 1, 1].map(AtomicU64::new).into();
+        let counters = Arc::new(ReceiveCounters { received, ..ReceiveCounters::default() });
+        let mut gathered = Gathered::new(vec![(desk.clone(), counters)], vec![0, 1, 1], 2);
         assert!(!desk.is_asked(), "nobody asks before there is somebody who looks");
         gathered.gather();
+        let samples = |delays: &[Option<Box<Delays>>]| -> Vec<u64> {
+            delays.iter().map(|delays| delays.as_ref().map_or(0, |delays| delays.latency.len())).collect()
+        };
         let mut held: Vec<Box<Delays>> = (0..3).map(|_| Box::default()).collect();
         for round in 1..=4u64 {
             held.iter_mut().for_each(|delays| delays.latency.record(100 * round).unwrap());
             if round == 3 {
                 // No answer this time: what there is comes with the next one.
                 gathered.gather();
-                assert_eq!(gathered.lately[1].latency.len(), 0);
+                assert!(gathered.lately[1].is_none());
                 continue;
             }
             assert!(desk.is_asked());
             desk.answer(|sender, seen| {
-                std::mem::swap(&mut held[sender], &mut seen.delays);
+                std::mem::swap(&mut held[sender], seen.delays.as_mut().expect("all have come"));
                 seen.wrong = Wrong { duplicates: round, ..Wrong::default() };
             });
             assert!(!desk.is_asked());
-            gathered.gather();
-            let lately = gathered.lately.iter().map(|delays| delays.latency.len()).collect::<Vec<_>>();
+            if round == 4 {
+                gathered.finish();
+            } else {
+                gathered.gather();
+            }
+            let lately = samples(&gathered.lately);
             assert_eq!(lately, if round == 4 { [2, 4] } else { [1, 2] });
             assert_eq!(gathered.wrong(1).duplicates, 2 * round);
         }
-        let all = gathered.so_far.iter().map(|delays| delays.latency.len()).collect::<Vec<_>>();
+        let all = samples(&gathered.so_far);
         assert_eq!(all, [4, 8], "none twice, none lost");
     }
 }

@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::style::Style;
 use serde_json::Value;
 
-use super::desk::{Gathered, Wrong};
+use super::desk::{Delays, Gathered, Wrong};
 use super::pace::Clock;
 use super::report::{Results, StreamReport, Times, Unmatched};
 use crate::l2fwd::draw::{count, drops_table, rate, traffic_table};
@@ -38,15 +38,16 @@ pub(super) struct Delayed {
 impl Delayed {
     pub(super) fn all(gathered: &Gathered, clock: &Clock) -> Vec<Delayed> {
         let both = gathered.so_far.iter().zip(&gathered.lately).enumerate();
-        let one = |(stream, (so_far, lately)): (usize, _)| {
-            let (so_far, lately): (&super::desk::Delays, &super::desk::Delays) = (so_far, lately);
-            Delayed {
-                so_far: Times::new(&so_far.latency, clock),
-                lately: Times::new(&lately.latency, clock),
-                jitter: Times::new(&so_far.jitter, clock),
-                spread: spread(&lately.latency, clock),
-                wrong: gathered.wrong(stream),
-            }
+        type Known<'a> = &'a Option<Box<Delays>>;
+        let times = |delays: Known<'_>, of: fn(&Delays) -> &Histogram<u64>| {
+            delays.as_ref().and_then(|delays| Times::new(of(delays), clock))
+        };
+        let one = |(stream, (so_far, lately)): (usize, (Known<'_>, Known<'_>))| Delayed {
+            so_far: times(so_far, |delays| &delays.latency),
+            lately: times(lately, |delays| &delays.latency),
+            jitter: times(so_far, |delays| &delays.jitter),
+            spread: lately.as_ref().map_or_else(Vec::new, |lately| spread(&lately.latency, clock)),
+            wrong: gathered.wrong(stream),
         };
         both.map(one).collect()
     }
@@ -106,13 +107,15 @@ impl Content<'_> {
     fn streams(&self, page: &mut Page<'_>) {
         let row = |stream: &StreamReport| -> Row {
             let asked = stream.asked_pps.map_or_else(|| "max".into(), |pps| rate(pps / 1e3));
-            let mut cells =
-                vec![rate(stream.sent_pps / 1e3), rate(stream.received_pps / 1e3), asked, count(stream.sent)];
-            cells.push(count(stream.received));
-            cells.push(match stream.rx_port {
-                Some(_) => count(stream.sent.saturating_sub(stream.received)),
-                None => "-".into(),
-            });
+            let measured = |cell: String| if stream.is_measured() { cell } else { "-".into() };
+            let cells = vec![
+                rate(stream.sent_pps / 1e3),
+                measured(rate(stream.received_pps / 1e3)),
+                asked,
+                count(stream.sent),
+                measured(count(stream.received)),
+                measured(count(stream.sent.saturating_sub(stream.received))),
+            ];
             let style = if stream.stopped { Style::new().dim() } else { Style::new() };
             (self.name(stream), cells, style)
         };

@@ -10,7 +10,7 @@ use super::pace::Clock;
 use super::sender::{Sender, Sent};
 use crate::idle::{Idle, Rounds};
 use crate::tsc;
-use crate::workload::Workload;
+use crate::workload::{MOST, Workload};
 
 /// A transmit queue, and the pool of what it sends.
 pub(super) struct TxLane {
@@ -146,7 +146,9 @@ impl Share {
             let mut moved = 0;
             for transmitter in &mut self.transmitters {
                 let sent = transmitter.poll(signals);
-                work.polled(sent);
+                // In parts, where several streams together have sent more than a burst can have.
+                work.polled(sent.min(MOST));
+                (1..sent.div_ceil(MOST)).for_each(|part| work.polled((sent - part * MOST).min(MOST)));
                 moved += sent;
             }
             for receiver in &mut self.receivers {

@@ -208,7 +208,9 @@ impl Receiver {
         let trackers = &mut self.trackers;
         self.desk.answer(|sender, seen| {
             let Some(Some(tracker)) = trackers.get_mut(sender) else { return };
-            std::mem::swap(&mut tracker.delays, &mut seen.delays);
+            if let Some(delays) = &mut seen.delays {
+                std::mem::swap(&mut tracker.delays, delays);
+            }
             let Tracker { reordered, duplicates, late, corrupt, .. } = **tracker;
             seen.wrong = Wrong { reordered, duplicates, late, corrupt };
         });

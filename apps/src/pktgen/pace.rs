@@ -146,6 +146,10 @@ impl Rate {
                 line / wire
             );
         }
+        // 30 years: more than is worth waiting for, and less than is more ticks than there are.
+        if seconds.is_nan() || seconds > 1e9 {
+            bail!("a packet in {seconds:.0} seconds is no rate: at least one in 1000000000 is");
+        }
         Ok(seconds)
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct StreamReport {
     /// A second, since the last report; over all of the measurement in the last one.
     pub(super) sent_pps: f64,
     pub(super) received_pps: f64,
+    /// Its frames carry signatures, by which they are known where they arrive.
+    pub(super) signed: bool,
     /// It was told to send nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) stopped: bool,
@@ -171,6 +173,11 @@ impl ReplayReport {
 }
 
 impl StreamReport {
+    /// Whether it is known which of its frames arrive.
+    pub(super) fn is_measured(&self) -> bool {
+        self.signed && self.rx_port.is_some()
+    }
+
     /// What is known of a stream while it runs.
     pub(super) fn live(
         asked: &Asked,
@@ -189,6 +196,7 @@ impl StreamReport {
             received,
             sent_pps: rate(sent.0, before.0),
             received_pps: rate(received, before.1),
+            signed: asked.signed,
             stopped: asked.stopped,
             asked_pps: asked.rate,
             ..StreamReport::default()
@@ -225,6 +233,7 @@ impl StreamReport {
             received: tracker.received,
             sent_pps: sent_pps.unwrap_or(0.0),
             received_pps,
+            signed: asked.signed,
             stopped: asked.stopped,
             asked_pps: asked.rate,
             rate_error,

@@ -85,7 +85,7 @@ impl Bench<'_> {
         signals.sending.store(transmitters.len(), Ordering::Relaxed);
         let counters = receivers.iter().map(Receiver::counters).collect();
         let cores = self.cpus.iter().map(|cpu| (*cpu, Arc::default())).collect();
-        let desks = receivers.iter().map(Receiver::desk).collect();
+        let desks = receivers.iter().map(|receiver| (receiver.desk(), receiver.counters())).collect();
         let mut of_stream = vec![0; of_senders];
         watched.iter().for_each(|sender| of_stream[usize::from(sender.id)] = sender.stream);
         let gathered = Gathered::new(desks, of_stream, streams.len());
@@ -135,7 +135,7 @@ impl Bench<'_> {
 
     /// What reads the ports' counters.
     fn reporter(&self) -> Reporter {
-        Reporter::new(self.monitors.clone(), vec![Vec::new(); self.ports.len()], None)
+        self.published.0.fork()
     }
 
     /// Report every period until all is sent and has arrived, or it is time to stop.
@@ -150,7 +150,7 @@ impl Bench<'_> {
             true => View::Plain(self.args.reporting.json),
             false => View::open(self.args, scenario.duration.map(|measured| scenario.warm_up + measured)),
         };
-        let [mut printed, mut asked, mut published] = [(); 3].map(|()| Window::new(self.reporter()));
+        let [mut printed, mut asked] = [(); 2].map(|()| Window::new(self.reporter()));
         let mut next = conduct.period;
         let whole = scenario
             .duration
@@ -183,7 +183,7 @@ impl Bench<'_> {
                 }
             }
             let elapsed = watch.start.elapsed();
-            self.publish(watch, &mut published.reporter, elapsed);
+            self.publish(watch);
             if conduct.stop.load(Ordering::Relaxed)
                 || view.wants_to_quit()?
                 || whole.zip(began).is_some_and(|(whole, began)| began.elapsed() > whole)
@@ -212,16 +212,16 @@ impl Bench<'_> {
     }
 
     /// Tell those who ask from elsewhere.
-    fn publish(&mut self, watch: &Watch, reporter: &mut Reporter, elapsed: Duration) {
-        let Bench { statistics, ports, .. } = self;
+    fn publish(&mut self, watch: &Watch) {
+        let Bench { statistics, ports, published: (reporter, start), .. } = self;
         statistics.tick(|| {
-            let Report { seconds, ports, .. } = reporter.snapshot(ports, elapsed);
+            let Report { seconds, ports, .. } = reporter.snapshot(ports, start.elapsed());
             json!({
                 "seconds": seconds,
                 "configuration": { "streams": watch.streams.len() },
                 "ports": ports,
                 "cores": watch.cores(),
-                "streams": watch.streams(elapsed.as_secs_f64(), &[]),
+                "streams": watch.streams(watch.start.elapsed().as_secs_f64(), &[]),
             })
         });
     }
@@ -244,9 +244,9 @@ impl Bench<'_> {
                 self.tx.push(lane);
             }
         }
-        watch.gathered.gather();
+        watch.gathered.finish();
         for (tracker, delays) in trackers.iter_mut().zip(&watch.gathered.so_far) {
-            tracker.delays.add(delays);
+            delays.iter().for_each(|delays| tracker.delays.add(delays));
         }
         let streams = watch.streams.iter().zip(&sent).zip(&trackers);
         let streams =

@@ -158,7 +158,9 @@ impl Sender {
 
     /// Go on from now, with a speed of its own.
     fn resume(&mut self, now: u64) {
-        let out = self.schedule.resume(now);
+        // A frame of a capture with its own timing that is due later is.
+        let due = if self.gaps.is_some() { self.schedule.due.tick() } else { 0 };
+        let out = self.schedule.resume(now.max(due));
         if let Content::Replayed(replay) = &mut self.content {
             replay.shift(out);
         }

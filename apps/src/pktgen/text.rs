@@ -20,18 +20,16 @@ impl Results {
             if self.last { "lost" } else { "on the way" },
         );
         for stream in &self.streams {
-            let missing = match stream.rx_port {
-                Some(_) => stream.sent.saturating_sub(stream.received).to_string(),
-                None => "-".into(),
-            };
+            let measured = |count: String| if stream.is_measured() { count } else { "-".into() };
+            let missing = measured(stream.sent.saturating_sub(stream.received).to_string());
             let name = format!("{} {}", stream.name, self.way(stream));
             let _ = writeln!(
                 text,
-                "  {name:<22}{:>14}{:>12.3}{:>14}{:>12.3}{missing:>12}",
+                "  {name:<22}{:>14}{:>12.3}{:>14}{:>12}{missing:>12}",
                 stream.sent,
                 stream.sent_pps / 1e3,
-                stream.received,
-                stream.received_pps / 1e3,
+                measured(stream.received.to_string()),
+                measured(format!("{:.3}", stream.received_pps / 1e3)),
             );
             stream.outcome.iter().for_each(|outcome| outcome.lines(stream, &mut text));
         }

@@ -137,7 +137,12 @@ impl Found {
 
     fn ask(targets: &[Target], get: Get) -> Found {
         let mut found = Found { documents: Vec::new(), silent: Vec::new() };
-        for answer in targets.iter().filter_map(|target| target.ask(get)) {
+        // All at once: those that do not answer are waited for together.
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let asking: Vec<_> = targets.iter().map(|target| scope.spawn(|| target.ask(get))).collect();
+            asking.into_iter().filter_map(|asked| asked.join().expect("asking does not panic")).collect()
+        });
+        for answer in answers {
             match answer {
                 Ok(document) => found.documents.push(document),
                 Err(error) => found.silent.push(format!("{error:#}")),

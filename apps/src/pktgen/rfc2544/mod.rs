@@ -60,8 +60,11 @@ impl Tests<'_, '_> {
             found.sizes.push(OfSize { size, ..OfSize::default() });
             if let Err(error) = self.of_size(size, &mut found, &mut failed) {
                 found.interrupted = error.is::<Interrupted>();
-                let outcome = if found.interrupted { Ok(()) } else { Err(error) };
-                return (found, outcome);
+                if !found.interrupted {
+                    return (found, Err(error));
+                }
+                failed.push("it ended before its time".into());
+                break;
             }
         }
         if self.asked.min_throughput.is_some() || self.scenario.pass != Default::default() {
@@ -189,6 +192,8 @@ impl Tests<'_, '_> {
             None => trial.duration = Some(seconds),
             Some(count) => {
                 let (streams, frames) = (trial.streams.len() as u64, count.max(1));
+                // A port that takes no more ends it.
+                trial.duration = Some(2.0 * seconds + 1.0);
                 trial.streams.iter_mut().for_each(|stream| stream.count = Some(frames.div_ceil(streams)));
             }
         }

@@ -37,8 +37,8 @@ pub(super) fn highest(
         } else {
             let first = bad.is_infinite();
             bad = next;
-            // What comes through an overloaded device is close to what it can do.
-            if first && went.through > 0.0 && went.through < next {
+            // What comes through an overloaded device is close to what it can do, unless it has collapsed.
+            if first && went.through > next / 64.0 && went.through < next {
                 next = went.through;
                 continue;
             }

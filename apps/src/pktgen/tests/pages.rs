@@ -28,6 +28,7 @@ fn page(number: usize, width: u16, height: u16) -> Vec<String> {
         name: name.into(),
         tx_port: 0,
         rx_port,
+        signed: rx_port.is_some(),
         sent: 1_000_000,
         received: 999_990,
         sent_pps: 100_000.0,
@@ -73,7 +74,7 @@ fn streams() {
  pktgen  3.2 s of 10 s           1 ports [2 streams] 3 latency  4 cores  q: end
  streams             sent kpps   rx kpps     asked      sent  received under way
  web 0→1                 100.0      99.0     100.0   1000000    999990        10
- noise 0→-               100.0      99.0       max   1000000    999990         -
+ noise 0→-               100.0         -       max   1000000         -         -
  of what came                            reordered     twice  too late   corrupt
  web 0→1                                         3         0         0         0
  noise 0→-                                       0         0         0         0
