@@ -33,10 +33,15 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    /// The kernel's interface that is asked for.
+    pub(crate) fn backend(&self) -> Backend {
+        self.vfio.into()
+    }
+
     /// An address space for the ports, with rings in pages of a size.
     pub(crate) fn space(&self, page_size: PageSize) -> Result<AddressSpace> {
         Ok(AddressSpace::new(AddressSpaceOptions {
-            backend: self.vfio.into(),
+            backend: self.backend(),
             unsafe_noiommu: self.unsafe_noiommu,
             dma_page_size: page_size,
             ..Default::default()

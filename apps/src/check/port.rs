@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use pagewire_hugepages as memory;
-use pagewire_pci::FunctionInfo;
+use pagewire_pci::{Backend, FunctionInfo};
 
 use super::machine::list;
 use super::{Check, Finding};
@@ -85,23 +85,38 @@ impl Check<'_> {
         )
     }
 
+    /// Whether this user may open what a program would: that is decided as `pagewire_pci` decides it.
     fn permission(&self, info: &FunctionInfo) -> Finding {
-        let nodes = self.sysfs.nodes(info);
-        // Either way in will do.
-        let there: Vec<_> = nodes.iter().filter(|node| node.exists()).collect();
-        match there.iter().find(|node| self.who.may_open(node)) {
-            Some(node) => Finding::fine("permission", format!("{} may be opened", self.below(node))),
+        let mend = format!("pagewire dev bind {} --user {}", info.address, self.who.user);
+        let (own, groups): (Vec<_>, Vec<_>) = self
+            .sysfs
+            .nodes(info)
+            .into_iter()
+            .filter(|node| node.exists())
+            .partition(|node| node.starts_with(self.root.join("dev/vfio/devices")));
+        let iommufd = self.root.join("dev/iommu");
+        let by_itself = match self.access.backend() {
+            Backend::Group => false,
+            Backend::Iommufd => true,
+            Backend::Auto => !own.is_empty() && self.who.may_open(&iommufd),
+        };
+        let mut wanted = if by_itself && !info.no_iommu { own } else { groups };
+        if wanted.is_empty() && self.access.backend() == Backend::Iommufd {
+            let found = "--vfio iommufd is asked for, and it has no node below /dev/vfio/devices";
+            return Finding::blocking("permission", found, "leave out --vfio iommufd");
+        }
+        if by_itself {
+            wanted.push(iommufd);
+        }
+        match wanted.iter().find(|node| !self.who.may_open(node)) {
+            _ if wanted.is_empty() => Finding::blocking("permission", "it has no node below /dev/vfio", mend),
+            Some(node) => {
+                let found = format!("user {} may not open {}", self.who.user, self.below(node));
+                Finding::blocking("permission", found, mend)
+            }
             None => {
-                let all: Vec<String> = there.iter().map(|node| self.below(node)).collect();
-                let found = match all.is_empty() {
-                    true => "it has no node below /dev/vfio".to_owned(),
-                    false => format!("user {} may not open {}", self.who.user, all.join(" or ")),
-                };
-                Finding::blocking(
-                    "permission",
-                    found,
-                    format!("pagewire dev bind {} --user $(id -un)", info.address),
-                )
+                let all: Vec<String> = wanted.iter().map(|node| self.below(node)).collect();
+                Finding::fine("permission", format!("{} may be opened", all.join(" and ")))
             }
         }
     }

@@ -213,11 +213,19 @@ fn nodes_that_may_not_be_opened_or_are_in_use() {
     fs::set_permissions(&node, PermissionsExt::from_mode(0o000)).expect("it is ours");
     let (severity, found, mend) = only(&machine, PORT, "permission");
     assert!(severity == Severity::Blocking && found.ends_with("may not open /dev/vfio/7"), "{found}");
-    assert_eq!(mend, "pagewire dev bind 0000:01:00.0 --user $(id -un)");
-    // Another way in, for this card alone.
+    let own = fs::metadata(&node).expect("it is there").uid();
+    assert_eq!(mend, format!("pagewire dev bind 0000:01:00.0 --user {own}"));
+    let by_iommufd = format!("{PORT} --vfio iommufd");
+    assert!(only(&machine, &by_iommufd, "permission").1.contains("no node below /dev/vfio/devices"));
+    // Another way in, for this card alone, of use to those who may use iommufd.
     machine.attribute(CARD, "vfio-dev/vfio3/dev", "");
     machine.file("dev/vfio/devices/vfio3", "");
+    assert!(only(&machine, PORT, "permission").1.ends_with("/dev/vfio/7"));
+    assert!(only(&machine, &by_iommufd, "permission").1.ends_with("/dev/iommu"));
+    machine.file("dev/iommu", "");
     assert_eq!(wrong(&machine, PORT), []);
+    assert_eq!(wrong(&machine, &by_iommufd), []);
+    assert!(only(&machine, &format!("{PORT} --vfio group"), "permission").1.ends_with("/dev/vfio/7"));
     fs::create_dir_all(machine.path().join("proc/812/fd")).expect("it is ours");
     machine.file("proc/812/comm", "testpmd");
     std::os::unix::fs::symlink(&node, machine.path().join("proc/812/fd/5")).expect("it is ours");
