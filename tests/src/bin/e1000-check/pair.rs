@@ -175,6 +175,8 @@ impl Side {
         drop((rx, tx));
         port.stop()?;
         packets.trim();
+        // What was received and sent on has come home to this thread, not to a pool that has gone with its queue.
+        pagewire_pool::flush_thread();
         let left = (packets.stats().inflight(), receive_pool.stats().inflight());
         ensure!(left == (0, 0), "fragments are still out after the stop: sent, received {left:?}");
         Ok(port)
