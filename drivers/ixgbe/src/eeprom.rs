@@ -130,7 +130,7 @@ pub(crate) fn check(device: &Device) -> Result<(), Error> {
         let found = format!("not there, or blank (EEC {eec:#010x})");
         return Err(device.error("the EEPROM", found, "one with a valid signature"));
     }
-    let sum = sum(device)?;
+    let sum = sum(device, words(device, eec))?;
     match sum == CHECKSUM {
         true => Ok(()),
         false => Err(device.error(
@@ -141,8 +141,16 @@ pub(crate) fn check(device: &Device) -> Result<(), Error> {
     }
 }
 
-/// The sum of the first words and of the sections that they point to.
-fn sum(device: &Device) -> Result<u16, Error> {
+/// Words that there are for sections. The 82599's drivers do not ask how many: what lies outside is an error there. The later cards' leave
+/// out what does not lie within.
+fn words(device: &Device, eec: u32) -> Option<u32> {
+    let exponent = (eec >> eec::SIZE_SHIFT & 0xf) + 6;
+    (Family::of(device).memory != Memory::Eeprom).then(|| (1 << exponent).min(WORDS.into()))
+}
+
+/// The sum of the first words and of the sections that they point to: those that end before word `limit`, if there is one.
+fn sum(device: &Device, limit: Option<u32>) -> Result<u16, Error> {
+    let outside = |end: u32| limit.is_some_and(|limit| end >= limit);
     let (eeprom, mut sum) = (Eeprom::new(device), 0u16);
     let checked = &Family::of(device).checked;
     for address in 0..=checked.last {
@@ -152,7 +160,7 @@ fn sum(device: &Device) -> Result<u16, Error> {
     let mut left = WORDS;
     for pointer in checked.pointers.clone().filter(|pointer| !checked.except.contains(pointer)) {
         let start = eeprom.read(pointer)?;
-        if matches!(start, 0 | NONE) {
+        if matches!(start, 0 | NONE) || outside(start.into()) {
             continue;
         }
         let known = checked.known.iter().find(|(of, _)| *of == pointer);
@@ -160,7 +168,7 @@ fn sum(device: &Device) -> Result<u16, Error> {
             Some((_, length)) => (start, *length),
             None => (start.saturating_add(1), eeprom.read(start)?),
         };
-        if matches!(length, 0 | NONE) {
+        if matches!(length, 0 | NONE) || outside(u32::from(start) + u32::from(length)) {
             continue;
         }
         left = left.checked_sub(length).ok_or_else(|| {

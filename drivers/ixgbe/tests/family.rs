@@ -104,6 +104,38 @@ fn the_checksum_of_the_x550_covers_more() {
     }
 }
 
+/// Nor a section that does not lie within the EEPROM, by its pointer or its length: the 82599 is refused with one.
+#[test]
+fn the_checksum_leaves_out_sections_that_lie_outside() {
+    for pointer in [0x3fff, 0x4000, 0xfffe, 0x3f00, 0x3ffe] {
+        let spoil = |card: &mut common::Card| {
+            // It would end right behind the last word.
+            card.model.set_eeprom_word(0x3f00, 0x100);
+            card.model.set_eeprom_word(0x3ffe, 2);
+            card.model.set_eeprom_word(0x3fff, 2);
+            card.model.set_eeprom_word(0x0c, pointer);
+            // There was none.
+            card.model.add_to_eeprom_word(0x3f, 0xffffu16.wrapping_sub(pointer));
+        };
+        for kind in LATER {
+            let card = card(kind, spoil);
+            card.open().unwrap();
+            card.assert_clean();
+        }
+        assert!(serve(false, spoil).open().is_err(), "{pointer:#06x}");
+    }
+    // One word less, and it counts.
+    for kind in LATER {
+        let card = card(kind, |card| {
+            card.model.set_eeprom_word(0x3f00, 0xff);
+            card.model.set_eeprom_word(0x0c, 0x3f00);
+            card.model.add_to_eeprom_word(0x3f, 0xffff - 0x3f00);
+        });
+        let error = card.open().err().expect("a wrong sum").to_string();
+        assert!(error.contains("the sum of the EEPROM's words"), "{error}");
+    }
+}
+
 #[test]
 fn a_semaphore_or_a_phy_that_does_not_answer_is_an_error() {
     for kind in LATER {
