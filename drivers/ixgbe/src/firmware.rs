@@ -12,6 +12,8 @@ use crate::semaphore::own;
 
 /// How long the firmware may take.
 pub(crate) const MILLIS: u64 = 500;
+/// How long it may be at what another driver asked before.
+const IDLE_MILLIS: u64 = 100;
 const READ_WORDS: u32 = 0x31;
 const DISABLE_RECEIVE: u32 = 0xde;
 const NO_SUM: u32 = 0xff << 24;
@@ -47,9 +49,10 @@ pub(crate) fn disable_receive(device: &Device) -> Result<(), Error> {
 
 /// # Errors
 ///
-/// [`Error::Device`] if the firmware takes no commands, or does not know this one; [`Error::Timeout`] if it does not answer.
+/// [`Error::Device`] if the firmware takes no commands, or does not know this one, or answers another; [`Error::Timeout`] if it does not
+/// answer, or is at another command.
 fn command<const N: usize>(device: &Device, words: [u32; N], millis: u64) -> Result<(), Error> {
-    let registers = &device.registers;
+    let (registers, asked) = (&device.registers, words[0] as u8);
     // What it has to say of its own resets is of no interest.
     registers.modify(FWSTS, 0, FWSTS_RESET);
     let state = registers.read(HICR);
@@ -57,17 +60,22 @@ fn command<const N: usize>(device: &Device, words: [u32; N], millis: u64) -> Res
         let found = format!("closed (HICR {state:#x})");
         return Err(device.error("the firmware's host interface", found, "open"));
     }
+    // The block is the firmware's until it is done with what is there: a driver that was taken for dead may have asked.
+    let taken = |value| value & hicr::COMMAND == 0;
+    device.wait("waiting for the firmware to take commands", HICR, IDLE_MILLIS, taken)?;
     for (index, word) in words.into_iter().enumerate() {
         registers.write_at(FLEX_MNG, index, word);
     }
-    registers.write(HICR, state | hicr::COMMAND);
-    device.wait("asking the firmware", HICR, millis, |value| value & hicr::COMMAND == 0)?;
-    match registers.read(HICR) & hicr::VALID {
-        0 => Err(device.error(
-            "the firmware's answer",
-            format!("none to command {:#04x}", words[0] as u8),
-            "one with a valid status",
-        )),
-        _ => Ok(()),
+    registers.modify(HICR, 0, hicr::COMMAND);
+    device.wait("asking the firmware", HICR, millis, taken)?;
+    if registers.read(HICR) & hicr::VALID == 0 {
+        let found = format!("none to command {asked:#04x}");
+        return Err(device.error("the firmware's answer", found, "one with a valid status"));
     }
+    let answer = registers.read_at(FLEX_MNG, 0);
+    if answer as u8 != asked {
+        let found = format!("{answer:#010x}, to command {:#04x} and not {asked:#04x}", answer as u8);
+        return Err(device.error("the firmware's answer", found, "one to what it was asked"));
+    }
+    Ok(())
 }

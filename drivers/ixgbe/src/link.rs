@@ -138,7 +138,7 @@ pub(crate) fn set_up(device: &Device, module: &Module) -> Result<(), Error> {
 fn electrical_set_up(device: &Device, kind: Kind) -> Result<Vec<u16>, Error> {
     let second = device.registers.read(STATUS) >> status::LAN_ID_SHIFT & 1;
     let number = kind.set_up() + second as u16;
-    let eeprom = Eeprom::new(device)?;
+    let eeprom = Eeprom::new(device);
     let list = eeprom.read(SET_UP_POINTER)?;
     let found = match list {
         0 | NONE => None,

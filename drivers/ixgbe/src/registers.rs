@@ -186,6 +186,8 @@ pub(crate) mod i2cctl {
 pub(crate) mod eec {
     pub(crate) const PRES: u32 = 1 << 8;
     pub(crate) const AUTO_RD: u32 = 1 << 9;
+    /// Four bits, of 64 words and twice as many with each.
+    pub(crate) const SIZE_SHIFT: u32 = 11;
 }
 
 /// EERD: EEPROM read. The word's address above these bits, its data in the upper half.

@@ -3,6 +3,7 @@
 //! SWSM guards SW_FW_SYNC: its SMBI among drivers, its SWESMBI between driver and firmware. It is held for the few accesses
 //! that it takes to change SW_FW_SYNC, whose bits say for how long it takes who owns what.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use pagewire_ethdev::nic::Device;
@@ -32,8 +33,14 @@ pub(crate) fn own(device: &Device, bits: u32) -> Result<Owned<'_>, Error> {
     if bits & sync::FLASH != 0 && Family::of(device).guard == Guard::Regsmp {
         others |= sync::HARDWARE_FLASH;
     }
+    // Kept for the message: reading it without the guard that it has itself would take that.
+    let found = Cell::new(0);
+    let free = |value| {
+        found.set(value);
+        value & others == 0
+    };
     let mut failed = None;
-    let owned = poll_until(OWNER_LIMIT, || match change(device, |value| value & others == 0, 0, bits) {
+    let owned = poll_until(OWNER_LIMIT, || match change(device, free, 0, bits) {
         Ok(done) => done,
         Err(error) => {
             failed = Some(error);
@@ -44,10 +51,10 @@ pub(crate) fn own(device: &Device, bits: u32) -> Result<Owned<'_>, Error> {
         return Err(error);
     }
     if !owned {
-        let value = device.registers.read(SW_FW_SYNC);
         log::warn!(
-            "{}: SW_FW_SYNC {value:#x} says that firmware or another driver owns {bits:#x} for longer than 1 s; taking it",
-            device.name
+            "{}: SW_FW_SYNC {:#x} says that firmware or another driver owns {bits:#x} for longer than 1 s; taking it",
+            device.name,
+            found.get()
         );
         change(device, |_| true, others, bits)?;
     }

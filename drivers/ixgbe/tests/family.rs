@@ -2,9 +2,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::bench::{Bench, bytes, frame, receive, send};
 use common::features::rss;
 use common::functions::{OUTSIDE, Physical, Virtual, addressed, packet, serve_kind as serve_functions};
+use common::liar::{Liar, Record};
 use common::packets::{Flow, KEY, payload, uncut};
 use common::{Running, config, eventually, fault, pool, serve, serve_kind, serve_on, space};
 use pagewire_ethdev::{
@@ -101,6 +104,38 @@ fn the_checksum_of_the_x550_covers_more() {
     }
 }
 
+/// Nor a section that does not lie within the EEPROM, by its pointer or its length: the 82599 is refused with one.
+#[test]
+fn the_checksum_leaves_out_sections_that_lie_outside() {
+    for pointer in [0x3fff, 0x4000, 0xfffe, 0x3f00, 0x3ffe] {
+        let spoil = |card: &mut common::Card| {
+            // It would end right behind the last word.
+            card.model.set_eeprom_word(0x3f00, 0x100);
+            card.model.set_eeprom_word(0x3ffe, 2);
+            card.model.set_eeprom_word(0x3fff, 2);
+            card.model.set_eeprom_word(0x0c, pointer);
+            // There was none.
+            card.model.add_to_eeprom_word(0x3f, 0xffffu16.wrapping_sub(pointer));
+        };
+        for kind in LATER {
+            let card = card(kind, spoil);
+            card.open().unwrap();
+            card.assert_clean();
+        }
+        assert!(serve(false, spoil).open().is_err(), "{pointer:#06x}");
+    }
+    // One word less, and it counts.
+    for kind in LATER {
+        let card = card(kind, |card| {
+            card.model.set_eeprom_word(0x3f00, 0xff);
+            card.model.set_eeprom_word(0x0c, 0x3f00);
+            card.model.add_to_eeprom_word(0x3f, 0xffff - 0x3f00);
+        });
+        let error = card.open().err().expect("a wrong sum").to_string();
+        assert!(error.contains("the sum of the EEPROM's words"), "{error}");
+    }
+}
+
 #[test]
 fn a_semaphore_or_a_phy_that_does_not_answer_is_an_error() {
     for kind in LATER {
@@ -129,8 +164,10 @@ fn a_semaphore_or_a_phy_that_does_not_answer_is_an_error() {
 fn a_firmware_that_does_not_answer_is_an_error() {
     for (fault, expected) in [
         (fault::HOST_CLOSED, "the firmware's host interface is closed"),
-        (fault::HOST_SILENT, "asking the firmware"),
+        (fault::HOST_SILENT, "asking the firmware did not end"),
         (fault::HOST_REFUSES, "the firmware's answer is none to command 0x31"),
+        (fault::HOST_BUSY, "waiting for the firmware to take commands did not end"),
+        (fault::HOST_ANSWERS_ANOTHER, "to command 0x0a and not 0x31"),
     ] {
         let card = card(Kind::X550, |_| ());
         card.set_faults(fault);
@@ -144,6 +181,43 @@ fn a_firmware_that_does_not_answer_is_an_error() {
         common::within(10, || port.stop().unwrap());
         assert_eq!(card.logged("the receive path is closed without its firmware"), 1, "{:?}", card.log());
     }
+}
+
+/// However long its firmware takes for all the words, nobody has reason to take their owner for dead.
+#[test]
+fn the_flash_is_given_back_in_between() {
+    /// A firmware that takes its time, and what becomes of SW_FW_SYNC.
+    struct Slow(Record);
+    impl Liar for Slow {
+        fn read(&mut self, offset: u64, value: u32) -> u32 {
+            if offset == 0x15f00 {
+                std::thread::sleep(Duration::from_millis(60));
+            }
+            value
+        }
+        fn written(&mut self, offset: u64, value: &mut u32) -> bool {
+            offset != 0x10160 || self.0.written(offset, value)
+        }
+    }
+    let record = Record::default();
+    let card = card(Kind::X550, |card| card.liar = Box::new(Slow(record.clone())));
+    card.lie(true);
+    card.open().unwrap();
+    let (mut since, mut longest, mut all) = (None, Duration::ZERO, Duration::ZERO);
+    for (_, value, when) in record.take() {
+        match since {
+            None if value & 1 != 0 => since = Some(when),
+            Some(start) if value & 1 == 0 => {
+                (longest, all) = (longest.max(when - start), all + (when - start));
+                since = None;
+            }
+            _ => {}
+        }
+    }
+    println!("owned for {all:?}, {longest:?} at once");
+    assert!(since.is_none() && all > Duration::from_secs(1) && longest < Duration::from_secs(1));
+    card.lie(false);
+    card.assert_clean();
 }
 
 /// The sideband is the processor's, and may say no.
@@ -222,7 +296,7 @@ fn more_queues_than_there_are_is_an_error() {
         let (space, mut port) = card.open().unwrap();
         let mut config = config(&space);
         config.rx = (0..queues).map(|_| RxQueueConfig::new(pool(&space, 70), 32)).collect();
-        config.rx_interrupts = interrupts.then(|| std::time::Duration::from_micros(50));
+        config.rx_interrupts = interrupts.then(|| Duration::from_micros(50));
         port.start(config).err().map(|error| error.to_string())
     };
     assert_eq!(start(Kind::X550, 17, false), None);

@@ -9,7 +9,10 @@ use common::bench::{assert_nothing, bytes, receive, send};
 use common::functions::*;
 use common::packets::{Flow, payload};
 use common::{eventually, pool, space};
-use pagewire_ethdev::{Error, FunctionConfig, MacAddr, Port, RxQueue, RxQueueConfig, TxQueue, TxQueueConfig};
+use pagewire_ethdev::{
+    Error, FunctionConfig, MacAddr, PacketFlags, Port, PortConfig, RxQueue, RxQueueConfig, TxOffloads,
+    TxQueue, TxQueueConfig,
+};
 use pagewire_ixgbe::{IxgbeRx, IxgbeVf};
 use pagewire_pci::wait_any;
 
@@ -66,6 +69,38 @@ fn frames_go_where_their_address_is() {
     }
     a.stop();
     b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// Plain packets rely on the context that says so, whatever others ask for meanwhile: the model complains if not.
+#[test]
+fn what_others_ask_for_does_not_move_plain_headers() {
+    let mut served = serve(1);
+    let physical = Physical::start(&served, &[FunctionConfig::default()], |_, _| ());
+    let space = space();
+    let mut port = open_vf(&served, 0, &space).unwrap();
+    let config = PortConfig { tx_offloads: TxOffloads::UDP_CSUM, ..vf_config(&space, 1) };
+    let (rx, tx) = port.start(config).unwrap();
+    eventually("the function's link", || port.link().is_up());
+    let mut vf = Virtual { mac: port.info().mac, port, rx, tx, pool: pool(&space, 64), space };
+    let mut untagged = Flow::new(false).udp(&payload(64));
+    untagged[..6].copy_from_slice(&OUTSIDE.0);
+    untagged[6..12].copy_from_slice(&vf.mac.0);
+    let mut tagged = untagged.clone();
+    tagged.splice(12..12, [0x81, 0, 0, 5]);
+    for round in 0..3 {
+        for (frame, l2) in [(&untagged, 14), (&tagged, 18)] {
+            let mut packet = packet(&mut vf.pool, frame);
+            packet.set_flags(PacketFlags::TX_UDP_CSUM);
+            packet.set_header_lens(l2, 20);
+            send(&mut vf.tx[0], vec![packet]);
+            assert_eq!(&served.take(), frame, "round {round}");
+            let sent = vf.send(OUTSIDE, b"plain");
+            assert_eq!(served.take(), sent, "round {round}");
+        }
+    }
+    vf.stop();
     served.assert_clean();
     physical.stop();
 }

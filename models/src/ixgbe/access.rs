@@ -11,6 +11,7 @@ const STATUS_MASTER: u32 = 1 << 19;
 const RDRXCTL_DONE: u32 = 1 << 3;
 const FDIR_INIT_DONE: u32 = 1 << 3;
 const SWSM_SMBI: u32 = 1 << 0;
+const SWSM_SWESMBI: u32 = 1 << 1;
 /// SW_FW_SYNC: who owns the flash and the PHYs; on the X540 also who may change it.
 const SYNC_NVM: u32 = 1 << 0;
 const SYNC_PHYS: u32 = 3 << 1;
@@ -71,6 +72,11 @@ impl Ixgbe {
         };
         match register.unit {
             Unit::Control => {
+                if offset == SW_FW_SYNC && !self.guards_sync() {
+                    let control = &self.control;
+                    control
+                        .count_malformed(format_args!("SW_FW_SYNC is changed by who has not its semaphores"));
+                }
                 self.write_control(offset, value);
                 if offset == CTRL {
                     self.share_all(host);
@@ -139,6 +145,15 @@ impl Ixgbe {
                 }
             }
         }
+    }
+
+    /// Whether a driver has the two semaphores that SW_FW_SYNC is changed under.
+    fn guards_sync(&self) -> bool {
+        let second = match self.config.kind.regsmp() {
+            true => self.registers.has(SW_FW_SYNC, SYNC_REGSMP),
+            false => self.registers.has(SWSM, SWSM_SWESMBI),
+        };
+        second && self.registers.has(SWSM, SWSM_SMBI)
     }
 
     fn write_control(&mut self, offset: u32, value: u32) {

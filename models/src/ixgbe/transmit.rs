@@ -42,6 +42,8 @@ const DONE: u64 = 1 << 32;
 const KEPT: u32 = 40;
 const SPARE: u32 = 2;
 
+/// Bytes of a MAC header without tags.
+const ETHERNET: usize = 14;
 /// Shortest frame without FCS, and longest: 15.5 KiB with it.
 const MIN_FRAME: usize = 60;
 const MAX_FRAME: usize = 15872 - FCS;
@@ -208,6 +210,12 @@ impl Transmit {
             take(q, card, queue, descriptor);
             if descriptor[1] & END != 0 && descriptor[1] & (EXTENDED | KIND) != EXTENDED | KIND_CONTEXT {
                 if let (Some(request), false) = (q.request, q.spoilt) {
+                    if self.checks && misses_context(&request, &q.packet) {
+                        let told = request.context.mac_length;
+                        card.bus.malformed(format_args!(
+                            "transmit queue {queue}: a function's packet relies on a context of a MAC header of {told} bytes"
+                        ));
+                    }
                     let mut out =
                         Output { card, wire, queue, waiting: &mut self.waiting, frame: &mut self.frame };
                     sent += finish(&mut q.packet, &request, &mut out);
@@ -239,13 +247,21 @@ impl Transmit {
     }
 }
 
-/// Take one descriptor in: a context, or a piece of a packet.
 /// Whether a descriptor with data relies on no context, or on one that was never written.
 fn lacks_context(q: &Queue, word: u64) -> bool {
     let data = word & (EXTENDED | KIND) == EXTENDED | KIND_DATA;
     data && (word & CHECK_CONTEXT == 0 || q.contexts[(word >> 36 & 1) as usize].mac_length == 0)
 }
 
+/// Whether a packet that asks for nothing relies on a context of other headers than it has: the plain one, or one that counts its tags.
+fn misses_context(request: &Request, packet: &[u8]) -> bool {
+    let tagged = |at: &usize| matches!(packet.get(*at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8]));
+    let header = ETHERNET + 4 * (ETHERNET - 2..).step_by(4).take_while(tagged).count();
+    let asks = request.segment || request.network || request.transport || request.vlan.is_some();
+    !asks && request.legacy.is_none() && ![ETHERNET, header].contains(&request.context.mac_length)
+}
+
+/// Take one descriptor in: a context, or a piece of a packet.
 fn take(q: &mut Queue, card: &mut Card<'_, '_>, queue: usize, [address, word]: Descriptor) {
     let extended = word & EXTENDED != 0;
     match word & KIND {

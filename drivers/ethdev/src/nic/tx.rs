@@ -481,6 +481,10 @@ impl<F: TxFormat> TxQueue for NicTx<F> {
 impl<F: TxFormat> Left for TxRing<F> {
     fn settle(&mut self) -> bool {
         self.clean_reported(ALL);
+        // A context that no packet came to need is nothing that is left to be sent.
+        if self.descriptors.packets().next().is_none() {
+            return true;
+        }
         self.request_report();
         self.descriptors.clean() == self.descriptors.tail()
     }

@@ -73,6 +73,9 @@ pub(crate) mod fault {
     pub(crate) const HOST_CLOSED: u32 = 1 << 19;
     pub(crate) const HOST_SILENT: u32 = 1 << 20;
     pub(crate) const HOST_REFUSES: u32 = 1 << 21;
+    /// It is at a command of somebody else's for good; or answers another command.
+    pub(crate) const HOST_BUSY: u32 = 1 << 23;
+    pub(crate) const HOST_ANSWERS_ANOTHER: u32 = 1 << 24;
     /// RXDCTL of queue 1 does not show that it is disabled.
     pub(crate) const QUEUE_1_NEVER_STOPS: u32 = 1 << 14;
     /// RXDCTL and TXDCTL of queue 1 do not show that they are enabled.
@@ -130,6 +133,12 @@ impl Function for Card {
         if (region, offset) == (Region::Bar(0), 0x10140) && data[0] & 1 == 0 {
             self.faults.fetch_and(!fault::SMBI_HELD, Relaxed);
         }
+        if (region, offset) == (Region::Bar(0), 0x15f00)
+            && data[0] & 2 != 0
+            && faults & fault::HOST_SILENT != 0
+        {
+            self.faults.fetch_or(fault::HOST_BUSY, Relaxed);
+        }
         self.model.write(region, offset, data, host);
     }
 
@@ -155,7 +164,8 @@ impl Card {
             0x01068 if has(fault::QUEUE_1_NEVER_STOPS) => value | 1 << 25,
             0x01068 | 0x06068 if has(fault::QUEUE_1_NEVER_STARTS) => value & !(1 << 25),
             0x15f00 if has(fault::HOST_CLOSED) => value & !1,
-            0x15f00 if has(fault::HOST_SILENT) => value | 1 << 1,
+            0x15f00 if has(fault::HOST_BUSY) => value | 1 << 1,
+            0x15800 if has(fault::HOST_ANSWERS_ANOTHER) => value & !0xff | 0x0a,
             0x15f00 if has(fault::HOST_REFUSES) => value & !(1 << 2),
             0x02f00 if has(fault::NO_DMA) => value & !(1 << 3),
             0x042b0 if has(fault::LINK_STUCK) => 0,

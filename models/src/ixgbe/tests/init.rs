@@ -84,6 +84,25 @@ fn semaphore_is_taken_by_reading() {
 }
 
 #[test]
+fn who_changes_sw_fw_sync_has_its_semaphores() {
+    for kind in Kind::ALL {
+        let mut rig = Rig::with(Box::new(Open), Config { kind, ..Config::default() });
+        let control = rig.card.control();
+        rig.set(SW_FW_SYNC, 1);
+        assert_eq!(control.malformed(), 1, "{kind}: none");
+        rig.get(SWSM);
+        rig.set(SW_FW_SYNC, 0);
+        assert_eq!(control.malformed(), 2, "{kind}: one");
+        match kind {
+            Kind::I82599 => rig.set(SWSM, 3),
+            _ => assert_eq!(rig.get(SW_FW_SYNC) >> 31, 0),
+        }
+        rig.set(SW_FW_SYNC, 2);
+        assert_eq!(control.malformed(), 2, "{kind}: both");
+    }
+}
+
+#[test]
 fn master_disable_is_acknowledged() {
     let mut rig = rig();
     rig.set(CTRL, 4);

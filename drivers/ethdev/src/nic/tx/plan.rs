@@ -79,11 +79,13 @@ impl Contexts {
         Contexts { kept: [first, None], last: 0 }
     }
 
-    /// Where a context is or is to be, and whether it has to be written. Of two the one that was used longer ago makes room.
+    /// Where a context is or is to be, and whether it has to be written. Of two the one that was used longer ago makes room, but not the
+    /// one that plain packets rely on: they are sent without a look at what is there.
     fn place<F: TxFormat>(&self, context: [u64; 2]) -> (usize, bool) {
         match self.kept.iter().position(|kept| *kept == Some(context)) {
             Some(index) => (index, false),
             None if F::SECOND_CONTEXT == 0 || self.kept[0].is_none() => (0, true),
+            None if F::FIRST_CONTEXT.is_some() => (1, true),
             None => (1 - self.last, true),
         }
     }

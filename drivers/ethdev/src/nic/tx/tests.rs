@@ -62,6 +62,23 @@ fn an_idle_ring_asks_for_one_report_and_frees_all_when_it_is_there() {
     assert_eq!((queue.reclaim(), tail(&bench)), (0, 4));
 }
 
+/// A queue is settled once the card has reported its packets: a context alone, with which some rings begin, nobody waits for.
+#[test]
+fn a_ring_without_packets_is_settled() {
+    let mut bench = bench();
+    let (_port, _rx, mut queue) = bench.start(1024);
+    let mut pool = bench.pool(256);
+    queue.ring().descriptors.write([0, 1 << 29], None);
+    assert!(queue.ring().settle());
+    assert_eq!(queue.ring().descriptors.tail(), 1, "nothing is asked for");
+    assert_eq!(queue.tx_burst(&mut burst(packet(&mut pool, &[60]))), 1);
+    assert!(!queue.ring().settle());
+    assert_eq!(queue.ring().descriptors.tail(), 3, "a report is");
+    done(queue.ring(), 2);
+    assert!(queue.ring().settle());
+    assert_eq!(queue.pending(), 0);
+}
+
 /// A record outlives its packet: what the packet before said of its headers is nothing to one that asks for no checksum.
 #[test]
 fn header_lengths_matter_to_checksums_alone() {
