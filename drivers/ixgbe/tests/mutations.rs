@@ -13,7 +13,7 @@ use common::functions::{Physical, Served, TWO, Virtual, open_vf, serve_on as ser
 use common::mutator::{Mutator, Told};
 use common::neighbour::Neighbour;
 use common::packets::{Flow, ask, payload, whole};
-use common::{eventually, headers, pool, serve_on, space};
+use common::{eventually, headers, pool, serve_kind, space};
 use pagewire_ethdev::nic::testing::{Random, packet};
 use pagewire_ethdev::{
     Burst, FlowAction, FlowProtocol, FlowRule, MacAddr, Packet, PacketFlags, Pool, Port, PortConfig,
@@ -76,6 +76,8 @@ impl Times {
 #[derive(Debug, Default)]
 struct Tally {
     cards: u64,
+    /// Of each kind.
+    kinds: [u64; Kind::ALL.len()],
     not_opened: u64,
     starts: u64,
     not_started: u64,
@@ -119,7 +121,8 @@ fn a_million_mutations() {
 fn a_million_mutations_of_a_virtual_function() {
     let mut bench = Bench::new(true);
     let (seeds, told) = ([bench.random.next(), bench.random.next()], bench.told.clone());
-    let served = serve_functions(Kind::I82599, 2, Box::new(Flood::new(seeds[0])), |number| match number {
+    let kind = bench.kind();
+    let served = serve_functions(kind, 2, Box::new(Flood::new(seeds[0])), |number| match number {
         0 => Box::new(Mutator::new(seeds[1], told.clone())),
         _ => Box::new(()),
     });
@@ -183,12 +186,19 @@ impl Bench {
         }
     }
 
+    /// Any card of the family.
+    fn kind(&mut self) -> Kind {
+        let kind = self.random.below(Kind::ALL.len() as u64) as usize;
+        self.tally.kinds[kind] += 1;
+        Kind::ALL[kind]
+    }
+
     /// A card's life: opened, started a few times, and told the truth by in the end.
     fn card(&mut self) {
         self.tally.cards += 1;
-        let seed = self.random.next();
+        let (kind, seed) = (self.kind(), self.random.next());
         let wire = Box::new(Flood::new(self.random.next()));
-        let running = serve_on(self.random.below(4) == 0, 1, wire, |card| {
+        let running = serve_kind(kind, self.random.below(4) == 0, 1, wire, |card| {
             card.liar = Box::new(Mutator::new(seed, self.told.clone()));
         });
         // Most are opened by the truth: a card that lies about its EEPROM comes no further.
@@ -231,7 +241,8 @@ impl Bench {
             let out: Vec<u64> = monitors.iter().map(|pool| pool.stats().inflight()).collect();
             assert!(out.iter().all(|&fragments| fragments == 0), "{out:?} fragments are out");
         }
-        if self.random.below(2) == 0 {
+        // Once at least, however few cards there is time for.
+        if self.tally.recovered == 0 || self.random.below(2) == 0 {
             lie(false);
             self.recovers(&mut port);
         }
@@ -251,7 +262,10 @@ impl Bench {
         // One or two: how many a function is granted may be a lie that it was told.
         let queues = port.info().capabilities.rx_queues.clamp(1, 2).into();
         // Frames come to a function in buffers of whole KiB, of which it takes two, and it can do no more with them.
-        let mode = if self.function { RxOffloads::SCATTER } else { MODES[random.below(5) as usize] };
+        let mode = match MODES[random.below(5) as usize] {
+            mode if !self.function && port.info().capabilities.rx_offloads.contains(mode) => mode,
+            _ => RxOffloads::SCATTER,
+        };
         // Sometimes barely enough, so that refills fail.
         let (least, mtu, longest) = match mode {
             RxOffloads::LRO => (64 + 32 * 64, 1500, (0xffff + 14, 64)),
