@@ -68,16 +68,20 @@ impl Ports {
             self.check(port, "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6")?;
             self.check(port, &format!("ip link set {name} mtu {mtu} up"))?;
         }
-        self.carrier(true)
+        // `carrier` says so earlier, when what is sent may still stay in a queue.
+        self.both("operstate", "up")
     }
 
-    /// Waits until the kernel has noticed that both ports have a link, or have none and are given nothing to send.
+    /// Waits until the kernel has noticed that both ports have a link, or have none.
     pub fn carrier(&mut self, up: bool) -> Result<()> {
-        // `carrier` says so earlier: what is sent until the kernel has drawn the consequence stays in the ring.
-        let state = if up { "up" } else { "down" };
+        self.both("carrier", if up { "1" } else { "0" })
+    }
+
+    /// Waits for what both ports say of themselves.
+    fn both(&mut self, what: &str, value: &str) -> Result<()> {
         for (inside, name) in self.inside.iter().zip(NAMES) {
-            let found = format!("$({inside} cat /sys/class/net/{name}/operstate)");
-            self.guest.until(&format!("[ {found} = {state} ]"), PATIENCE)?;
+            let found = format!("$({inside} cat /sys/class/net/{name}/{what})");
+            self.guest.until(&format!("[ {found} = {value} ]"), PATIENCE)?;
         }
         Ok(())
     }
