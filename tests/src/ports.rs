@@ -64,24 +64,29 @@ impl Ports {
         for (port, name) in NAMES.into_iter().enumerate() {
             self.guest.check(&format!("ip link set {name} netns {}", self.namespaces[port]))?;
             self.check(port, &format!("ip addr add {}/24 dev {name}", address(port)))?;
-            // What IPv6 sends by itself when a link comes up is in the ring when the next test takes the link away, and then the driver resets.
             self.check(port, "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6")?;
             self.check(port, &format!("ip link set {name} mtu {mtu} up"))?;
         }
-        // `carrier` says so earlier, when what is sent may still stay in a queue.
-        self.both("operstate", "up")
+        self.wait_link(true)
     }
 
-    /// Waits until the kernel has noticed that both ports have a link, or have none.
-    pub fn carrier(&mut self, up: bool) -> Result<()> {
-        self.both("carrier", if up { "1" } else { "0" })
+    /// Tells both ports each other's addresses for good, so that neither asks for them: Linux resets a card whose ring has a
+    /// frame in it when the link goes, and one more question may follow an unanswered ping at any time.
+    pub fn introduce(&mut self) -> Result<()> {
+        for (port, name) in NAMES.into_iter().enumerate() {
+            let hardware = self.check(port, &format!("cat /sys/class/net/{name}/address"))?;
+            self.check(1 - port, &format!("arp -s {} {}", address(port), hardware.trim()))?;
+        }
+        Ok(())
     }
 
-    /// Waits for what both ports say of themselves.
-    fn both(&mut self, what: &str, value: &str) -> Result<()> {
+    /// Waits until the kernel has noticed that both ports have a link, or have none, and acts upon it: a port has its carrier,
+    /// or lacks it, before the queue in front of it is opened, or closed.
+    pub fn wait_link(&mut self, up: bool) -> Result<()> {
+        let state = if up { "up" } else { "down" };
         for (inside, name) in self.inside.iter().zip(NAMES) {
-            let found = format!("$({inside} cat /sys/class/net/{name}/{what})");
-            self.guest.until(&format!("[ {found} = {value} ]"), PATIENCE)?;
+            let found = format!("$({inside} cat /sys/class/net/{name}/operstate)");
+            self.guest.until(&format!("[ {found} = {state} ]"), PATIENCE)?;
         }
         Ok(())
     }

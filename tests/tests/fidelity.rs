@@ -52,14 +52,15 @@ fn linux(mapped: bool) -> Result<()> {
     spread(&mut ports)?;
     eventually(|| statistics_agree(&mut ports))?;
 
+    ports.introduce()?;
     for (port, name) in NAMES.into_iter().enumerate() {
         // Each end in turn; the other end's light goes out with it.
         ports.guest.models()[port].control.set_cable(false);
-        ports.carrier(false)?;
+        ports.wait_link(false)?;
         let lost = ports.run(port, &format!("ping -c 1 -W 1 {}", address(1 - port)))?;
         ensure!(lost.status != 0, "through a pulled cable at {name}: {lost}");
         ports.guest.models()[port].control.set_cable(true);
-        ports.carrier(true)?;
+        ports.wait_link(true)?;
     }
     ports.ping(5)?;
 
