@@ -17,6 +17,7 @@ mod hugepages;
 mod idle;
 mod l2fwd;
 mod lanes;
+mod live;
 mod manual;
 mod memory;
 mod model;

@@ -1,12 +1,14 @@
 //! What commands share that run until they are told to stop.
 
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use pagewire_ethdev::AnyPort;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -68,7 +70,6 @@ impl Drop for EndOnExit {
 
 /// Wait for a port's interrupt, and not long: links without one are polled, and signals come at any time.
 pub(crate) fn wait_for_event(ports: &[AnyPort]) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut interrupts: Vec<_> = ports
         .iter()
         .filter_map(|port| port.event_interrupt())
@@ -76,6 +77,15 @@ pub(crate) fn wait_for_event(ports: &[AnyPort]) {
         .collect();
     // An error is a signal's: the caller looks for it.
     let _ = poll(&mut interrupts, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
+}
+
+/// What is true of a file now: of `what`, or that its other end is gone.
+pub(crate) fn happened(file: impl AsFd, what: PollFlags) -> PollFlags {
+    let mut file = [PollFd::from_borrowed_fd(file.as_fd(), what)];
+    match poll(&mut file, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(_) => file[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
 }
 
 /// Print on standard output. A reader that left, such as `head`, is no reason to stop.

@@ -13,9 +13,10 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::{Frame, Terminal};
+use rustix::event::PollFlags;
 
 use crate::notes;
-use crate::run::Reporting;
+use crate::run::{Reporting, happened};
 
 /// A screen has the terminal.
 static ON: AtomicBool = AtomicBool::new(false);
@@ -156,11 +157,7 @@ pub(crate) fn restore() {
 
 /// Whether nobody is at the terminal's other end any more.
 fn is_gone() -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let stdout = io::stdout();
-    let mut terminal = [PollFd::new(&stdout, PollFlags::empty())];
-    let looked = poll(&mut terminal, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    looked.is_ok() && terminal[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    happened(io::stdout(), PollFlags::empty()).intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// A terminal that is gone cannot be given back.

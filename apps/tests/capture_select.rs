@@ -214,7 +214,9 @@ fn what_nobody_had_room_for_is_counted_by_the_data_path() {
     assert!(success && said.contains("were not shown to who watched port0: too slow"), "{said}");
     let (success, totals, said) = watcher.end();
     let count = |name: &str| totals[name].as_u64().expect("a count");
-    assert!(success && count("seen") / 100_000 <= count("packets"), "{said}{totals}");
+    // One of so many of those that were seen, from the first on.
+    let expected = count("seen").div_ceil(100_000);
+    assert!(success && (expected..=expected + 1).contains(&count("packets")), "{said}{totals}");
 }
 
 #[test]

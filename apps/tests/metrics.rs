@@ -134,7 +134,9 @@ fn counters_rise_and_are_of_every_process() {
     assert!(burst("le=\"+Inf\"") > 0.0 && burst("le=\"63.0\"") > burst("le=\"31.0\""));
     assert_eq!(second.get("pagewire_core_burst_packets_count", &[&process]), burst("le=\"+Inf\""));
     assert!(second.get("pagewire_core_busy_cycles_total", &[&process]) > 0.0);
-    assert!(second.get("pagewire_pool_inflight", &[&process, "pool=\"port0\""]) >= 0.0);
+    let pool = |name: &str| second.get(name, &[&process, "pool=\"port0\""]);
+    assert!(pool("pagewire_pool_alloc_fast_total") >= packets(&first));
+    assert!((0.0..=pool("pagewire_pool_fragments")).contains(&pool("pagewire_pool_inflight")));
     run.end();
     // What was asked a moment ago is not asked again.
     std::thread::sleep(Duration::from_millis(150));

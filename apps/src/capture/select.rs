@@ -188,15 +188,14 @@ mod tests {
     #[test]
     fn frames_of_any_length_and_content_are_taken_and_bad_expressions_are_refused() {
         let filters: Vec<Filter> =
-            ["tcp[100] = 1", "ip[65535] = 0", "udp port 1", "vlan and ip6", "ip[ip[0] & 15] = 1"]
+            ["tcp[100] = 1", "ip[65535] = 0", "udp port 1", "vlan and ip6", "ip[6:2] & 0x1fff = 1"]
                 .iter()
-                .filter_map(|text| text.parse().ok())
+                .map(|text| text.parse().expect("an expression"))
                 .collect();
-        assert!(filters.len() >= 4);
         for (_, frame) in frames() {
             for filter in &filters {
-                let cut = (0..=frame.len().min(80)).filter(|end| filter.matches(&frame[..*end]));
-                assert!(cut.count() <= 81);
+                let mut cut = (0..=frame.len().min(80)).filter(|end| filter.matches(&frame[..*end]));
+                assert!(cut.next().is_none_or(|end| end > 14), "of a frame without a header");
                 (0..frame.len().min(80)).for_each(|at| {
                     let mut broken = frame.clone();
                     broken[at] = 0xff;

@@ -20,6 +20,8 @@ use rustix::process::geteuid;
 
 use connection::{Connection, Wants};
 
+use crate::run::happened;
+
 /// Clients at one time. Others wait until one of these is done, or out of time.
 const CLIENTS: usize = 32;
 /// How often to look whether there is an answer, while somebody waits.
@@ -163,8 +165,7 @@ impl<S: Service> Door<S> {
 
     /// Whether somebody waits to be let in.
     fn is_knocked(&self) -> bool {
-        let mut door = [PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN)];
-        poll(&mut door, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+        happened(self.listener.as_fd(), PollFlags::IN).contains(PollFlags::IN)
     }
 
     /// Lets in who knocks, if it is somebody who may.

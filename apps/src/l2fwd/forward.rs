@@ -12,7 +12,7 @@ use super::args::{Args, Mode};
 use super::cycles::CyclesPerPacket;
 use super::embedded::Generators;
 use super::lane::{self, Between, Lane, LaneCounters};
-use super::live::View;
+use super::live::Summary;
 use super::published::Reports;
 use crate::idle::{IDLE_ROUNDS, Idle};
 use crate::workload::Workload;
@@ -136,14 +136,17 @@ fn watch(
     ended: impl Fn() -> bool,
     start: Instant,
 ) -> Result<()> {
-    let mut view = View::open(args);
+    let mut view = Summary::view(args);
     let mut links: Vec<Link> = ports.iter_mut().map(|port| port.link()).collect();
     for (number, (port, link)) in ports.iter().zip(&links).enumerate() {
         note!("port {number} ({}): link {link}", port.info().name);
     }
     let period = args.reporting.stats_period;
     let mut next = period;
-    view.begin(|| reports.own.report(ports, start.elapsed(), false))?;
+    // It shows the ports at once.
+    if view.is_screen() {
+        view.show(reports.own.report(ports, start.elapsed(), false))?;
+    }
     while !ended() && args.reporting.duration.is_none_or(|duration| start.elapsed() < duration) {
         run::wait_for_event(ports);
         for (number, (port, before)) in ports.iter_mut().zip(&mut links).enumerate() {

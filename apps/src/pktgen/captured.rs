@@ -101,12 +101,12 @@ impl Captured {
         (self.loops > 0).then(|| (self.frames.len() as u64).saturating_mul(self.loops))
     }
 
-    /// Its lengths, and the frames in their order, for a link of so many bits a second.
+    /// Its lengths, the frames in their order, and the part that they take of a link of so many bits a second by their own timing.
     ///
     /// # Errors
     ///
     /// A timing that the link cannot keep.
-    pub(super) fn plan(&self, line: f64, clock: &Clock) -> Result<(Sizes, Replay)> {
+    pub(super) fn plan(&self, line: f64, clock: &Clock) -> Result<(Sizes, Replay, f64)> {
         let size = |number| (self.frames.get(number).len().max(MIN_FRAME) + FCS) as u16;
         let of_frames: Vec<u16> = (0..self.frames.len()).map(size).collect();
         let mut sizes = of_frames.clone();
@@ -115,7 +115,7 @@ impl Captured {
         let Some(Timing { factor }) = self.timing else {
             let place = |size: &u16| counts.partition_point(|(other, _)| other < size) as u16;
             let places = of_frames.iter().map(place).collect();
-            return Ok((parts(&counts), Replay::paced(self.frames.clone(), places)));
+            return Ok((parts(&counts), Replay::paced(self.frames.clone(), places), 0.0));
         };
         let offsets = self.offsets(factor, clock);
         let last = offsets.last().copied().unwrap_or(0);
@@ -125,14 +125,15 @@ impl Captured {
             counts.iter().map(|(size, n)| f64::from(u32::from(*size) + OVERHEAD) * *n as f64).sum();
         let (needed, there_is) = (8.0 * bytes / line, clock.seconds(round));
         let closer = if self.loops == 1 { CLOSER } else { 0.0 };
-        if needed > there_is + closer {
+        let load = needed / (there_is + closer);
+        if load > 1.0 {
             bail!(
                 "timing: the frames of {} are to be sent in {there_is:.6} s, and a link of {:.3} Gb/s carries them in {needed:.6} s",
                 self.path.display(),
                 line / 1e9
             );
         }
-        Ok((parts(&counts), Replay::timed(self.frames.clone(), offsets, round)))
+        Ok((parts(&counts), Replay::timed(self.frames.clone(), offsets, round), load))
     }
 
     /// When each frame is due after the first, in ticks. A frame stamped before the one before it comes with that one.

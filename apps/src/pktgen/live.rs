@@ -1,6 +1,9 @@
-//! What the user sees meanwhile: on a terminal a screen of several pages, else a table or a JSON object.
+//! Reports while it runs.
+
+use std::time::Duration;
 
 use anyhow::Result;
+use ratatui::buffer::Buffer;
 use serde_json::Value;
 
 use super::Args;
@@ -8,86 +11,54 @@ use super::draw::{Content, Delayed, PAGES};
 use super::pace::Clock;
 use super::report::Results;
 use super::watch::Watch;
-use crate::notes;
-use crate::screen::{Screen, Turn};
+use crate::live::{Show, View};
 
-/// Where reports go.
-pub(super) enum View {
-    /// To standard output, as JSON or not.
-    Plain(bool),
-    /// On all of the terminal.
-    Screen(Box<Live>),
-}
-
-/// A screen, and what is on it.
-pub(super) struct Live {
-    screen: Screen,
-    /// Of how many seconds, if it is known.
+/// Of how many seconds it is, if that is known.
+pub(super) struct Summary {
     end: String,
-    page: usize,
-    shown: Option<Shown>,
-    notes: usize,
 }
 
-/// The last report, and what else there was then.
-struct Shown {
+/// A report, and what else there is to see on a screen then.
+pub(super) struct Shown {
     results: Results,
     delays: Vec<Delayed>,
     cores: Vec<Value>,
 }
 
-impl View {
-    /// A screen on a terminal that can be drawn on, unless it is not wanted.
-    pub(super) fn open(args: &Args, duration: Option<f64>) -> View {
-        match Screen::for_reports(&args.screen, &args.reporting) {
-            Some(screen) => {
-                let end = duration.map_or_else(String::new, |seconds| format!(" of {seconds} s"));
-                View::Screen(Box::new(Live { screen, end, page: 0, shown: None, notes: 0 }))
-            }
-            None => View::Plain(args.reporting.json),
+impl Summary {
+    /// Where reports go that are made every so often, if they are.
+    pub(super) fn view(args: &Args, duration: Option<f64>, period: Duration) -> View<Summary> {
+        let end = duration.map_or_else(String::new, |seconds| format!(" of {seconds} s"));
+        match period.is_zero() {
+            true => View::plain(Summary { end }, &args.reporting),
+            false => View::open(Summary { end }, &args.screen, &args.reporting),
         }
-    }
-
-    /// Show a report, and, on a screen, what is seen of delays and cores since the last one.
-    pub(super) fn show(&mut self, results: Results, watch: &mut Watch, clock: &Clock) -> Result<()> {
-        match self {
-            View::Plain(json) => results.print(*json),
-            View::Screen(live) => {
-                watch.gathered.gather();
-                let delays = Delayed::all(&watch.gathered, clock);
-                live.shown = Some(Shown { results, delays, cores: watch.cores() });
-                live.draw()
-            }
-        }
-    }
-
-    /// Whether the user asks for the end. Draws anew if anything else has changed.
-    pub(super) fn wants_to_quit(&mut self) -> Result<bool> {
-        let View::Screen(live) = self else { return Ok(false) };
-        let input = live.screen.input()?;
-        let page = match input.turn {
-            Some(Turn::To(page)) if page < PAGES.len() => page,
-            Some(Turn::Next) => (live.page + 1) % PAGES.len(),
-            Some(Turn::Back) => (live.page + PAGES.len() - 1) % PAGES.len(),
-            _ => live.page,
-        };
-        if input.resized || page != live.page || notes::recent(0).0 != live.notes {
-            live.page = page;
-            live.draw()?;
-        }
-        Ok(input.quit)
     }
 }
 
-impl Live {
-    fn draw(&mut self) -> Result<()> {
-        let (count, notes) = notes::recent(100);
-        self.notes = count;
-        if let Some(Shown { results, delays, cores }) = &self.shown {
-            let title = format!("pktgen  {:.1} s{}", results.seconds, self.end);
-            let content = Content { title: &title, results, delays, cores, notes: &notes };
-            self.screen.draw(|frame| content.draw(frame.buffer_mut(), self.page))?;
+impl View<Summary> {
+    /// Show a report, and, on a screen, what is seen of delays and cores since the last one.
+    pub(super) fn report(&mut self, results: Results, watch: &mut Watch, clock: &Clock) -> Result<()> {
+        let (mut delays, mut cores) = (Vec::new(), Vec::new());
+        if self.is_screen() {
+            watch.gathered.gather();
+            (delays, cores) = (Delayed::all(&watch.gathered, clock), watch.cores());
         }
-        Ok(())
+        self.show(Shown { results, delays, cores })
+    }
+}
+
+impl Show for Summary {
+    type Report = Shown;
+    const PAGES: usize = PAGES.len();
+
+    fn print(&self, report: &Shown, json: bool) -> Result<()> {
+        report.results.print(json)
+    }
+
+    fn draw(&self, buffer: &mut Buffer, page: usize, report: &Shown, notes: &[String]) {
+        let Shown { results, delays, cores } = report;
+        let title = format!("pktgen  {:.1} s{}", results.seconds, self.end);
+        Content { title: &title, results, delays, cores, notes }.draw(buffer, page);
     }
 }

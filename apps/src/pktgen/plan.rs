@@ -26,7 +26,7 @@ pub(super) struct Asked {
     pub(super) signed: bool,
     /// Packets a second, if there is a rate.
     pub(super) rate: Option<f64>,
-    /// The part of its link that it takes, if there is a rate.
+    /// The part of its link that it takes, if there is a rate or a capture's timing.
     pub(super) load: f64,
     /// Packets sent together.
     pub(super) burst: u32,
@@ -51,6 +51,8 @@ pub(super) struct Plan {
 struct Mix {
     sizes: Vec<(u16, f64)>,
     line: f64,
+    /// The part of the link that a capture with its own timing takes.
+    timed: f64,
 }
 
 /// What a rate comes to.
@@ -85,7 +87,7 @@ impl Mix {
 
     fn pace(&self, rate: Rate, queues: u16, clock: &Clock) -> Result<Pace> {
         if rate == Rate::Max {
-            return Ok(Pace { intervals: None, rate: None, load: 0.0 });
+            return Ok(Pace { intervals: None, rate: None, load: self.timed });
         }
         let (mut intervals, mut mean) = (Vec::new(), 0.0);
         for (size, weight) in &self.sizes {
@@ -231,8 +233,8 @@ impl Stream {
     ) -> Result<(Mix, Vec<Content>)> {
         if let Some(replayed) = &self.captured {
             // On one queue: several would not keep the order.
-            let (sizes, replay) = replayed.plan(line, clock)?;
-            return Ok((Mix { sizes, line }, vec![Content::Replayed(replay)]));
+            let (sizes, replay, timed) = replayed.plan(line, clock)?;
+            return Ok((Mix { sizes, line, timed }, vec![Content::Replayed(replay)]));
         }
         let mac = |port: usize| ports[port].info().mac;
         let ends = Ends { source: mac(self.tx), destination: mac(self.rx.unwrap_or(self.tx)) };
@@ -263,6 +265,6 @@ impl Stream {
         let frames: f64 = sizes.iter().map(|(_, weight)| weight).sum();
         sizes.iter_mut().for_each(|(_, weight)| *weight /= frames);
         let pattern = Pattern::new(shapes, self.tx as u64 + 1);
-        Ok((Mix { sizes, line }, vec![Content::Made(pattern); usize::from(queues)]))
+        Ok((Mix { sizes, line, timed: 0.0 }, vec![Content::Made(pattern); usize::from(queues)]))
     }
 }

@@ -12,7 +12,7 @@ use super::bench::Bench;
 use super::control::{self, Command, Control};
 use super::desk::Gathered;
 use super::engine::{Share, Signals, Transmitter};
-use super::live::View;
+use super::live::Summary;
 use super::measure::{Receiver, Tracker};
 use super::plan::Plan;
 use super::report::{Results, StreamReport};
@@ -146,10 +146,8 @@ impl Bench<'_> {
         watch: &mut Watch,
         signals: &Signals,
     ) -> Result<()> {
-        let mut view = match conduct.period.is_zero() {
-            true => View::Plain(self.args.reporting.json),
-            false => View::open(self.args, scenario.duration.map(|measured| scenario.warm_up + measured)),
-        };
+        let duration = scenario.duration.map(|measured| scenario.warm_up + measured);
+        let mut view = Summary::view(self.args, duration, conduct.period);
         let [mut printed, mut asked] = [(); 2].map(|()| Window::new(self.reporter()));
         let mut next = conduct.period;
         let whole = scenario
@@ -193,7 +191,7 @@ impl Bench<'_> {
             if !conduct.period.is_zero() && elapsed >= next && sent.is_none() {
                 next = elapsed + conduct.period;
                 let results = printed.report(watch, &mut self.ports);
-                view.show(results, watch, &self.clock)?;
+                view.report(results, watch, &self.clock)?;
             }
             if signals.sending.load(Ordering::Relaxed) > 0 {
                 continue;

@@ -108,6 +108,14 @@ fn what_cannot_be_replayed_is_refused_with_a_reason() {
         let said = sender(&frames, stream).err().unwrap_or_else(|| panic!("{stream} is accepted"));
         assert!(said.contains(expected) && (said.contains("stream0") || said.contains("line")), "{said}");
     }
+    // 12304 bits every 2 µs are 61.5 % of the link; the rest is left to the other stream.
+    let slow: Vec<_> = (0..100).map(|number| (2 * number, 1514)).collect();
+    let beside = |rate: &str| {
+        sender(&slow, &format!("timing = \"capture\"\nloops = 0\n[[stream]]\nrate = \"{rate}\""))
+    };
+    assert!(beside("38%").is_ok());
+    let said = beside("39%").err().unwrap();
+    assert!(said.contains("stream stream1: rate: all streams of port 0 together are 100.5 %"), "{said}");
     let said = sender(&[(0, 60), (1, 9619)], "").err().unwrap();
     assert!(said.contains("in.pcap, frame 2: 9619 bytes; at most 9618"), "{said}");
 }
