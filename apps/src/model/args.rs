@@ -14,7 +14,8 @@ use crate::run::Reporting;
 const EXAMPLES: &str = "\
 Wires:
   open                      nothing at the other end: what is sent is lost
-  pair                      a cable between two cards: takes the next two --socket
+  pair[:MBPS]               a cable between two cards: takes the next two --socket. It carries MBPS
+                            megabits a second each way, preambles and gaps included, or what it can
   stream:PATH[,listen]      a UNIX socket with frames as QEMU's `-netdev stream` has: connect to it,
                             or listen there
   pcap:IN[,OUT][,repeat=N]  receive a capture's frames, N times (0: for ever); write what is sent to
@@ -106,8 +107,12 @@ impl Card {
 #[derive(Clone, Debug)]
 pub(crate) enum WireSpec {
     Open,
-    Pair,
-    Stream { path: PathBuf, listen: bool },
+    /// With as many megabits a second at most.
+    Pair(Option<u32>),
+    Stream {
+        path: PathBuf,
+        listen: bool,
+    },
     Pcap(PcapOptions),
     Tap(String),
     Generate(Traffic),
@@ -116,7 +121,7 @@ pub(crate) enum WireSpec {
 impl WireSpec {
     /// Cards that it has ends for.
     fn ends(&self) -> usize {
-        if matches!(self, WireSpec::Pair) { 2 } else { 1 }
+        if matches!(self, WireSpec::Pair(_)) { 2 } else { 1 }
     }
 }
 
@@ -124,7 +129,8 @@ impl fmt::Display for WireSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             WireSpec::Open => f.write_str("open"),
-            WireSpec::Pair => f.write_str("pair"),
+            WireSpec::Pair(None) => f.write_str("pair"),
+            WireSpec::Pair(Some(mbps)) => write!(f, "pair:{mbps}"),
             WireSpec::Stream { path, listen } => {
                 write!(f, "stream:{}{}", path.display(), if *listen { ",listen" } else { "" })
             }
@@ -144,7 +150,11 @@ impl FromStr for WireSpec {
         let (kind, rest) = text.split_once(':').map_or((text, None), |(kind, rest)| (kind, Some(rest)));
         match (kind, rest) {
             ("open", None) => Ok(WireSpec::Open),
-            ("pair", None) => Ok(WireSpec::Pair),
+            ("pair", None) => Ok(WireSpec::Pair(None)),
+            ("pair", Some(mbps)) => match mbps.parse() {
+                Ok(mbps) if mbps > 0 => Ok(WireSpec::Pair(Some(mbps))),
+                _ => Err(format!("pair: megabits a second, 1 or more, not {mbps:?}")),
+            },
             ("stream", Some(rest)) if !rest.is_empty() => {
                 let waiting = rest.strip_suffix(",listen");
                 Ok(WireSpec::Stream { path: waiting.unwrap_or(rest).into(), listen: waiting.is_some() })
@@ -152,9 +162,11 @@ impl FromStr for WireSpec {
             ("pcap", Some(rest)) => rest.parse().map(WireSpec::Pcap),
             ("tap", Some(name)) if !name.is_empty() => Ok(WireSpec::Tap(name.into())),
             ("generate", rest) => generate(rest.unwrap_or("")),
-            _ => Err("expected open, pair, stream:PATH[,listen], pcap:IN[,OUT][,repeat=N], tap:NAME or \
+            _ => Err(
+                "expected open, pair[:MBPS], stream:PATH[,listen], pcap:IN[,OUT][,repeat=N], tap:NAME or \
                       generate[:LENGTH[,WINDOW[,FLOWS]]]"
-                .into()),
+                    .into(),
+            ),
         }
     }
 }
@@ -209,7 +221,7 @@ impl Args {
                     sockets.len()
                 ));
             }
-            wires = vec![WireSpec::Pair; sockets.len() / 2];
+            wires = vec![WireSpec::Pair(None); sockets.len() / 2];
         }
         let ends: usize = wires.iter().map(WireSpec::ends).sum();
         if ends > sockets.len() {
@@ -251,6 +263,7 @@ mod tests {
         for text in [
             "open",
             "pair",
+            "pair:100",
             "stream:/tmp/a",
             "stream:/tmp/a,listen",
             "pcap:in",
@@ -269,6 +282,8 @@ mod tests {
         for (bad, why) in [
             ("", "expected open"),
             ("open:", "expected open"),
+            ("pair:", "megabits a second"),
+            ("pair:0", "1 or more"),
             ("stream:", "stream:PATH"),
             ("tap:", "tap:NAME"),
             ("pcap:", "wants a file"),

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use pagewire_models::Function;
 use pagewire_models::ixgbe::{Config, Ixgbe, UnknownAccess};
 use pagewire_models::server::{Server, ServerError, ServerOptions, Stopper, run_together};
-use pagewire_models::wire::{Generator, Meter, Open, Pcap, Report, Stream, Tap, Traffic, Wire, pair};
+use pagewire_models::wire::{Generator, Meter, Open, Paced, Pcap, Report, Stream, Tap, Traffic, Wire, pair};
 
 pub(crate) use args::Args;
 use args::WireSpec;
@@ -91,11 +91,16 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn plug(spec: &WireSpec, ends: &mut Vec<End>, generated: &Arc<Report>) -> Result<()> {
     let (wire, status): (Box<dyn Wire>, _) = match spec {
         WireSpec::Open => (Box::new(Open), Status::Nothing),
-        WireSpec::Pair => {
-            let (one, other) = pair();
+        WireSpec::Pair(mbps) => {
             let number = ends.len();
-            ends.push((Box::new(one), format!("to card {}", number + 1), Status::Nothing));
-            ends.push((Box::new(other), format!("to card {number}"), Status::Nothing));
+            let (one, other) = pair();
+            for (end, to) in [(one, number + 1), (other, number)] {
+                let end: Box<dyn Wire> = match mbps {
+                    Some(mbps) => Box::new(Paced::new(end, u64::from(*mbps) * 1_000_000)),
+                    None => Box::new(end),
+                };
+                ends.push((end, format!("to card {to}"), Status::Nothing));
+            }
             return Ok(());
         }
         WireSpec::Stream { path, listen: true } => (Box::new(Stream::listen(path)?), Status::Nothing),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 mod frames;
 mod generator;
 mod meter;
+mod paced;
 mod pair;
 mod pcap;
 mod stream;
@@ -13,6 +14,7 @@ mod tap;
 pub use frames::Frames;
 pub use generator::{Generator, Report, STREAMS, StreamReport, Traffic};
 pub use meter::{Counts, Meter};
+pub use paced::Paced;
 pub use pagewire_captures::{
     CaptureFile, Captured, Direction, MAX_FRAME, PcapError, PcapOptions, PcapReport,
 };
