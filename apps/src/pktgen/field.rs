@@ -31,10 +31,15 @@ impl Random {
 /// Where a field's values come from.
 #[derive(Clone, Debug)]
 enum Source {
+    /// In steps from the lowest to the highest, and round again.
     Steps {
         next: u64,
-        min: u64,
         max: u64,
+        /// Added for the one after it; and in its place, if that is above `max`.
+        up: u64,
+        down: u64,
+        /// What these were made of.
+        min: u64,
         step: u64,
     },
     Random {
@@ -68,9 +73,29 @@ impl Field {
         let (min, max, step) = (low(range.min), low(range.max), range.step);
         let source = match range.random {
             true => Source::Random { min, count: u128::from(max - min) + 1 },
-            false => Source::Steps { next: low(range.start), min, max, step },
+            false => {
+                let next = low(range.start);
+                // The lowest that steps from the first one lead to.
+                let min = min + (next - min) % step;
+                Source::Steps { next, max, up: 0, down: 0, min, step }
+            }
         };
-        Field { at, width, source, fixed, in_ip: false, in_l4: false }
+        let mut field = Field { at, width, source, fixed, in_ip: false, in_l4: false };
+        field.deal(0, 1);
+        field
+    }
+
+    /// Of its values take every `parts`th, from the `part`th on. Random ones are not dealt.
+    pub(super) fn deal(&mut self, part: u64, parts: u64) {
+        let Source::Steps { next, max, up, down, min, step } = &mut self.source else { return };
+        let count = u128::from((*max - *min) / *step) + 1;
+        // Of these none is as large as the count, nor is a product beyond the highest value.
+        let first = (u128::from((*next - *min) / *step) + u128::from(part)) % count;
+        let stride = u128::from(parts) % count;
+        *next = *min + first as u64 * *step;
+        *up = stride as u64 * *step;
+        // Modulo 2^64, as it is added.
+        *down = up.wrapping_sub((count as u64).wrapping_mul(*step));
     }
 
     /// Random bits, where a frame has those.
@@ -91,9 +116,9 @@ impl Field {
     #[inline]
     fn next(&mut self, random: &mut Random) -> u64 {
         let value = match &mut self.source {
-            Source::Steps { next, min, max, step } => {
+            Source::Steps { next, max, up, down, .. } => {
                 let value = *next;
-                *next = if *max - value < *step { *min } else { value + *step };
+                *next = value.wrapping_add(if *max - value < *up { *down } else { *up });
                 value
             }
             Source::Random { min, count } => *min + random.below(*count),
@@ -149,7 +174,37 @@ mod tests {
         let start = Range { start: 8, ..Range { min: 1u16, max: 9, start: 1, step: 3, random: false } };
         let mut field = Field::of_range(&start, 0, 2, 0);
         let mut random = Random::new(1);
-        assert_eq!([(); 3].map(|()| field.next(&mut random)), [8, 1, 4]);
+        assert_eq!([(); 4].map(|()| field.next(&mut random)), [8, 2, 5, 8]);
+    }
+
+    #[test]
+    fn parts_have_together_what_the_whole_has_each_value_in_its_turn() {
+        let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+        let of = |min: &str, max: &str, start: &str, step| {
+            let (min, max, start) = (address(min), address(max), address(start));
+            Field::of_range(&Range { min, max, start, step, random: false }, 0, 8, 0)
+        };
+        let mut random = Random::new(1);
+        for whole in [
+            of("10.0.0.1", "10.0.0.254", "10.0.0.1", 1),
+            of("10.0.0.1", "10.0.0.7", "10.0.0.6", 1),
+            of("10.0.0.0", "10.0.0.255", "10.0.0.7", 2),
+            of("10.0.0.0", "10.0.0.255", "10.0.0.0", 300),
+            of("::fffe", "::ffff", "::ffff", 1),
+            of("::", "::ffff:ffff:ffff:ffff", "::ffff:ffff:ffff:fffd", 1),
+            of("::2", "::ffff:ffff:ffff:ffff", "::ffff:ffff:ffff:fff0", 3),
+        ] {
+            for parts in [1, 2, 3, 4, 7, 16] {
+                let mut dealt = vec![whole.clone(); parts as usize];
+                dealt.iter_mut().zip(0..).for_each(|(field, part)| field.deal(part, parts));
+                let mut whole = whole.clone();
+                for number in 0..3000 {
+                    let expected = whole.next(&mut random);
+                    let one = &mut dealt[number % parts as usize];
+                    assert_eq!(one.next(&mut random), expected, "{number} of {parts}: {one:?}");
+                }
+            }
+        }
     }
 
     #[test]

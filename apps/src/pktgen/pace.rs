@@ -126,7 +126,20 @@ impl Rate {
     ///
     /// More than the link carries.
     pub(super) fn interval(self, size: u32, line: f64) -> Result<f64> {
-        let wire = 8.0 * f64::from(size + OVERHEAD);
+        let seconds = self.spacing(size, line)?;
+        if self != Rate::Max {
+            check_line(&format!("frames of {size} bytes"), seconds, on_wire(size) / line, line)?;
+        }
+        Ok(seconds)
+    }
+
+    /// The same, of one frame among others: whether the link carries them is a matter of all of them.
+    ///
+    /// # Errors
+    ///
+    /// So slow that it is none.
+    pub(super) fn spacing(self, size: u32, line: f64) -> Result<f64> {
+        let wire = on_wire(size);
         let seconds = match self {
             Rate::Max => return Ok(0.0),
             Rate::Packets(rate) => 1.0 / rate,
@@ -135,23 +148,36 @@ impl Rate {
             Rate::Line(part) => wire / (part * line),
             Rate::Gap(bytes) => (wire + 8.0 * (bytes - f64::from(GAP))) / line,
         };
-        // As far as it is not a matter of rounding.
-        if seconds < wire / line * (1.0 - 1e-9) {
-            bail!(
-                "frames of {size} bytes at {:.0} packets/s are {:.3} Gb/s on the wire, and the link has {:.3} Gb/s: at most {:.0} \
-                 packets/s",
-                1.0 / seconds,
-                wire / seconds / 1e9,
-                line / 1e9,
-                line / wire
-            );
-        }
         // 30 years: more than is worth waiting for, and less than is more ticks than there are.
         if seconds.is_nan() || seconds > 1e9 {
             bail!("a packet in {seconds:.0} seconds is no rate: at least one in 1000000000 is");
         }
         Ok(seconds)
     }
+}
+
+/// Bits that a frame of `size` bytes takes of the wire.
+pub(super) fn on_wire(size: u32) -> f64 {
+    8.0 * f64::from(size + OVERHEAD)
+}
+
+/// Whether a link of `line` bits a second carries frames that come every `interval` seconds, and take so many `seconds` of it each.
+///
+/// # Errors
+///
+/// It does not.
+pub(super) fn check_line(frames: &str, interval: f64, seconds: f64, line: f64) -> Result<()> {
+    // As far as it is not a matter of rounding.
+    if interval < seconds * (1.0 - 1e-9) {
+        bail!(
+            "{frames} at {:.0} packets/s are {:.3} Gb/s on the wire, and the link has {:.3} Gb/s: at most {:.0} packets/s",
+            1.0 / interval,
+            seconds * line / interval / 1e9,
+            line / 1e9,
+            1.0 / seconds
+        );
+    }
+    Ok(())
 }
 
 /// The time from one packet to the next, in parts of ticks.

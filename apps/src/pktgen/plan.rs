@@ -79,10 +79,7 @@ impl Asked {
 
 impl Mix {
     fn seconds_on_wire(&self) -> f64 {
-        let frame = |(size, weight): &(u16, f64)| {
-            weight * 8.0 * f64::from(u32::from(*size) + pace::OVERHEAD) / self.line
-        };
-        self.sizes.iter().map(frame).sum()
+        self.sizes.iter().map(|(size, weight)| weight * pace::on_wire((*size).into()) / self.line).sum()
     }
 
     fn pace(&self, rate: Rate, queues: u16, clock: &Clock) -> Result<Pace> {
@@ -91,11 +88,22 @@ impl Mix {
         }
         let (mut intervals, mut mean) = (Vec::new(), 0.0);
         for (size, weight) in &self.sizes {
-            let interval = rate.interval(u32::from(*size), self.line).context("rate")?;
+            let interval = rate.spacing(u32::from(*size), self.line).context("rate")?;
             mean += weight * interval;
             intervals.push(pace::ticks(interval, clock) * u128::from(queues));
         }
-        Ok(Pace { intervals: Some(intervals), rate: Some(1.0 / mean), load: self.seconds_on_wire() / mean })
+        let seconds = self.seconds_on_wire();
+        pace::check_line(&self.frames(), mean, seconds, self.line).context("rate")?;
+        Ok(Pace { intervals: Some(intervals), rate: Some(1.0 / mean), load: seconds / mean })
+    }
+
+    /// What they are, for messages.
+    fn frames(&self) -> String {
+        let bytes: f64 = self.sizes.iter().map(|(size, weight)| weight * f64::from(*size)).sum();
+        match self.sizes.iter().all(|(size, _)| *size == self.sizes[0].0) {
+            true => format!("frames of {bytes:.0} bytes"),
+            false => format!("frames of {bytes:.1} bytes on average"),
+        }
     }
 }
 
@@ -167,7 +175,7 @@ impl Plan {
         for (number, stream) in scenario.streams.iter().enumerate() {
             let asked = (|| -> Result<Asked> {
                 let line = line_rate(&mut ports[stream.tx])?;
-                let (mix, contents) = stream.contents(ports, line, queues, clock)?;
+                let (mix, contents) = stream.contents(number, ports, line, queues, clock)?;
                 let asked = Asked {
                     name: stream.label().into(),
                     tx: stream.tx,
@@ -192,7 +200,7 @@ impl Plan {
                 let count = stream.count();
                 for (queue, mut content) in contents.into_iter().enumerate() {
                     match (&mut content, &pace.intervals) {
-                        (Content::Made(pattern), Some(list)) => pattern.set_intervals(list.clone()),
+                        (Content::Made(pattern), Some(list)) => pattern.set_intervals(list),
                         (Content::Replayed(replay), Some(list)) => replay.set_intervals(list.clone()),
                         (_, None) => {}
                     }
@@ -223,9 +231,10 @@ impl Stream {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// The lengths of the stream's frames, and what each queue sends of them.
+    /// The lengths of the frames of the `number`th stream, and what each queue sends of them.
     fn contents(
         &self,
+        number: usize,
         ports: &[AnyPort],
         line: f64,
         queues: u16,
@@ -252,7 +261,8 @@ impl Stream {
             }
             shapes.push(Shape {
                 templates: templates.into_iter().map(|(_, template)| template).collect(),
-                order: indices,
+                order: indices.clone(),
+                whole: indices,
                 random: frame.size.random,
                 fields,
                 repeat: frame.repeat,
@@ -264,7 +274,12 @@ impl Stream {
         }
         let frames: f64 = sizes.iter().map(|(_, weight)| weight).sum();
         sizes.iter_mut().for_each(|(_, weight)| *weight /= frames);
-        let pattern = Pattern::new(shapes, self.tx as u64 + 1);
-        Ok((Mix { sizes, line, timed: 0.0 }, vec![Content::Made(pattern); usize::from(queues)]))
+        let mut patterns = vec![Pattern::new(shapes); usize::from(queues)];
+        for (queue, pattern) in patterns.iter_mut().enumerate() {
+            // Numbers of its own for each sender there is.
+            let seed = (number * SENDERS + queue) as u64 + 1;
+            pattern.deal(queue as u64, queues.into(), seed);
+        }
+        Ok((Mix { sizes, line, timed: 0.0 }, patterns.into_iter().map(Content::Made).collect()))
     }
 }

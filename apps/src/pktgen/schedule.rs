@@ -85,19 +85,31 @@ impl Schedule {
         true
     }
 
+    /// The first is due at a moment, or later by so many parts of ticks for each packet that is due together with it.
+    pub(super) fn begin(&mut self, moment: u64, delay: u128) {
+        (self.due, self.left_in_group) = (Due::at(moment), 0);
+        if self.paced {
+            self.due.advance(delay * u128::from(self.group));
+        }
+    }
+
     /// Go on at a moment, as if nothing had been due until then. Returns the ticks that were left out.
-    pub(super) fn resume(&mut self, now: u64) -> u64 {
+    pub(super) fn resume(&mut self, now: u64, delay: u128) -> u64 {
         let moment = now.max(self.span.start);
         let out = moment.saturating_sub(self.due.tick());
-        (self.due, self.left_in_group) = (Due::at(moment), 0);
+        self.begin(moment, delay);
         out
     }
 
     /// Whether nothing more will be due.
     pub(super) fn is_over(&self, now: u64, sent: u64) -> bool {
         let moment = if self.stopped { now } else { self.moment(now) };
-        self.phase == MEASURED && (moment >= self.span.end || sent >= self.count)
-            || self.stopped && now >= self.span.end
+        // One that is due later than others may have nothing to do before the measurement, or at all.
+        let measured = match self.phase {
+            WARM_UP => (moment >= self.span.measured).then_some(0),
+            _ => Some(sent),
+        };
+        moment >= self.span.end || measured.is_some_and(|sent| sent >= self.count)
     }
 }
 

@@ -64,6 +64,16 @@ pub(super) enum Content {
     Replayed(Replay),
 }
 
+impl Content {
+    /// Parts of ticks for which queues before this one have the port first.
+    fn delay(&self) -> u128 {
+        match self {
+            Content::Made(pattern) => pattern.delay(),
+            Content::Replayed(_) => 0,
+        }
+    }
+}
+
 /// What became of a sender's packets.
 pub(super) struct Sent {
     pub(super) packets: u64,
@@ -118,7 +128,8 @@ impl Sender {
     /// Send from the span's start on; what is replayed, from the beginning of the measurement.
     pub(super) fn begin(&mut self, span: Span) {
         let Sender { schedule, content, .. } = self;
-        (schedule.due, schedule.span) = (Due::at(span.start), span);
+        schedule.span = span;
+        schedule.begin(span.start, content.delay());
         if let Content::Replayed(replay) = content {
             replay.begin(span.measured);
             schedule.due = Due::at(span.measured);
@@ -146,7 +157,7 @@ impl Sender {
                 Order::Pace(intervals) => {
                     self.schedule.paced = intervals.is_some();
                     match (&mut self.content, intervals) {
-                        (Content::Made(pattern), Some(list)) => pattern.set_intervals(list),
+                        (Content::Made(pattern), Some(list)) => pattern.set_intervals(&list),
                         (Content::Replayed(replay), Some(list)) => replay.set_intervals(list),
                         (_, None) => {}
                     }
@@ -160,7 +171,7 @@ impl Sender {
     fn resume(&mut self, now: u64) {
         // A frame of a capture with its own timing that is due later is.
         let due = if self.gaps.is_some() { self.schedule.due.tick() } else { 0 };
-        let out = self.schedule.resume(now.max(due));
+        let out = self.schedule.resume(now.max(due), self.content.delay());
         if let Content::Replayed(replay) = &mut self.content {
             replay.shift(out);
         }

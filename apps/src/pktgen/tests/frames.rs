@@ -27,17 +27,29 @@ pub(super) fn pool(fragments: usize) -> Pool {
     Pool::new(&PoolConfig { fragments, backing: PageSize::Size4K, ..sizes }, &space).unwrap()
 }
 
-/// The sender of a file's only stream, which may send at once.
-fn sender(text: &str) -> Result<Sender, String> {
+/// What is made of a file's streams, on so many queues each.
+fn plan(text: &str, queues: u16) -> Result<Plan, String> {
     let scenario = toml::from_str::<Scenario>(text).map_err(|error| error.to_string())?;
     let scenario = scenario.check().map_err(|error| format!("{error:#}"))?;
     let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
     let mut ports = ports::open(&[PortSpec::Null(64), PortSpec::Null(64)], &space).unwrap();
-    let mut plan =
-        Plan::new(&scenario, &mut ports, 1, &CLOCK, Run::new(1)).map_err(|error| format!("{error:#}"))?;
+    Plan::new(&scenario, &mut ports, queues, &CLOCK, Run::new(1)).map_err(|error| format!("{error:#}"))
+}
+
+/// The sender of a file's only stream, which may send at once.
+fn sender(text: &str) -> Result<Sender, String> {
+    let mut plan = plan(text, 1)?;
     let mut sender = plan.senders[0][0].pop().ok_or("no sender")?;
     sender.begin(Span { start: 0, measured: 0, end: u64::MAX / 2 });
     Ok(sender)
+}
+
+/// The senders of a file's only stream, one for each of so many queues.
+fn senders(text: &str, queues: u16) -> Vec<Sender> {
+    let plan = plan(&format!("[[stream]]\n{text}"), queues).unwrap();
+    let mut senders: Vec<_> = plan.senders.into_iter().flatten().flatten().collect();
+    senders.iter_mut().for_each(|sender| sender.begin(Span { start: 0, measured: 0, end: u64::MAX / 2 }));
+    senders
 }
 
 /// So many frames, sent in bursts that keep the pool's fragments going round.
@@ -205,6 +217,15 @@ fn what_cannot_be_sent_is_refused_with_a_reason() {
             "stream stream0: rate: frames of 64 bytes at 20000000 packets/s are 13.440 Gb/s",
         ),
         ("rate = \"110%\"", "at most 14880952 packets/s"),
+        // (7 x 64 + 4 x 594 + 1518) / 12, and 20 on the wire besides.
+        (
+            "rate = \"4Mpps\"\n[[stream.frame]]\nsize = \"imix\"",
+            "rate: frames of 361.8 bytes on average at 4000000 packets/s are 12.219 Gb/s on the wire, and the link has 10.000 Gb/s: at \
+             most 3273680 packets/s",
+        ),
+        ("rate = \"9.5Gbps\"\n[[stream.frame]]\nsize = \"imix\"", "frames of 361.8 bytes on average"),
+        ("rate = \"100.1%\"\n[[stream.frame]]\nsize = \"imix\"", "frames of 361.8 bytes on average"),
+        ("rate = \"gap:11B\"\n[[stream.frame]]\nsize = \"imix\"", "frames of 361.8 bytes on average"),
         (
             "rate = \"60%\"\n[[stream]]\nname = \"b\"\nrate = \"60%\"",
             "stream b: rate: all streams of port 0 together are 120.0 %",
@@ -228,6 +249,126 @@ fn what_cannot_be_sent_is_refused_with_a_reason() {
     ] {
         let error = sender(&format!("[[stream]]\n{stream}")).err().unwrap_or_else(|| panic!("{stream}"));
         assert!(error.contains(expected), "{stream}: {error}");
+    }
+}
+
+/// All that a sender has to send, without signatures, which tell senders apart.
+fn all_of(sender: &mut Sender, pool: &mut Pool) -> Vec<Vec<u8>> {
+    let (mut burst, mut frames) = (Burst::new(7), Vec::new());
+    while sender.is_due(NOW) && sender.fill(pool, &mut burst, NOW) > 0 {
+        frames.extend(burst.iter().map(|packet| packet.as_slice().unwrap().to_vec()));
+        burst.clear();
+    }
+    frames
+}
+
+#[test]
+fn several_queues_send_together_what_one_sends() {
+    let mut pool = pool(16);
+    for stream in [
+        "count = 254\n[[stream.frame]]\nsrc-ip = \"10.0.0.1-10.0.0.254\"",
+        "count = 1001\n[[stream.frame]]\nsize = \"imix\"\nvlan = [\"1-7/3\"]\nsrc-ip = \"10.0.0.1-10.0.0.254/5\"\nsrc-port = \"1-12\"",
+        "count = 777\n[[stream.frame]]\nsize = \"64-1000/7\"\ndst-mac = { min = \"02:00:00:00:00:00\", max = \"02:00:00:00:01:00\", \
+         start = \"02:00:00:00:00:ff\", step = 2 }",
+        // Frames in turns: of whole turns.
+        "count = 960\n[[stream.frame]]\nrepeat = 3\nsize = \"64,100\"\ndst-port = \"1-100\"\n[[stream.frame]]\ndst-port = \"200-300\"",
+    ] {
+        let stream = &format!("signature = false\n{stream}");
+        let mut one = all_of(&mut senders(stream, 1)[0], &mut pool);
+        let mut of_queues: Vec<_> =
+            senders(stream, 4).iter_mut().map(|sender| all_of(sender, &mut pool)).collect();
+        assert!(of_queues.iter().all(|frames| frames.len().abs_diff(one.len() / 4) <= 1));
+        let mut union = std::mem::take(&mut of_queues).concat();
+        one.sort();
+        union.sort();
+        assert!(union == one, "{stream}");
+    }
+}
+
+#[test]
+fn random_values_of_every_queue_and_stream_are_others() {
+    let stream = "name = \"a\"\n[[stream.frame]]\nsrc-ip = \"random 10.0.0.0-10.255.255.255\"\n";
+    let mut pool = pool(16);
+    let mut senders = senders(&format!("{stream}[[stream]]\n{stream}"), 4);
+    assert_eq!(senders.len(), 8);
+    let addresses: HashSet<Vec<u8>> = senders
+        .iter_mut()
+        .flat_map(|sender| made(sender, &mut pool, 100))
+        .map(|(frame, _)| frame[26..30].to_vec())
+        .collect();
+    // 800 of 2^24 may meet, now and then.
+    assert!(addresses.len() > 795, "{}", addresses.len());
+}
+
+/// When a sender's first packets are due, in ticks.
+fn first_due(sender: &mut Sender, pool: &mut Pool, packets: usize) -> Vec<u64> {
+    let (mut burst, mut due, mut now) = (Burst::new(64), Vec::new(), 0);
+    while due.len() < packets {
+        if sender.is_due(now) {
+            due.extend(vec![now; sender.fill(pool, &mut burst, now)]);
+            burst.clear();
+        }
+        now += 1;
+    }
+    due
+}
+
+#[test]
+fn queues_take_turns_evenly_from_their_first_packets_on() {
+    let mut pool = pool(200);
+    for (stream, expected) in [
+        ("rate = \"1pps\"", [[0, 4000], [1000, 5000], [2000, 6000], [3000, 7000]]),
+        (
+            "rate = \"10pps\"\n[[stream.frame]]\nsize = \"imix\"",
+            [[0, 400], [100, 500], [200, 600], [300, 700]],
+        ),
+        ("rate = \"10pps\"\nburst = 2", [[0, 0], [200, 200], [400, 400], [600, 600]]),
+    ] {
+        let due: Vec<_> =
+            senders(stream, 4).iter_mut().map(|sender| first_due(sender, &mut pool, 2)).collect();
+        assert_eq!(due, expected, "{stream}");
+    }
+    // A queue that has only short frames sends no more of them than another that has only long ones.
+    let mut senders = senders("rate = \"100kbps\"\n[[stream.frame]]\nsize = \"64,1518\"", 2);
+    let last = |sender| first_due(sender, &mut pool, 100).pop().unwrap();
+    let last: Vec<_> = senders.iter_mut().map(last).collect();
+    // 99 intervals of 2 x 791 bytes, and the other one between.
+    assert!(last[0].abs_diff(12_530) <= 1 && last[1].abs_diff(12_530 + 63) <= 1, "{last:?}");
+}
+
+/// One that has nothing to do is done, whenever it would have been due.
+#[test]
+fn queues_without_a_share_do_not_wait_for_their_turn() {
+    let mut senders = senders("rate = \"1pps\"\ncount = 2", 4);
+    assert_eq!(
+        senders.iter_mut().map(|sender| sender.is_done(0)).collect::<Vec<_>>(),
+        [false, false, true, true]
+    );
+    senders.iter_mut().for_each(|sender| sender.begin(Span { start: 0, measured: 0, end: 500 }));
+    // The second one's is due after the end.
+    assert_eq!(
+        senders.iter_mut().map(|sender| sender.is_done(0)).collect::<Vec<_>>(),
+        [false, true, true, true]
+    );
+}
+
+/// What counts is how much of the link all of the lengths take, not what the longest or the shortest would alone.
+#[test]
+fn lengths_that_are_mixed_have_the_rates_that_the_link_carries_of_the_mix() {
+    // (7 x 64 + 4 x 594 + 1518) / 12.
+    let mean = 4342.0 / 12.0;
+    for (rate, pps, load) in [
+        ("1Mpps", 1e6, (mean + 20.0) * 8e6 / 10e9),
+        ("9Gbps", 9e9 / 8.0 / mean, 0.9 * (mean + 20.0) / mean),
+        ("10GbpsL1", 10e9 / 8.0 / (mean + 20.0), 1.0),
+        ("100%", 10e9 / 8.0 / (mean + 20.0), 1.0),
+        ("gap:12B", 10e9 / 8.0 / (mean + 20.0), 1.0),
+    ] {
+        let plan =
+            plan(&format!("[[stream]]\nrate = \"{rate}\"\n[[stream.frame]]\nsize = \"imix\""), 1).unwrap();
+        let asked = &plan.streams[0];
+        let close = |is: f64, expected: f64| (is / expected - 1.0).abs() < 1e-9;
+        assert!(close(asked.rate.unwrap(), pps) && close(asked.load, load), "{rate}: {asked:?}");
     }
 }
 

@@ -100,7 +100,7 @@ fn what_cannot_be_replayed_is_refused_with_a_reason() {
         ("timing = \"capture:nan\"", "is no timing"),
         ("loops = -1", "invalid value"),
         ("timing = \"capture:1e-9\"", "timing: the frames of"),
-        ("rate = \"20Mpps\"", "rate: frames of 64 bytes at 20000000 packets/s"),
+        ("rate = \"20Mpps\"", "rate: frames of 1517.3 bytes on average at 20000000 packets/s"),
         ("[[stream.frame]]\nsize = 64", "frame: the frames of a capture"),
     ] {
         // Much more than a link carries in no time.
