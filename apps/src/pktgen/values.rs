@@ -1,7 +1,6 @@
 //! Values that fields of frames take: one, or one after the other, or at random.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -80,6 +79,9 @@ impl<T: Number> Range<T> {
         if self.step == 0 {
             return Err("a step of 0 leads nowhere".into());
         }
+        if self.random && (self.step != 1 || start != min) {
+            return Err("random values have neither start nor step".into());
+        }
         // Only so much of an address is counted.
         if min >> 64 != max >> 64 {
             return Err("the values of a range differ in their last 64 bits only".into());
@@ -104,15 +106,21 @@ impl<T: Number> FromStr for Range<T> {
         let (random, values) = text.strip_prefix("random ").map_or((false, text), |values| (true, values));
         let (values, step) = match values.split_once('/') {
             Some((values, step)) => {
-                (values, step.trim().parse().map_err(|_| format!("{step:?} is no step"))?)
+                (values, Some(step.trim().parse().map_err(|_| format!("{step:?} is no step"))?))
             }
-            None => (values, 1),
+            None => (values, None),
         };
         // An address alone may have hyphens of its own.
-        if let (Ok(value), 1, false) = (number(values), step, random) {
-            return Ok(Range::one(value));
+        let (first, range) = (number(values), values.split_once('-'));
+        if first.is_ok() && (random || step.is_some()) {
+            let what = if random { "`random`" } else { "a step" };
+            return Err(format!(
+                "{text:?}: {what} is of a range, and this is one value; expected something like {0}-{0}, {0}-{0}/2 or random {0}-{0}",
+                T::EXAMPLE
+            ));
         }
-        let Some((min, max)) = values.split_once('-') else { return number(values).map(Range::one) };
+        let (Err(_), Some((min, max))) = (&first, range) else { return first.map(Range::one) };
+        let step = step.unwrap_or(1);
         let (min, max) = (number(min)?, number(max)?);
         Range { min, max, start: min, step, random }.check()
     }
@@ -159,33 +167,37 @@ impl<'de> Deserialize<'de> for Text {
 
 impl<'de, T: Number> Deserialize<'de> for Range<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Range<T>, D::Error> {
-        struct Any<T>(PhantomData<T>);
-        impl<'de, T: Number> Visitor<'de> for Any<T> {
-            type Value = Range<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a value, a range such as \"FIRST-LAST\" or a table of min, max, start, step and random",
-                )
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Range<T>, E> {
-                text.parse().map_err(E::custom)
-            }
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Range<T>, E> {
-                self.visit_str(&number.to_string())
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Range<T>, A::Error> {
-                let Table { min, max, start, step, random } =
-                    Table::deserialize(MapAccessDeserializer::new(map))?;
-                let value = |text: &Text| {
-                    let value = text.0.parse::<T>();
-                    value.map_err(|error| de::Error::custom(format!("{:?}: {error}", text.0)))
-                };
-                let (min, max) = (value(&min)?, value(&max)?);
-                let start = start.as_ref().map_or(Ok(min), value)?;
-                Range { min, max, start, step, random }.check().map_err(de::Error::custom)
-            }
-        }
-        deserializer.deserialize_any(Any(PhantomData))
+        deserializer.deserialize_any(TextOrTable(Ok))
+    }
+}
+
+/// What is said by text, or made of a range that a table has.
+struct TextOrTable<T, N>(fn(Range<N>) -> Result<T, String>);
+
+impl<'de, T: FromStr<Err = String>, N: Number> Visitor<'de> for TextOrTable<T, N> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value, a range such as \"FIRST-LAST\" or a table of min, max, start, step and random")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        let Table { min, max, start, step, random } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        let value = |text: &Text| {
+            let value = text.0.parse::<N>();
+            value.map_err(|error| de::Error::custom(format!("{:?}: {error}", text.0)))
+        };
+        let (min, max) = (value(&min)?, value(&max)?);
+        let start = start.as_ref().map_or(Ok(min), value)?;
+        Range { min, max, start, step, random }.check().and_then(self.0).map_err(de::Error::custom)
     }
 }
 
@@ -206,28 +218,14 @@ impl FromStr for Sizes {
     /// A length, `FIRST-LAST`, `FIRST-LAST/STEP`, `random FIRST-LAST`, `LENGTH:WEIGHT,…` or `imix`.
     fn from_str(text: &str) -> Result<Sizes, String> {
         let text = if text == "imix" { "64:7,594:4,1518:1" } else { text };
-        let checked = |size: u16| match SIZES.contains(&size) {
-            true => Ok(size),
-            false => {
-                let (least, most) = (SIZES.start(), SIZES.end());
-                Err(format!("a frame of {size} bytes: with its check sequence it has {least} to {most}"))
-            }
-        };
         if !text.contains([':', ',']) {
-            let range: Range<u16> = text.parse()?;
-            checked(range.min)?;
-            checked(range.max)?;
-            let step = usize::try_from(range.step).unwrap_or(usize::MAX);
-            return Ok(Sizes {
-                order: (range.min..=range.max).step_by(step).collect(),
-                random: range.random,
-            });
+            return text.parse().and_then(Sizes::of_range);
         }
         let part = |part: &str| {
             let (size, weight) = part.split_once(':').unwrap_or((part, "1"));
             let error = || format!("{part:?} is no length and weight; expected something like 64:7");
             let number = |text: &str| text.trim().parse().map_err(|_| error());
-            let (size, weight) = (checked(number(size)?)?, number(weight)?);
+            let (size, weight) = (Sizes::checked(number(size)?)?, number(weight)?);
             if (1..=1000).contains(&weight) { Ok((size, weight)) } else { Err(error()) }
         };
         let parts = text.split(',').map(part).collect::<Result<Vec<_>, String>>()?;
@@ -235,10 +233,33 @@ impl FromStr for Sizes {
     }
 }
 
+impl Sizes {
+    fn checked(size: u16) -> Result<u16, String> {
+        match SIZES.contains(&size) {
+            true => Ok(size),
+            false => {
+                let (least, most) = (SIZES.start(), SIZES.end());
+                Err(format!("a frame of {size} bytes: with its check sequence it has {least} to {most}"))
+            }
+        }
+    }
+
+    /// As a field has a range's values: from the start to the last, and from the lowest that steps lead to.
+    fn of_range(range: Range<u16>) -> Result<Sizes, String> {
+        let Range { start, step, random, .. } = range;
+        let (min, max) = (Sizes::checked(range.min)?, Sizes::checked(range.max)?);
+        let step = usize::try_from(step).unwrap_or(usize::MAX);
+        let before = usize::from(start - min);
+        let lowest = min + (before % step) as u16;
+        let mut order: Vec<u16> = (lowest..=max).step_by(step).collect();
+        order.rotate_left(before / step);
+        Ok(Sizes { order, random })
+    }
+}
+
 impl<'de> Deserialize<'de> for Sizes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sizes, D::Error> {
-        let Text(text) = Text::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+        deserializer.deserialize_any(TextOrTable(Sizes::of_range))
     }
 }
 
@@ -277,6 +298,27 @@ mod tests {
     }
 
     #[test]
+    fn a_step_or_random_without_a_range_is_refused_with_what_is_expected() {
+        let error = "10.0.0.0/24".parse::<Range<IpAddr>>().expect_err("no range");
+        assert_eq!(
+            error,
+            "\"10.0.0.0/24\": a step is of a range, and this is one value; expected something like 10.0.0.1-10.0.0.1, \
+             10.0.0.1-10.0.0.1/2 or random 10.0.0.1-10.0.0.1"
+        );
+        let error = "random 10.0.0.1".parse::<Range<IpAddr>>().expect_err("no range");
+        assert!(error.contains("`random` is of a range"), "{error}");
+        for bad in ["80/2", "80/1", "random 80", "random 80/2"] {
+            assert!(bad.parse::<Range<u16>>().is_err_and(|error| error.contains("is of a range")), "{bad}");
+        }
+        assert!("02-00-00-00-00-01/2".parse::<Range<MacAddr>>().is_err_and(|error| error.contains("a step")));
+        assert!("64/2".parse::<Sizes>().is_err_and(|error| error.contains("a step is of a range")));
+        let step = |text: &str| text.parse::<Range<IpAddr>>().map(|range| range.step);
+        assert_eq!(step("10.0.0.0-10.0.0.255/24"), Ok(24));
+        let error = "random 1-9/2".parse::<Range<u16>>().expect_err("no steps");
+        assert!(error.contains("neither start nor step"), "{error}");
+    }
+
+    #[test]
     fn sizes_are_parsed_and_spread_evenly() {
         let order = |text: &str| text.parse::<Sizes>().map(|sizes| sizes.order);
         assert_eq!(order("64"), Ok(vec![64]));
@@ -290,6 +332,23 @@ mod tests {
         assert!(
             "random 64-1518".parse::<Sizes>().is_ok_and(|sizes| sizes.random && sizes.order.len() == 1455)
         );
+        let table = |text: &str| {
+            let table =
+                toml::from_str::<std::collections::BTreeMap<String, Sizes>>(&format!("size = {text}"));
+            table.map(|table| table["size"].clone()).map_err(|error| error.to_string())
+        };
+        let order_of = |text: &str| table(text).map(|sizes| sizes.order);
+        assert_eq!(order_of("{ min = 64, max = 80, start = 72, step = 4 }"), Ok(vec![72, 76, 80, 64, 68]));
+        assert_eq!(order_of("{ min = 64, max = 80, start = 71, step = 5 }"), Ok(vec![71, 76, 66]));
+        assert!(
+            table("{ min = 64, max = 70, random = true }")
+                .is_ok_and(|sizes| sizes.random && sizes.order.len() == 7)
+        );
+        assert!(table("{ min = 63, max = 70 }").is_err_and(|error| error.contains("a frame of 63 bytes")));
+        assert!(
+            table("{ min = 64, max = 70, start = 71 }").is_err_and(|error| error.contains("starts with one"))
+        );
+        assert_eq!((order_of("100"), order_of("\"64,128\"")), (Ok(vec![100]), Ok(vec![64, 128])));
         for bad in ["63", "9623", "64:0", "64:", "64:1,", "imixx", "64:1001"] {
             assert!(order(bad).is_err(), "{bad}");
         }
