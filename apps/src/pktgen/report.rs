@@ -246,19 +246,9 @@ impl StreamReport {
         }
     }
 
-    /// Criteria that this stream does not meet.
-    fn failed(&self, pass: &Pass) -> Vec<String> {
-        let mut failed = Vec::new();
-        let mut check = |key: &str, limit: Option<f64>, found: Option<f64>| {
-            let Some(limit) = limit else { return };
-            match found {
-                Some(found) if found <= limit => {}
-                Some(found) => {
-                    failed.push(format!("stream {}: {key}: {found} is more than {limit}", self.name))
-                }
-                None => failed.push(format!("stream {}: {key}: nothing was measured", self.name)),
-            }
-        };
+    /// What the limits that there are say of it: to those that cannot be kept or broken by it there is no answer, to the others
+    /// whether it does not keep them.
+    fn judge(&self, pass: &Pass) -> Vec<(Limit, Option<Result<(), String>>)> {
         let arrived = self.outcome.as_ref().and_then(|outcome| outcome.arrived.as_ref());
         let count = |what: fn(&Arrived) -> u64| arrived.map(|arrived| what(arrived) as f64);
         let us = |what: fn(&Times) -> u64| {
@@ -267,17 +257,38 @@ impl StreamReport {
         let loss =
             count(|arrived| arrived.lost).filter(|_| self.sent > 0).map(|lost| lost / self.sent as f64);
         let limit = |limit: Option<u64>| limit.map(|limit| limit as f64);
-        check("max-loss", pass.max_loss, loss);
-        check("max-reordered", limit(pass.max_reordered), count(|arrived| arrived.reordered + arrived.late));
-        check("max-duplicates", limit(pass.max_duplicates), count(|arrived| arrived.duplicates));
-        check("max-corrupt", limit(pass.max_corrupt), count(|arrived| arrived.corrupt));
-        check("max-rate-error", pass.max_rate_error, self.rate_error.map(f64::abs));
-        check("max-latency-p50", pass.max_latency_p50, us(|times| times.p50_ns));
-        check("max-latency-p99", pass.max_latency_p99, us(|times| times.p99_ns));
-        check("max-latency", pass.max_latency, us(|times| times.max_ns));
-        failed
+        let (arrival, rate) = ((self.is_measured(), ARRIVAL), (self.asked_pps.is_some(), RATE));
+        let limits = [
+            ("max-loss", arrival, pass.max_loss, loss),
+            ("max-reordered", arrival, limit(pass.max_reordered), count(|all| all.reordered + all.late)),
+            ("max-duplicates", arrival, limit(pass.max_duplicates), count(|all| all.duplicates)),
+            ("max-corrupt", arrival, limit(pass.max_corrupt), count(|all| all.corrupt)),
+            ("max-rate-error", rate, pass.max_rate_error, self.rate_error.map(f64::abs)),
+            ("max-latency-p50", arrival, pass.max_latency_p50, us(|times| times.p50_ns)),
+            ("max-latency-p99", arrival, pass.max_latency_p99, us(|times| times.p99_ns)),
+            ("max-latency", arrival, pass.max_latency, us(|times| times.max_ns)),
+        ];
+        let answer = |(key, (can, needs), limit, found): (_, (bool, _), Option<f64>, Option<f64>)| {
+            let limit = limit?;
+            let answer = match found {
+                Some(found) if found <= limit => Ok(()),
+                Some(found) => Err(format!("stream {}: {key}: {found} is more than {limit}", self.name)),
+                None => Err(format!("stream {}: {key}: nothing was measured", self.name)),
+            };
+            Some((Limit { key, needs }, can.then_some(answer)))
+        };
+        limits.into_iter().filter_map(answer).collect()
     }
 }
+
+/// A limit, and what a stream needs that it can be of.
+struct Limit {
+    key: &'static str,
+    needs: &'static str,
+}
+
+const ARRIVAL: &str = "signatures and a port where its frames are expected (rx)";
+const RATE: &str = "a rate";
 
 impl Results {
     pub(super) fn new(
@@ -292,14 +303,92 @@ impl Results {
 
     /// Compare with the criteria.
     pub(super) fn judge(&mut self, pass: &Pass) {
-        if *pass != Pass::default() {
-            self.failed = Some(self.streams.iter().flat_map(|stream| stream.failed(pass)).collect());
+        if *pass == Pass::default() {
+            return;
         }
+        let judged: Vec<_> = self.streams.iter().map(|stream| stream.judge(pass)).collect();
+        let mut failed: Vec<String> =
+            judged.iter().flatten().filter_map(|(_, answer)| answer.clone()?.err()).collect();
+        // All streams have the same limits.
+        for (number, (Limit { key, needs }, _)) in judged.first().into_iter().flatten().enumerate() {
+            if judged.iter().all(|of_stream| of_stream[number].1.is_none()) {
+                failed.push(format!("{key}: there is no stream that it can be of; it takes {needs}"));
+            }
+        }
+        self.failed = Some(failed);
     }
 
     /// Print it on standard output.
     pub(super) fn print(&self, json: bool) -> anyhow::Result<()> {
         let text = if json { serde_json::to_string(self)? + "\n" } else { self.text() };
         Ok(crate::run::print(&text)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(name: &str, signed: bool, asked_pps: Option<f64>, lost: Option<u64>) -> StreamReport {
+        let arrived = lost.map(|lost| Arrived {
+            lost,
+            reordered: 0,
+            duplicates: 0,
+            late: 0,
+            corrupt: 0,
+            latency: None,
+            jitter: None,
+        });
+        StreamReport {
+            name: name.into(),
+            rx_port: Some(1),
+            sent: 100,
+            signed,
+            asked_pps,
+            rate_error: asked_pps.map(|_| -0.002),
+            outcome: Some(Outcome { behind: 0.0, lateness: None, replay: None, arrived }),
+            ..StreamReport::default()
+        }
+    }
+
+    fn failed(streams: Vec<StreamReport>, pass: &str) -> Option<Vec<String>> {
+        let mut results = Results::new(1.0, streams, Unmatched::default(), Vec::new());
+        results.judge(&toml::from_str(pass).expect("limits"));
+        results.failed
+    }
+
+    #[test]
+    fn limits_are_of_the_streams_that_can_keep_them() {
+        let mixed = || {
+            vec![
+                stream("signed", true, Some(1e3), Some(3)),
+                stream("bytes", false, None, None),
+                stream("capture", false, None, None),
+            ]
+        };
+        assert_eq!(failed(mixed(), ""), None);
+        assert_eq!(failed(mixed(), "max-loss = 0.03\nmax-corrupt = 0\nmax-rate-error = 0.01"), Some(vec![]));
+        assert_eq!(
+            failed(mixed(), "max-loss = 0.02\nmax-rate-error = 0.001\nmax-latency = 5"),
+            Some(vec![
+                "stream signed: max-loss: 0.03 is more than 0.02".into(),
+                "stream signed: max-rate-error: 0.002 is more than 0.001".into(),
+                // It could have been.
+                "stream signed: max-latency: nothing was measured".into(),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_limit_that_no_stream_can_keep_is_a_failure_that_says_so() {
+        let streams = vec![stream("a", false, None, None), stream("b", false, None, None)];
+        assert_eq!(
+            failed(streams, "max-loss = 0\nmax-rate-error = 0.1"),
+            Some(vec![
+                "max-loss: there is no stream that it can be of; it takes signatures and a port where its frames are expected (rx)"
+                    .into(),
+                "max-rate-error: there is no stream that it can be of; it takes a rate".into(),
+            ])
+        );
     }
 }
