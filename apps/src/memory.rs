@@ -17,7 +17,10 @@ const SMALL_SPARE_FRAGMENTS: usize = 512;
 
 /// What a command needs for its ports.
 pub(crate) struct Needs<'a> {
+    /// All of them: which pages will do is a matter of each.
     pub(crate) ports: &'a [PortSpec],
+    /// How many of them have the queue pairs.
+    pub(crate) paired: usize,
     /// Queue pairs of a port, each with a pool of its own.
     pub(crate) queues: u16,
     /// The pages asked for.
@@ -71,7 +74,7 @@ impl Needs<'_> {
     }
 
     /// Whether small pages will do where there are no huge ones: no port goes through an IOMMU, and nobody asked for a size.
-    fn may_be_small(&self) -> bool {
+    pub(crate) fn may_be_small(&self) -> bool {
         self.pages.is_none() && !self.ports.iter().any(PortSpec::is_hardware)
     }
 
@@ -93,7 +96,7 @@ impl Needs<'_> {
     /// Pages of a size that the ports take.
     pub(crate) fn count(&self, page_size: PageSize) -> u64 {
         let pool = self.pool_config(page_size, 0, 0);
-        let queues = self.ports.len() * usize::from(self.queues);
+        let queues = self.paired * usize::from(self.queues);
         let pages = |bytes: usize| bytes.div_ceil(page_size.bytes()) as u64;
         let rings = queues * self.descriptors as usize * DescriptorRing::<()>::DESCRIPTOR;
         let tx_pool = self.tx_pool_config(page_size, 0, 0);

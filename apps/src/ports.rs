@@ -143,13 +143,19 @@ impl PortSpec {
     pub(crate) fn is_hardware(&self) -> bool {
         matches!(self, PortSpec::Pci(_))
     }
+
+    /// Whether there is a card at the other end, a modelled one included.
+    pub(crate) fn is_card(&self) -> bool {
+        matches!(self, PortSpec::Pci(_) | PortSpec::VfioUser(_))
+    }
 }
 
 /// Open every port, in order, with one address space for those that are functions.
 pub(crate) fn open(specs: &[PortSpec], space: &AddressSpace) -> Result<Vec<AnyPort>> {
     for (i, spec) in specs.iter().enumerate() {
-        let once = matches!(spec, PortSpec::Pci(_) | PortSpec::VfioUser(_));
-        if once && let Some(first) = specs[..i].iter().position(|first| first == spec) {
+        if spec.is_card()
+            && let Some(first) = specs[..i].iter().position(|first| first == spec)
+        {
             bail!("port {i} is port {first} once more");
         }
         let ends = specs.iter().filter(|other| *other == spec).count();

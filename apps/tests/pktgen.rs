@@ -311,6 +311,35 @@ fn what_makes_no_sense_is_refused_before_anything_is_sent() {
     }
 }
 
+#[test]
+fn a_file_that_is_there_is_kept_until_it_is_known_that_all_of_it_can_be_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, output) = (folder.path().join("x.toml"), folder.path().join("out.pcap"));
+    std::fs::write(&output, "precious").expect("a file");
+    let port = format!("pcap:,{}", output.display());
+    let kept = |options: &[&str], expected: &str| {
+        let said = refusal(&[&["--port", &port, "--no-rx"], options].concat());
+        assert!(said.contains(expected), "{options:?}: {said}");
+        assert_eq!(std::fs::read(&output).expect("it is there"), b"precious", "{options:?}");
+    };
+    kept(&["--rate", "200%"], "stream stream0: rate: frames of 64 bytes at 29761905 packets/s");
+    kept(&["--vlan", "7"], "a signature takes 18: at least 68 bytes");
+    kept(&["--checksums", "offload"], "IP_CSUM");
+    kept(&["--queues", "2"], "queues");
+    std::fs::write(&file, "[[stream]]\nrate = '60%'\n[[stream]]\nname = 'b'\nrate = '50%'")
+        .expect("a scenario");
+    kept(
+        &["--scenario", file.to_str().expect("a path")],
+        "x.toml: stream b: rate: all streams of port 0 together are 110.0 %",
+    );
+    // Nor is one made.
+    std::fs::remove_file(&output).expect("it is there");
+    refusal(&["--port", &port, "--no-rx", "--rate", "200%"]);
+    assert!(!output.exists());
+    last(&["--port", &port, "--no-rx", "--count", "3"], 0);
+    assert_eq!(captured(&output).len(), 3);
+}
+
 /// What the first run sent is what the second one receives.
 #[test]
 fn frames_of_an_earlier_run_are_counted_by_themselves() {

@@ -133,6 +133,18 @@ pub struct Player {
 ///
 /// [`PcapError`].
 pub fn open(options: &PcapOptions) -> Result<(Player, Option<CaptureFile>), PcapError> {
+    let player = read(options)?;
+    let create = |path: &PathBuf| CaptureFile::create(path, player.report());
+    let output = options.output.as_ref().map(create).transpose()?;
+    Ok((player, output))
+}
+
+/// Read the one that is read. The other is not touched; it is for [`CaptureFile::create`].
+///
+/// # Errors
+///
+/// [`PcapError`], also where both are one file.
+pub fn read(options: &PcapOptions) -> Result<Player, PcapError> {
     let frames = options.input.as_deref().map_or(Ok(Frames::default()), Frames::read)?;
     if let (Some(input), Some(output)) = (&options.input, &options.output)
         && let (Some(one), Some(other)) = (identity(input), identity(output))
@@ -141,11 +153,9 @@ pub fn open(options: &PcapOptions) -> Result<(Player, Option<CaptureFile>), Pcap
         return Err(PcapError::Same(input.clone()));
     }
     let report = Arc::new(PcapReport::default());
-    let output =
-        options.output.as_deref().map(|path| CaptureFile::create(path, report.clone())).transpose()?;
     let mut player = Player { frames: Arc::new(frames), next: 0, repeat: options.repeat, left: 0, report };
     player.rewind();
-    Ok((player, output))
+    Ok(player)
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {

@@ -67,6 +67,7 @@ pub(super) fn capture(args: &Args, spec: &PortSpec, stop: &AtomicBool) -> Result
     let server = Server::bind(&socket, options)?;
     let needs = Needs {
         ports: std::slice::from_ref(spec),
+        paired: 1,
         queues: 1,
         pages: args.access.pages,
         descriptors: args.rx_ring,

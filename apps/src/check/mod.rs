@@ -163,6 +163,7 @@ impl Check<'_> {
     fn needs<'a>(&self, specs: &'a [PortSpec]) -> Needs<'a> {
         Needs {
             ports: specs,
+            paired: specs.len(),
             queues: self.lanes.queues,
             pages: self.access.pages,
             descriptors: self.lanes.rx_ring + self.lanes.tx_ring,

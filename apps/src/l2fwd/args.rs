@@ -123,6 +123,7 @@ impl Args {
     pub(crate) fn needs(&self) -> Needs<'_> {
         Needs {
             ports: &self.ports,
+            paired: self.ports.len(),
             queues: self.lanes.queues,
             pages: self.access.pages,
             descriptors: self.lanes.rx_ring + self.lanes.tx_ring,

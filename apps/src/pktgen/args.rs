@@ -330,7 +330,8 @@ impl Args {
         let longest = plan::longest(scenario);
         let (jumbo, receivers) = (longest > 1518, count(rx).max(1));
         Ok(Needs {
-            ports: &self.ports[..receivers.min(self.ports.len())],
+            ports: &self.ports,
+            paired: receivers.min(self.ports.len()),
             queues: self.lanes.queues,
             pages: self.access.pages,
             descriptors: self.lanes.rx_ring.max(self.lanes.tx_ring),
@@ -349,5 +350,41 @@ impl Args {
             longest @ 1509.. => (u16::try_from(longest).unwrap_or(u16::MAX), RxOffloads::SCATTER),
             _ => (1500, RxOffloads::empty()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// What is needed of memory: whether small pages will do, and how many ports and queues have pools.
+    fn needs(line: &str) -> (bool, usize, usize) {
+        let Cli { args } = Cli::parse_from(format!("pktgen {line}").split_whitespace());
+        let mut scenario = args.scenario().unwrap();
+        args.expect(&mut scenario).unwrap();
+        let needs = args.needs(&scenario).unwrap();
+        assert_eq!(needs.ports, args.ports);
+        (needs.may_be_small(), needs.paired, needs.tx_pools)
+    }
+
+    #[test]
+    fn a_card_has_huge_pages_wherever_among_the_ports_it_is() {
+        for line in [
+            "--port null: --port 01:00.0 --tx-port 1 --no-rx",
+            "--port 01:00.0 --port null: --tx-port 0 --no-rx",
+            "--port ring:a --port ring:a --port 01:00.0 --tx-port 2 --rx-port 0",
+        ] {
+            assert_eq!(needs(line), (false, 1, 1), "{line}");
+        }
+        assert_eq!(needs("--port ring:a --port ring:a"), (true, 1, 1));
+        assert_eq!(needs("--port ring:a --port ring:a --pages 2M"), (false, 1, 1));
     }
 }

@@ -10,7 +10,7 @@ use pagewire_pool::PoolMonitor;
 
 use super::engine::TxLane;
 use super::pace::Clock;
-use super::plan;
+use super::plan::{self, Plan};
 use super::scenario::Scenario;
 use super::signature::Run;
 use super::{Args, CARDS};
@@ -55,6 +55,8 @@ impl<'a> Bench<'a> {
         let (space, mut ports, (tx, rx, monitors)) = needs.with_pages(|page_size| {
             let space = args.access.space(page_size)?;
             let mut ports = ports::open(&args.ports, &space)?;
+            // Before anything is started, which overwrites files.
+            scenario.explain(Plan::check(scenario, (&args.ports, &mut ports), args.lanes.queues, &clock))?;
             let queues = start(args, scenario, page_size, &space, &mut ports)?;
             Ok((space, ports, queues))
         })?;
@@ -122,7 +124,7 @@ fn start(
     let (mtu, rx_offloads) = Args::mtu(scenario);
     let (mut lanes, mut receivers, mut monitors) = (Vec::new(), Vec::new(), Vec::new());
     for (number, port) in ports.iter_mut().enumerate() {
-        let tx_offloads = if sends[number] { plan::tx_offloads(scenario) } else { Default::default() };
+        let tx_offloads = plan::tx_offloads(scenario, number);
         let mut config = PortConfig { mtu, rx_offloads, tx_offloads, ..PortConfig::default() };
         let mut pools = Vec::new();
         for queue in 0..args.lanes.queues {

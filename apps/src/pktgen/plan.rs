@@ -11,6 +11,7 @@ use super::scenario::{Checksums, Scenario, Stream};
 use super::sender::{Content, Sender};
 use super::signature::Run;
 use super::template::{Ends, FCS, Templates};
+use crate::ports::PortSpec;
 
 /// Senders that signatures can tell apart.
 const SENDERS: usize = 256;
@@ -134,9 +135,10 @@ pub(super) fn longest(scenario: &Scenario) -> usize {
     scenario.streams.iter().map(of_stream).max().unwrap_or(0)
 }
 
-/// What ports are asked to do to what they send.
-pub(super) fn tx_offloads(scenario: &Scenario) -> TxOffloads {
-    match scenario.streams.iter().any(|stream| stream.checksums == Checksums::Offload) {
+/// What a port is asked to do to what it sends.
+pub(super) fn tx_offloads(scenario: &Scenario, port: usize) -> TxOffloads {
+    let mut streams = scenario.streams.iter().filter(|stream| stream.tx == port);
+    match streams.any(|stream| stream.checksums == Checksums::Offload) {
         true => TxOffloads::IP_CSUM | TxOffloads::UDP_CSUM | TxOffloads::TCP_CSUM,
         false => TxOffloads::empty(),
     }
@@ -161,6 +163,35 @@ impl Plan {
         clock: &Clock,
         run: Run,
     ) -> Result<Plan> {
+        Plan::with_lines(scenario, ports, queues, clock, run, |_, port| line_rate(port))
+    }
+
+    /// Whether there will be one, before a port is started. What a card's link carries is not known then.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Plan::new`].
+    pub(super) fn check(
+        scenario: &Scenario,
+        (specs, ports): (&[PortSpec], &mut [AnyPort]),
+        queues: u16,
+        clock: &Clock,
+    ) -> Result<()> {
+        let line = |number: usize, port: &mut AnyPort| match specs[number].is_card() {
+            true => Ok(f64::INFINITY),
+            false => line_rate(port),
+        };
+        Plan::with_lines(scenario, ports, queues, clock, Run::random(None), line).map(drop)
+    }
+
+    fn with_lines(
+        scenario: &Scenario,
+        ports: &mut [AnyPort],
+        queues: u16,
+        clock: &Clock,
+        run: Run,
+        line: impl Fn(usize, &mut AnyPort) -> Result<f64>,
+    ) -> Result<Plan> {
         let mut senders: Vec<Vec<Vec<Sender>>> =
             ports.iter().map(|_| (0..queues).map(|_| Vec::new()).collect()).collect();
         if scenario.streams.len() * usize::from(queues) > SENDERS {
@@ -174,7 +205,7 @@ impl Plan {
         let mut loads = vec![0.0; ports.len()];
         for (number, stream) in scenario.streams.iter().enumerate() {
             let asked = (|| -> Result<Asked> {
-                let line = line_rate(&mut ports[stream.tx])?;
+                let line = line(stream.tx, &mut ports[stream.tx])?;
                 let (mix, contents) = stream.contents(number, ports, line, queues, clock)?;
                 let asked = Asked {
                     name: stream.label().into(),

@@ -79,6 +79,9 @@ pub enum Error {
     /// The operating system would not let a thread wait.
     #[error("waiting for interrupts: {0}")]
     Wait(std::io::Error),
+    /// What the port has in place of a device, such as a file, cannot be had.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
     /// The floor below failed.
     #[error(transparent)]
     Pci(#[from] pagewire_pci::Error),

@@ -1,5 +1,6 @@
 //! `pcap:IN[,OUT][,repeat=N]`, a port between two capture files.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pagewire_captures::{CaptureFile, MIN_FRAME, PcapError, PcapOptions, PcapReport, Player};
@@ -14,11 +15,13 @@ use crate::Started;
 ///
 /// A capture is received as often as asked, and again from its first frame after each start of the port; when it is over nothing more
 /// is received, and the link stays up. Frames shorter than Ethernet's minimum are padded. Files are written by whoever sends: a slow
-/// disk holds its core up.
+/// disk holds its core up. The one that is written is made by the first start of the port, and goes on with the next.
 pub struct Pcap {
     info: PortInfo,
     player: Arc<Mutex<Player>>,
+    /// Made by the first start.
     output: Arc<Mutex<Option<CaptureFile>>>,
+    output_path: Option<PathBuf>,
     report: Arc<PcapReport>,
     longest: usize,
     started: Started,
@@ -38,18 +41,28 @@ impl Pcap {
     ///
     /// [`PcapError`], with the file and the place in it.
     pub fn new(number: u8, options: &PcapOptions) -> Result<Pcap, PcapError> {
-        let (player, output) = pagewire_captures::open(options)?;
+        let player = pagewire_captures::read(options)?;
         let mac = MacAddr([0x02, 0, 0, 0, 3, number]);
         Ok(Pcap {
             info: crate::info(format!("pcap:{options}"), "net_pcap", mac),
             report: player.report(),
             longest: player.longest(),
             player: Arc::new(Mutex::new(player)),
-            output: Arc::new(Mutex::new(output)),
+            output: Arc::default(),
+            output_path: options.output.clone(),
             started: Started::default(),
             rx_counters: Arc::default(),
             tx_counters: Arc::default(),
         })
+    }
+
+    /// Make the file that is written, if that has not been done.
+    fn create(&self) -> Result<(), PcapError> {
+        let mut output = lock(&self.output);
+        if let (None, Some(path)) = (&*output, &self.output_path) {
+            *output = Some(CaptureFile::create(path, self.report())?);
+        }
+        Ok(())
     }
 
     /// What becomes of the frames, to be looked at at any time.
@@ -166,6 +179,10 @@ impl Port for Pcap {
             }
         }
         self.started.set(&self.info.name, true)?;
+        if let Err(error) = self.create() {
+            self.started.set(&self.info.name, false)?;
+            return Err(Error::Other(error.into()));
+        }
         lock(&self.player).rewind();
         let rx = config.rx.into_iter().map(|queue| PcapRx {
             player: self.player.clone(),

@@ -102,12 +102,35 @@ fn a_bad_capture_is_refused_by_name_and_place_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn a_file_is_overwritten_by_the_start_and_not_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = folder.path().join("out.pcap");
+    std::fs::write(&to, "precious").expect("a file");
+    let options = PcapOptions { output: Some(to.clone()), ..PcapOptions::default() };
+    let mut port = Pcap::new(0, &options).expect("nothing to read");
+    assert_eq!(std::fs::read(&to).expect("a file"), b"precious");
+    drop(port.start(PortConfig::single_queue(pool(64))).expect("one queue pair"));
+    assert!(read(&to).is_empty());
+    // One that cannot be made leaves the port as it was.
+    let options = PcapOptions { output: Some(folder.path().into()), ..PcapOptions::default() };
+    let mut port = Pcap::new(0, &options).expect("nothing to read");
+    for _ in 0..2 {
+        let error = port.start(PortConfig::single_queue(pool(64))).map(drop).expect_err("a folder");
+        assert_eq!(
+            error.to_string(),
+            format!("the capture {}: Is a directory (os error 21)", to.parent().expect("it").display())
+        );
+    }
+}
+
+#[test]
 fn frames_that_no_fragment_holds_are_refused_at_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
-    let from = folder.path().join("in.pcap");
+    let (from, to) = (folder.path().join("in.pcap"), folder.path().join("out.pcap"));
     write(&from, &[vec![0; 3000]]);
-    let options = PcapOptions { input: Some(from), ..PcapOptions::default() };
+    let options = PcapOptions { input: Some(from), output: Some(to.clone()), ..PcapOptions::default() };
     let mut port = Pcap::new(0, &options).expect("a file");
     let error = port.start(PortConfig::single_queue(pool(64))).map(drop).expect_err("too long").to_string();
     assert!(error.contains("the capture's longest frame of 3000") && error.contains("1792 bytes"), "{error}");
+    assert!(!to.exists(), "made for a port that does not start");
 }

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use etherparse::{IpHeaders, NetSlice, SlicedPacket, TransportSlice};
-use pagewire_ethdev::{Burst, PacketFlags, Pool};
+use pagewire_ethdev::{Burst, PacketFlags, Pool, TxOffloads};
 use pagewire_hugepages::PageSize;
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 use pagewire_pool::PoolConfig;
 
+use super::super::orders::Order;
 use super::super::pace::Clock;
-use super::super::plan::Plan;
+use super::super::plan::{Plan, tx_offloads};
 use super::super::scenario::Scenario;
 use super::super::schedule::Span;
 use super::super::sender::Sender;
@@ -183,6 +184,15 @@ fn the_card_is_asked_for_checksums_where_it_is_to_fill_them_in() {
     }
 }
 
+#[test]
+fn a_port_is_asked_only_for_what_its_own_streams_want() {
+    let text = "[[stream]]\n[[stream]]\ntx = 1\nchecksums = \"offload\"\n[[stream]]\ntx = 1";
+    let scenario = toml::from_str::<Scenario>(text).unwrap().check().unwrap();
+    let all = TxOffloads::IP_CSUM | TxOffloads::UDP_CSUM | TxOffloads::TCP_CSUM;
+    let asked = [0, 1, 2].map(|port| tx_offloads(&scenario, port));
+    assert_eq!(asked, [TxOffloads::empty(), all, TxOffloads::empty()]);
+}
+
 /// A pool of two senders, whose fragments are painted anew where the other one had them, and one of a single sender.
 #[test]
 fn fragments_never_show_what_they_carried_before() {
@@ -328,6 +338,16 @@ fn queues_take_turns_evenly_from_their_first_packets_on() {
             senders(stream, 4).iter_mut().map(|sender| first_due(sender, &mut pool, 2)).collect();
         assert_eq!(due, expected, "{stream}");
     }
+    // And after another rate, from when it is given.
+    let plan = plan("[[stream]]\nrate = \"10pps\"", 4).unwrap();
+    let pace = plan.streams[0].pace("2pps".parse().unwrap(), &CLOCK).unwrap();
+    let mut senders: Vec<_> = plan.senders.into_iter().flatten().flatten().collect();
+    let next = |sender: &mut Sender| {
+        sender.begin(Span { start: 0, measured: 0, end: u64::MAX / 2 });
+        sender.orders().give(Order::Pace(pace.intervals.clone()));
+        (50..).find(|now| sender.is_due(*now))
+    };
+    assert_eq!(senders.iter_mut().map(next).collect::<Vec<_>>(), [50, 550, 1050, 1550].map(Some));
     // A queue that has only short frames sends no more of them than another that has only long ones.
     let mut senders = senders("rate = \"100kbps\"\n[[stream.frame]]\nsize = \"64,1518\"", 2);
     let last = |sender| first_due(sender, &mut pool, 100).pop().unwrap();
