@@ -341,17 +341,17 @@ fn queues_take_turns_evenly_from_their_first_packets_on() {
     // And after another rate, from when it is given.
     let plan = plan("[[stream]]\nrate = \"10pps\"", 4).unwrap();
     let pace = plan.streams[0].pace("2pps".parse().unwrap(), &CLOCK).unwrap();
-    let mut senders: Vec<_> = plan.senders.into_iter().flatten().flatten().collect();
+    let mut four: Vec<_> = plan.senders.into_iter().flatten().flatten().collect();
     let next = |sender: &mut Sender| {
         sender.begin(Span { start: 0, measured: 0, end: u64::MAX / 2 });
         sender.orders().give(Order::Pace(pace.intervals.clone()));
         (50..).find(|now| sender.is_due(*now))
     };
-    assert_eq!(senders.iter_mut().map(next).collect::<Vec<_>>(), [50, 550, 1050, 1550].map(Some));
+    assert_eq!(four.iter_mut().map(next).collect::<Vec<_>>(), [50, 550, 1050, 1550].map(Some));
     // A queue that has only short frames sends no more of them than another that has only long ones.
-    let mut senders = senders("rate = \"100kbps\"\n[[stream.frame]]\nsize = \"64,1518\"", 2);
+    let mut two = senders("rate = \"100kbps\"\n[[stream.frame]]\nsize = \"64,1518\"", 2);
     let last = |sender| first_due(sender, &mut pool, 100).pop().unwrap();
-    let last: Vec<_> = senders.iter_mut().map(last).collect();
+    let last: Vec<_> = two.iter_mut().map(last).collect();
     // 99 intervals of 2 x 791 bytes, and the other one between.
     assert!(last[0].abs_diff(12_530) <= 1 && last[1].abs_diff(12_530 + 63) <= 1, "{last:?}");
 }
