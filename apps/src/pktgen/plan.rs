@@ -166,7 +166,7 @@ impl Plan {
         Plan::with_lines(scenario, ports, queues, clock, run, |_, port| line_rate(port))
     }
 
-    /// Whether there will be one, before a port is started. What a card's link carries is not known then.
+    /// Whether there will be one, before a port is started. What a card's link carries is not known then, nor one's that is not up.
     ///
     /// # Errors
     ///
@@ -177,9 +177,9 @@ impl Plan {
         queues: u16,
         clock: &Clock,
     ) -> Result<()> {
-        let line = |number: usize, port: &mut AnyPort| match specs[number].is_card() {
-            true => Ok(f64::INFINITY),
-            false => line_rate(port),
+        let line = |number: usize, port: &mut AnyPort| match port.link() {
+            Link::Up { .. } if !specs[number].is_card() => line_rate(port),
+            _ => Ok(f64::INFINITY),
         };
         Plan::with_lines(scenario, ports, queues, clock, Run::random(None), line).map(drop)
     }

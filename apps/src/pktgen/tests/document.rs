@@ -1,11 +1,14 @@
 //! What docs/pktgen.md shows can be used as it is.
 
 use pagewire_captures::CaptureFile;
+use pagewire_ethdev::{AnyPort, PortConfig};
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
 
 use super::super::pace::Clock;
 use super::super::plan::Plan;
 use super::super::scenario::Scenario;
+use super::super::signature::Run;
+use super::frames::pool;
 use crate::ports::{self, PortSpec};
 
 #[test]
@@ -27,10 +30,11 @@ fn the_scenarios_of_the_documentation_can_be_sent() {
         }
         let space = AddressSpace::new(AddressSpaceOptions::default()).unwrap();
         let ring = PortSpec::Ring("document".into());
-        let specs = [ring.clone(), ring];
-        let mut ports = ports::open(&specs, &space).unwrap();
+        let mut ports = ports::open(&[ring.clone(), ring], &space).unwrap();
+        let start = |port: &mut AnyPort| port.start(PortConfig::single_queue(pool(64))).unwrap();
+        let _queues: Vec<_> = ports.iter_mut().map(start).collect();
         let clock = Clock { hz: 2e9 };
-        if let Err(error) = Plan::check(&scenario, (&specs, &mut ports), 1, &clock) {
+        if let Err(error) = Plan::new(&scenario, &mut ports, 1, &clock, Run::new(1)) {
             panic!("{error:#}, in\n{block}");
         }
         streams += scenario.streams.len();
