@@ -1,5 +1,7 @@
 //! What docs/pktgen.md shows can be used as it is.
 
+use std::time::Duration;
+
 use pagewire_captures::CaptureFile;
 use pagewire_ethdev::{AnyPort, PortConfig};
 use pagewire_pci::{AddressSpace, AddressSpaceOptions};
@@ -18,6 +20,9 @@ fn the_scenarios_of_the_documentation_can_be_sent() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("shown.toml");
     let mut capture = CaptureFile::create(&folder.path().join("in.pcap"), Default::default()).unwrap();
+    capture.write(&[0; 60]);
+    // Its gap, which a link can keep.
+    std::thread::sleep(Duration::from_millis(1));
     capture.write(&[0; 60]);
     drop(capture);
     let (mut streams, mut trials) = (0, 0);
