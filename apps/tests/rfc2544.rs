@@ -37,8 +37,8 @@ fn the_rate_of_a_cable_behind_a_forwarder_is_found_again_and_again() {
     let rings = "--rx-ring 4096 --tx-ring 128";
     let forwarder =
         place.l2fwd(&format!("--port vfio-user:b --port vfio-user:c {rings} --interrupts --cores 0"));
-    // A cable makes up for 50 ms of silence: 3.3 % of a trial's frames, and the ring's are 0.6 %. What is tolerated is not received,
-    // and so makes the rate no higher.
+    // A cable makes up for 50 ms of silence: 3.3 % of a trial's frames, and the ring's are 0.6 %. What is tolerated is not
+    // received: it makes the rate no higher, and a machine that pauses makes it no lower.
     let scenario = "
         [rfc2544]
         tests = ['throughput']
@@ -46,9 +46,8 @@ fn the_rate_of_a_cable_behind_a_forwarder_is_found_again_and_again() {
         trial = 1.5
         search-trial = 1.5
         max-rate = '100kpps'
-        resolution = 0.02
-        loss-tolerance = 0.04
-        attempts = 2
+        resolution = 0.05
+        loss-tolerance = 0.1
         pause = 0.05";
     for _ in 0..2 {
         let ports = "--port vfio-user:a --port vfio-user:d --rx-ring 4096 --cores 1 --drain 0.15";
@@ -92,7 +91,7 @@ fn a_generator_that_is_too_slow_is_the_limit_of_rates_and_bursts() {
     assert!(count(burst, "/frames") < 10_000, "{last:#}");
 }
 
-/// Nobody takes anything out of the ring's other end: port 1 is there, and nothing is expected at it.
+/// What a null port sends arrives nowhere.
 #[test]
 fn a_device_that_nothing_comes_through_meets_no_criterion() {
     let place = Place::new();
@@ -106,10 +105,8 @@ fn a_device_that_nothing_comes_through_meets_no_criterion() {
         search-trial = 0.05
         max-rate = '1kpps'
         resolution = 0.5
-        pause = 0
-        [[stream]]
-        rx = 0";
-    let (_, last) = find_out(&place, "--port ring:x --port ring:x --port null: --drain 0.05", scenario, 3);
+        pause = 0";
+    let (_, last) = find_out(&place, "--port null: --port ring:x --drain 0.05", scenario, 3);
     let failed = serde_json::json!(["64 bytes: no rate went well", "128 bytes: no rate went well"]);
     assert_eq!(last["failed"], failed, "{last:#}");
     assert_eq!(last["rfc2544"]["sizes"][0]["throughput"]["limit"], "loss", "{last:#}");
