@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_came_through_an_overload_is_close_to_the_limit() {
-        for (limit, through) in [(0.15, 1.005), (0.15, 0.995), (0.7, 1.0), (0.011, 0.99)] {
+        for (limit, through) in [(0.15, 1.005), (0.15, 0.995), (0.7, 1.0), (0.02, 0.99)] {
             let (mut trials, mut device) = (0, device(limit, limit, through));
             let found = highest(0.01, |part, length| {
                 trials += 1;
