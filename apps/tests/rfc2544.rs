@@ -48,6 +48,7 @@ fn the_rate_of_a_cable_behind_a_forwarder_is_found_again_and_again() {
         max-rate = '100kpps'
         resolution = 0.05
         loss-tolerance = 0.1
+        attempts = 2
         pause = 0.05";
     for _ in 0..2 {
         let ports = "--port vfio-user:a --port vfio-user:d --rx-ring 4096 --cores 1 --drain 0.15";
@@ -105,8 +106,10 @@ fn a_device_that_nothing_comes_through_meets_no_criterion() {
         search-trial = 0.05
         max-rate = '1kpps'
         resolution = 0.5
-        pause = 0";
-    let (_, last) = find_out(&place, "--port null: --port ring:x --drain 0.05", scenario, 3);
+        pause = 0
+        [[stream]]
+        rx = 1";
+    let (_, last) = find_out(&place, "--port null: --port ring:x --port ring:x --drain 0.05", scenario, 3);
     let failed = serde_json::json!(["64 bytes: no rate went well", "128 bytes: no rate went well"]);
     assert_eq!(last["failed"], failed, "{last:#}");
     assert_eq!(last["rfc2544"]["sizes"][0]["throughput"]["limit"], "loss", "{last:#}");
