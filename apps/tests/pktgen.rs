@@ -246,6 +246,7 @@ fn the_tests_of_rfc_2544_report_trials_whose_numbers_fit_together() {
         max-rate = '2kpps'
         loss-tolerance = 0.5
         resolution = 0.2
+        attempts = 3
         pause = 0
         min-throughput = '5kpps'";
     std::fs::write(&file, text).expect("a scenario");

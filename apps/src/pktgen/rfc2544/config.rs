@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 
 use super::super::pace::Rate;
-use super::super::scenario::{Paced, Scenario};
+use super::super::scenario::{Paced, Pass, Scenario};
 use super::super::values::{SIZES, Sizes};
 
 /// RFC 2544, section 9.1: for Ethernet.
@@ -39,13 +39,13 @@ pub(in super::super) struct Rfc2544 {
     pub(in super::super) resolution: f64,
     /// The part of the frames that may be lost in a trial that went well.
     pub(in super::super) loss_tolerance: f64,
-    /// How often a trial of throughput is made before it has gone wrong: on a machine with company something else may be why.
+    /// How often a trial of throughput or a burst is made before it has gone wrong: on a machine with company something else may be why.
     pub(in super::super) attempts: u32,
     /// The highest rate that is tried, of all streams of a port together.
     pub(in super::super) max_rate: Paced,
     /// Seconds between two trials, for what is on its way.
     pub(in super::super) pause: f64,
-    /// Less throughput than this at any size is a failure.
+    /// Less throughput than this at any size is a failure: of each port that sends, as the highest rate is.
     pub(in super::super) min_throughput: Option<Paced>,
 }
 
@@ -93,6 +93,11 @@ impl Rfc2544 {
         if self.sizes.is_empty() || self.tests.is_empty() {
             bail!("rfc2544: tests, sizes: there is nothing to be done");
         }
+        if scenario.pass != Pass::default() && !self.tests.contains(&Test::Latency) {
+            bail!(
+                "pass: limits such as max-loss are judged in trials of latency: have `latency` among the tests, or no limits"
+            );
+        }
         for (key, rate) in [("max-rate", Some(self.max_rate)), ("min-throughput", self.min_throughput)] {
             if let Some(Paced(rate @ (Rate::Max | Rate::Gap(_)))) = rate {
                 bail!(
@@ -100,10 +105,12 @@ impl Rfc2544 {
                 );
             }
         }
+        let frames = || scenario.streams.iter().flat_map(|stream| &stream.frames);
         for (key, wrong) in [
             ("rate", scenario.streams.iter().any(|stream| stream.rate.0 != Rate::Max)),
             ("count", scenario.streams.iter().any(|stream| stream.count.is_some())),
             ("pcap", scenario.streams.iter().any(|stream| stream.pcap.is_some())),
+            ("bytes", frames().any(|frame| frame.bytes.is_some())),
             ("signature", scenario.streams.iter().any(|stream| !stream.signature())),
             ("duration", scenario.duration.is_some()),
         ] {

@@ -5,17 +5,19 @@ mod report;
 mod search;
 mod trial;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::bench::Bench;
 use super::pace::Rate;
-use super::plan::line_rate;
+use super::plan::{Plan, line_rate};
 use super::report::VERSION;
 use super::run::Conduct;
-use super::scenario::{Paced, Scenario};
+use super::scenario::{Paced, Pass, Scenario};
+use super::signature::Run;
 pub(super) use config::{Rfc2544, Test};
 pub(super) use report::Found;
 use report::{BackToBack, Content, Document, Limit, OfSize, Throughput};
@@ -24,6 +26,8 @@ use trial::Trial;
 
 /// Seconds of the longest burst that is tried (RFC 2544, 26.4: 2 at least).
 const BURST: f64 = 2.0;
+/// How soon somebody who ends it while nothing is sent is heard.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The tests at work on open ports.
 pub(super) struct Tests<'a, 'b> {
@@ -39,15 +43,19 @@ pub(super) struct Tests<'a, 'b> {
 struct Interrupted;
 
 impl Tests<'_, '_> {
-    /// Whether there can be such rates.
+    /// Whether there can be such rates, and frames of all lengths.
     ///
     /// # Errors
     ///
-    /// More than a link carries.
+    /// More than a link carries, and a length that a stream's headers and signature have no room in.
     pub(super) fn check(&mut self) -> Result<()> {
         for size in self.asked.sizes.clone() {
-            self.pps(size).context("rfc2544: max-rate")?;
+            self.pps(self.asked.max_rate.0, size).context("rfc2544: max-rate")?;
             self.least(size).context("rfc2544: min-throughput")?;
+            let trial = self.asked.trial(self.scenario, size, 1.0);
+            let Bench { ports, clock, args, .. } = &mut *self.bench;
+            Plan::new(&trial, ports, args.lanes.queues, clock, Run::random(None))
+                .with_context(|| format!("rfc2544: sizes: {size}"))?;
         }
         Ok(())
     }
@@ -67,7 +75,7 @@ impl Tests<'_, '_> {
                 break;
             }
         }
-        if self.asked.min_throughput.is_some() || self.scenario.pass != Default::default() {
+        if self.asked.min_throughput.is_some() || self.scenario.pass != Pass::default() {
             found.failed = Some(failed);
         }
         (found, Ok(()))
@@ -84,18 +92,25 @@ impl Tests<'_, '_> {
             failed.extend(self.too_little(size, &throughput)?);
             found.sizes[here].throughput = Some(throughput);
         }
-        if let Some(part) = part.filter(|_| has(Test::Latency)) {
-            let (trial, missed) = self.attempt(Test::Latency, size, part, self.asked.trial, None)?;
-            found.trials += 1;
-            failed.extend(missed.into_iter().map(|missed| format!("{size} bytes: {missed}")));
-            found.sizes[here].latency = Some(trial);
+        match part.filter(|_| has(Test::Latency)) {
+            Some(part) => {
+                let (trial, missed) = self.attempt(Test::Latency, size, part, self.asked.trial, None)?;
+                found.trials += 1;
+                failed.extend(missed.into_iter().map(|missed| format!("{size} bytes: {missed}")));
+                found.sizes[here].latency = Some(trial);
+            }
+            // What nothing came through of meets no criterion.
+            None if self.scenario.pass != Pass::default() => {
+                failed.push(format!("{size} bytes: no rate went well"));
+            }
+            None => {}
         }
         if has(Test::FrameLoss) {
             let tolerance = self.asked.loss_tolerance;
             tenths(|part| {
                 let (trial, _) = self.attempt(Test::FrameLoss, size, part, self.asked.trial, None)?;
                 found.trials += 1;
-                let lossless = trial.loss <= tolerance;
+                let lossless = trial.is_good(tolerance);
                 found.sizes[here].frame_loss.push(trial);
                 Ok(lossless)
             })?;
@@ -107,66 +122,72 @@ impl Tests<'_, '_> {
     }
 
     fn throughput(&mut self, size: u16, trials: &mut u64) -> Result<Throughput> {
-        let Rfc2544 { trial, search_trial, resolution, loss_tolerance, .. } = *self.asked;
-        // Of the lowest rate that went wrong, why; and the last trial that was full and good.
-        let (mut wrong, mut best) = (None, None);
-        let part = highest(resolution, |part, length| {
+        let Rfc2544 { trial, search_trial, .. } = *self.asked;
+        let (limit, trial) = self.search(trials, |tests, part, length| {
             let seconds = if length == Length::Full { trial } else { search_trial.min(trial) };
-            let mut left = self.asked.attempts;
-            let trial = loop {
-                let (trial, _) = self.attempt(Test::Throughput, size, part, seconds, None)?;
-                (*trials, left) = (*trials + 1, left - 1);
-                if left == 0 || trial.is_good(loss_tolerance) {
-                    break trial;
-                }
-            };
-            let went = Went { well: trial.is_good(loss_tolerance), through: trial.through() };
-            if !went.well && wrong.is_none_or(|(lowest, _)| part <= lowest) {
-                wrong = Some((part, if trial.loss > loss_tolerance { Limit::Loss } else { Limit::Sender }));
-            }
-            if went.well && length == Length::Full {
-                best = Some(trial);
-            }
-            Ok(went)
+            let (trial, _) = tests.attempt(Test::Throughput, size, part, seconds, None)?;
+            let through = trial.through();
+            Ok((trial, through))
         })?;
-        let limit = wrong.map_or(Limit::MaxRate, |(_, limit)| limit);
-        Ok(Throughput { limit, trial: part.and(best) })
+        Ok(Throughput { limit: limit.unwrap_or(Limit::MaxRate), trial })
     }
 
     fn back_to_back(&mut self, size: u16, trials: &mut u64) -> Result<BackToBack> {
-        let Rfc2544 { resolution, loss_tolerance, .. } = *self.asked;
-        let most = (self.pps(size)? * BURST).max(1.0);
-        let mut best = None;
-        let part = highest(resolution, |part, length| {
+        let most = (self.pps(self.asked.max_rate.0, size)? * BURST).max(1.0);
+        let (limit, trial) = self.search(trials, |tests, part, _| {
             let frames = ((most * part) as u64).max(1);
-            let (trial, _) = self.attempt(Test::BackToBack, size, 1.0, BURST * part, Some(frames))?;
-            *trials += 1;
-            let well = trial.loss <= loss_tolerance;
-            if well && length == Length::Full {
-                best = Some(trial.clone());
-            }
-            Ok(Went { well, through: part * (1.0 - trial.loss) })
+            let (trial, _) = tests.attempt(Test::BackToBack, size, 1.0, BURST * part, Some(frames))?;
+            let through = part * (1.0 - trial.loss);
+            Ok((trial, through))
         })?;
-        let frames = best.as_ref().map_or(0, |trial| trial.sent);
-        Ok(BackToBack { frames, all: part == Some(1.0), trial: best })
+        let frames = trial.as_ref().map_or(0, |trial| trial.sent);
+        Ok(BackToBack { frames, all: trial.is_some() && limit.is_none(), limit, trial })
     }
 
-    /// Packets a second of the highest rate, of all streams.
-    fn pps(&mut self, size: u16) -> Result<f64> {
-        let trial = self.asked.trial(self.scenario, size, 1.0);
-        let mut pps = 0.0;
-        for stream in &trial.streams {
-            let line = line_rate(&mut self.bench.ports[stream.tx])?;
-            pps += 1.0 / stream.rate.0.interval(size.into(), line)?;
-        }
-        Ok(pps)
+    /// The trial of the highest part that goes well, by attempts that give a trial and the part that came through in it; and what the
+    /// lowest part that went wrong was wrong by.
+    fn search(
+        &mut self,
+        trials: &mut u64,
+        mut attempt: impl FnMut(&mut Self, f64, Length) -> Result<(Trial, f64)>,
+    ) -> Result<(Option<Limit>, Option<Trial>)> {
+        let Rfc2544 { resolution, loss_tolerance, attempts, .. } = *self.asked;
+        // Also the last trial that was full and good.
+        let (mut wrong, mut best) = (None, None);
+        let part = highest(resolution, |part, length| {
+            let mut left = attempts;
+            let (trial, through) = loop {
+                let tried = attempt(self, part, length)?;
+                (*trials, left) = (*trials + 1, left - 1);
+                if left == 0 || tried.0.is_good(loss_tolerance) {
+                    break tried;
+                }
+            };
+            let limit = trial.limit(loss_tolerance);
+            if let Some(limit) = limit.filter(|_| wrong.is_none_or(|(lowest, _)| part <= lowest)) {
+                wrong = Some((part, limit));
+            }
+            if limit.is_none() && length == Length::Full {
+                best = Some(trial);
+            }
+            Ok(Went { well: limit.is_none(), through })
+        })?;
+        Ok((wrong.map(|(_, limit)| limit), part.and(best)))
     }
 
-    /// Packets a second that there are to be at least.
+    /// Packets a second that a rate comes to, of all ports that send together.
+    fn pps(&mut self, rate: Rate, size: u16) -> Result<f64> {
+        let ports: BTreeSet<usize> = self.scenario.streams.iter().map(|stream| stream.tx).collect();
+        let of_port = |port: usize| -> Result<f64> {
+            let line = line_rate(&mut self.bench.ports[port])?;
+            Ok(1.0 / rate.interval(size.into(), line)?)
+        };
+        ports.into_iter().map(of_port).sum()
+    }
+
+    /// Packets a second that there are to be at least, of all streams together.
     fn least(&mut self, size: u16) -> Result<Option<f64>> {
-        let Some(Paced(least)) = self.asked.min_throughput else { return Ok(None) };
-        let line = line_rate(&mut self.bench.ports[self.scenario.streams[0].tx])?;
-        Ok(Some(1.0 / least.interval(size.into(), line)?))
+        self.asked.min_throughput.map(|Paced(least)| self.pps(least, size)).transpose()
     }
 
     /// A criterion that the throughput does not meet.
@@ -175,6 +196,20 @@ impl Tests<'_, '_> {
         let least = self.least(size)?.filter(|least| pps < *least);
         Ok(least
             .map(|least| format!("{size} bytes: min-throughput: {pps:.0} packets/s is less than {least:.0}")))
+    }
+
+    /// Let be what is on its way.
+    fn pause(&self) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs_f64(self.asked.pause);
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                bail!(Interrupted);
+            }
+            match end.saturating_duration_since(Instant::now()) {
+                Duration::ZERO => return Ok(()),
+                left => std::thread::sleep(left.min(LOOK)),
+            }
+        }
     }
 
     /// A trial, and the criteria that it does not meet.
@@ -186,7 +221,7 @@ impl Tests<'_, '_> {
         seconds: f64,
         count: Option<u64>,
     ) -> Result<(Trial, Vec<String>)> {
-        std::thread::sleep(Duration::from_secs_f64(self.asked.pause));
+        self.pause()?;
         let mut trial = self.asked.trial(self.scenario, size, part);
         match count {
             None => trial.duration = Some(seconds),

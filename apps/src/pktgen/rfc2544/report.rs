@@ -87,6 +87,16 @@ pub(super) enum Limit {
     Sender,
 }
 
+impl Limit {
+    fn label(self) -> &'static str {
+        match self {
+            Limit::MaxRate => "max",
+            Limit::Loss => "loss",
+            Limit::Sender => "sender",
+        }
+    }
+}
+
 /// The longest burst that went well.
 #[derive(Serialize)]
 pub(super) struct BackToBack {
@@ -94,6 +104,8 @@ pub(super) struct BackToBack {
     pub(super) frames: u64,
     /// Whether it is the longest that is tried.
     pub(super) all: bool,
+    /// What a longer one would have failed by; none if there is no longer one.
+    pub(super) limit: Option<Limit>,
     #[serde(flatten)]
     pub(super) trial: Option<Trial>,
 }
@@ -123,7 +135,7 @@ impl Found {
         );
         let _ = writeln!(
             text,
-            "{:>6}{:>14}{:>10}{:>12}{:>10}{:>12}{:>12}{:>12}{:>14}",
+            "{:>6}{:>14}{:>10}{:>12}{:>10}{:>12}{:>12}{:>12}{:>14}{:>10}",
             "bytes",
             "packets/s",
             "Gb/s L2",
@@ -132,7 +144,8 @@ impl Found {
             "min µs",
             "p50 µs",
             "p99 µs",
-            "back to back"
+            "back to back",
+            "limit"
         );
         for of_size in &self.sizes {
             of_size.line(&mut text);
@@ -176,11 +189,7 @@ impl OfSize {
                 format!("{:.2}", trial.part * 100.0),
             ]
         });
-        let limit = self.throughput.as_ref().map_or("-", |found| match found.limit {
-            Limit::MaxRate => "max",
-            Limit::Loss => "loss",
-            Limit::Sender => "sender",
-        });
+        let limit = self.throughput.as_ref().map_or("-", |found| found.limit.label());
         let times = self.latency.iter().flat_map(|trial| &trial.latency).find_map(|stream| stream.latency);
         let [min, p50, p99] = times
             .map_or([none(), none(), none()], |times| [times.min_ns, times.p50_ns, times.p99_ns].map(us));
@@ -188,10 +197,11 @@ impl OfSize {
             .back_to_back
             .as_ref()
             .map_or_else(none, |found| format!("{}{}", if found.all { "≥ " } else { "" }, found.frames));
+        let of_burst = self.back_to_back.as_ref().and_then(|found| found.limit).map_or("-", Limit::label);
         let size = self.size;
         let _ = writeln!(
             text,
-            "{size:>6}{pps:>14}{bits:>10}{part:>12}{limit:>10}{min:>12}{p50:>12}{p99:>12}{burst:>14}"
+            "{size:>6}{pps:>14}{bits:>10}{part:>12}{limit:>10}{min:>12}{p50:>12}{p99:>12}{burst:>14}{of_burst:>10}"
         );
     }
 }

@@ -19,8 +19,8 @@ pub(super) enum Length {
     Full,
 }
 
-/// The highest part up to 1 that a full trial was well with. Halves what is in question until that is no more than `resolution` of
-/// it; None if nothing went well.
+/// The highest part up to 1 that a full trial was well with. Halves what is in question, near a guess in steps that double, until
+/// that is no more than `resolution` of it; None if nothing went well.
 ///
 /// # Errors
 ///
@@ -29,7 +29,9 @@ pub(super) fn highest(
     resolution: f64,
     mut attempt: impl FnMut(f64, Length) -> Result<Went>,
 ) -> Result<Option<f64>> {
-    let (mut good, mut bad, mut next) = (0.0, f64::INFINITY, 1.0);
+    let (mut good, mut bad, mut next): (f64, f64, f64) = (0.0, f64::INFINITY, 1.0);
+    // How far from the last part the next one is at most.
+    let mut step = f64::INFINITY;
     while bad - good > resolution * bad.min(1.0) && good < 1.0 {
         let went = attempt(next, Length::Short)?;
         if went.well {
@@ -39,11 +41,13 @@ pub(super) fn highest(
             bad = next;
             // What comes through an overloaded device is close to what it can do, unless it has collapsed.
             if first && went.through > next / 64.0 && went.through < next {
-                next = went.through;
+                (next, step) = (went.through, 2.0 * resolution);
                 continue;
             }
         }
-        next = (good + bad) / 2.0;
+        let middle = (good + bad) / 2.0;
+        next = if went.well { middle.min(good * (1.0 + step)) } else { middle.max(bad * (1.0 - step)) };
+        step *= 2.0;
         if bad < resolution / 1024.0 {
             return Ok(None);
         }
@@ -119,6 +123,22 @@ mod tests {
         });
         assert_eq!(found.unwrap(), Some(1.0));
         assert_eq!(tried, [(1.0, Length::Short), (1.0, Length::Full)]);
+    }
+
+    #[test]
+    fn what_came_through_an_overload_is_close_to_the_limit() {
+        for (limit, through) in [(0.15, 1.005), (0.15, 0.995), (0.7, 1.0), (0.02, 0.99)] {
+            let (mut trials, mut device) = (0, device(limit, limit, through));
+            let found = highest(0.01, |part, length| {
+                trials += 1;
+                device(part, length)
+            });
+            let error = (limit - found.unwrap().unwrap()) / limit;
+            assert!(
+                (0.0..=0.011).contains(&error) && trials <= 6,
+                "{trials} for {limit}, {through}: {error}"
+            );
+        }
     }
 
     #[test]

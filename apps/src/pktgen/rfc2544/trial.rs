@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::super::report::{Arrived, Results, StreamReport, Times};
 use super::super::schedule::MOMENT;
+use super::report::Limit;
 
 /// The part of the frames of a rate that a sender may have been too slow for.
 const TOO_SLOW: f64 = 0.01;
@@ -77,9 +78,13 @@ impl Trial {
         }
     }
 
-    /// Whether no more was lost than may be, of what was asked for.
+    /// What it went wrong by; nothing if no more was lost than may be, of what was asked for.
+    pub(super) fn limit(&self, tolerance: f64) -> Option<Limit> {
+        if self.loss > tolerance { Some(Limit::Loss) } else { (!self.kept_up).then_some(Limit::Sender) }
+    }
+
     pub(super) fn is_good(&self, tolerance: f64) -> bool {
-        self.kept_up && self.loss <= tolerance
+        self.limit(tolerance).is_none()
     }
 
     /// The part of the highest rate that came through.
