@@ -125,8 +125,12 @@ impl Card for Card82599 {
         (config.rx_offloads - RxOffloads::RSS_HASH) | rss
     }
 
-    fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
-        queues::receive_buffer(room, frame)
+    /// What virtual functions send comes through the switch, where MAXFRS holds nothing back.
+    fn receive_buffer(&self, room: usize, frame: usize) -> Option<usize> {
+        match self.functions.is_empty() {
+            true => queues::receive_buffer(room, frame),
+            false => queues::whole_buffer(room),
+        }
     }
 
     fn header_buffer(room: usize) -> Option<usize> {

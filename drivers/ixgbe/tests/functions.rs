@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use common::bench::{assert_nothing, bytes, receive, send};
 use common::functions::*;
+use common::liar::Liar;
 use common::packets::{Flow, payload};
 use common::{eventually, pool, space};
 use pagewire_ethdev::{
-    Error, FunctionConfig, MacAddr, PacketFlags, Port, PortConfig, RxQueue, RxQueueConfig, TxOffloads,
-    TxQueue, TxQueueConfig,
+    Error, FunctionConfig, MacAddr, Packet, PacketFlags, Port, PortConfig, RxOffloads, RxQueue,
+    RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
 use pagewire_ixgbe::{IxgbeRx, IxgbeVf};
+use pagewire_models::ixgbe::Kind;
 use pagewire_pci::wait_any;
 
 #[test]
@@ -153,9 +155,141 @@ fn groups_and_vlans_are_asked_for() {
     served.give(&addressed(b.mac, OUTSIDE, b"to the old one"));
     served.give(&one);
     assert_eq!(bytes(&b.receive()), one);
+    // And back to the one that it was given at first.
+    b.port.set_mac(b.mac).unwrap();
+    let one = addressed(b.mac, OUTSIDE, b"to the first address again");
+    served.give(&addressed(mac, OUTSIDE, b"to the one between"));
+    served.give(&one);
+    assert_eq!(bytes(&b.receive()), one);
     drop(physical.port());
     a.stop();
     b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// A VLAN that functions are in is the port's as well, which has them all; and nobody's who has not asked for it.
+#[test]
+fn vlans_of_functions_stay_the_ports() {
+    let mut served = serve(2);
+    let mut physical = Physical::start(&served, &TWO, |_, _| ());
+    let (mut a, mut b) = (Virtual::start(&served, 0), Virtual::start(&served, 1));
+    let group = MacAddr([1, 0, 0x5e, 1, 2, 3]);
+    physical.port().set_multicast(&[group]).unwrap();
+    for function in [&mut a, &mut b] {
+        function.port.set_multicast(&[group]).unwrap();
+    }
+    // Whoever of a and b is in VLAN 100; the numbers below it come and go, and take no entry from it.
+    type Vlans = &'static [u16];
+    let steps: [(Vlans, Vlans); 6] = [
+        (&[100], &[]),
+        (&[100], &[5, 6]),
+        (&[100], &[6, 100]),
+        (&[7], &[100]),
+        (&[7, 100], &[5]),
+        (&[], &[]),
+    ];
+    for (of_a, of_b) in steps {
+        a.port.set_vlan_filter(Some(of_a)).unwrap();
+        b.port.set_vlan_filter(Some(of_b)).unwrap();
+        for to in [MacAddr::BROADCAST, group] {
+            let frame = tagged(to, OUTSIDE, 100, b"to all of VLAN 100");
+            served.give(&frame);
+            assert_eq!(bytes(&receive(&mut physical.rx, 1)[0][0]), frame, "{of_a:?}, {of_b:?}");
+            for (function, vlans) in [(&mut a, of_a), (&mut b, of_b)] {
+                match vlans.contains(&100) {
+                    true => assert_eq!(bytes(&function.receive()), frame),
+                    false => assert_nothing(&mut function.rx[0]),
+                }
+            }
+        }
+    }
+    a.stop();
+    b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// With more pools than there are bits in a word, whose other word held anything before the start.
+#[test]
+fn what_is_for_one_function_of_many_is_for_no_other() {
+    let mut served = serve(40);
+    let all = vec![FunctionConfig::default(); 40];
+    let mut physical = Physical::start(&served, &all, |_, _| ());
+    let (mut a, mut b) = (Virtual::start(&served, 0), Virtual::start(&served, 39));
+    for round in 0..2 {
+        let (to, other) = if round == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
+        let frame = addressed(to.mac, OUTSIDE, b"to one");
+        served.give(&frame);
+        assert_eq!(bytes(&to.receive()), frame);
+        assert_nothing(&mut other.rx[0]);
+        assert_nothing(&mut physical.rx[0]);
+    }
+    a.stop();
+    b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// A function's driver that has the card's driver believe it will not send long frames.
+#[derive(Default)]
+struct Modest {
+    asked: u32,
+}
+
+impl Liar for Modest {
+    fn written(&mut self, offset: u64, value: &mut u32) -> bool {
+        const MAILBOX: u64 = 0x200;
+        const SET_FRAME: u32 = 5;
+        match offset {
+            MAILBOX => self.asked = *value & 0xffff,
+            _ if offset == MAILBOX + 4 && self.asked == SET_FRAME => *value = 1518,
+            _ => {}
+        }
+        true
+    }
+}
+
+/// Frames of a function's come to the port through the card's switch, which stops none for its length: the card writes no byte of a
+/// fragment beside the one that it was given.
+#[test]
+fn long_frames_of_a_function_stay_in_their_fragments() {
+    let served = serve_lied(Kind::I82599, 1, |_| Box::<Modest>::default());
+    served.lying[0].store(true, Relaxed);
+    let mut witnesses: Vec<Packet> = Vec::new();
+    let mut physical = Physical::start(&served, &TWO[..1], |space, config| {
+        let mut pool = pool(space, 512);
+        // Of each page the card gets the first fragment; the second is held, headroom and all.
+        witnesses = std::iter::from_fn(|| pool.alloc_packet()).collect();
+        assert_eq!(witnesses.len(), 512);
+        witnesses.retain(|packet| packet.iova() % 4096 >= 2048);
+        assert_eq!(witnesses.len(), 256);
+        for packet in &mut witnesses {
+            packet.prepend(packet.headroom()).unwrap();
+            packet.extend_from_slice(&vec![0; packet.tailroom()]).unwrap();
+            packet.as_mut_slice().unwrap().fill(0xc5);
+        }
+        config.rx[0] = RxQueueConfig::new(pool, 64);
+        config.rx_offloads = RxOffloads::SCATTER;
+    });
+    let space = space();
+    let mut port = open_vf(&served, 0, &space).unwrap();
+    let config = PortConfig { mtu: 3000, rx_offloads: RxOffloads::SCATTER, ..vf_config(&space, 1) };
+    let (rx, tx) = port.start(config).unwrap();
+    eventually("the function's link", || port.link().is_up());
+    let mut vf = Virtual { mac: port.info().mac, port, rx, tx, pool: wide_pool(&space, 64), space };
+    for round in 0..40 {
+        for to in [OWN, MacAddr::BROADCAST] {
+            vf.send(to, &vec![round; 2986]);
+            let sent = vf.send(to, &vec![round; 1486]);
+            let got = receive(&mut physical.rx, 1).remove(0);
+            assert_eq!(got.iter().map(bytes).collect::<Vec<_>>(), [sent], "the longer one is dropped");
+        }
+    }
+    let intact = |packet: &Packet| packet.as_slice().unwrap().iter().all(|byte| *byte == 0xc5);
+    assert!(witnesses.iter().all(intact), "a fragment was written to that the card was not given");
+    drop(witnesses);
+    vf.stop();
     served.assert_clean();
     physical.stop();
 }
@@ -211,7 +345,7 @@ fn flows_are_spread_within_a_pool() {
         let mut served = serve(functions);
         let all = vec![FunctionConfig::default(); functions.into()];
         let mut physical = Physical::start(&served, &all, |space, config| {
-            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
+            config.rx.push(RxQueueConfig::new(wide_pool(space, 512), 64));
             config.tx.push(TxQueueConfig { descriptors: 64 });
         });
         let last = usize::from(functions) - 1;
@@ -257,7 +391,7 @@ fn the_queues_behind_functions_interrupt() {
         let mut served = serve(functions);
         let all = vec![FunctionConfig::default(); functions.into()];
         let mut physical = Physical::start(&served, &all, |space, config| {
-            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
+            config.rx.push(RxQueueConfig::new(wide_pool(space, 512), 64));
             config.rx_interrupts = Some(Duration::ZERO);
         });
         let fired = |queue: &IxgbeRx, limit| {

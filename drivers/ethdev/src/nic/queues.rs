@@ -87,7 +87,7 @@ impl<C: Card> Nic<C> {
         let lro = config.rx_offloads.contains(RxOffloads::LRO);
         let frame = if lro { COALESCED } else { usize::from(config.mtu) + FRAME_OVERHEAD };
         let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
-        let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
+        let buffer = self.card.receive_buffer(room, frame).ok_or_else(|| {
             let limit = format!(
                 "buffers of {} bytes or more (a pool's fragment_size less its headroom)",
                 C::LEAST_BUFFER

@@ -4,7 +4,7 @@ mod mailbox;
 mod registers;
 mod statistics;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pagewire_ethdev::nic::{Card, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
@@ -47,6 +47,8 @@ pub struct CardVf {
     /// As the physical function has it.
     granted: Granted,
     strip_vlan: bool,
+    /// The address that the physical function knows it by.
+    told: Cell<Option<MacAddr>>,
     /// VLANs that it has been told of.
     vlans: RefCell<Vec<u16>>,
     /// The link as it was last told of.
@@ -124,7 +126,9 @@ impl Card for CardVf {
         let mailbox = Mailbox::default();
         let granted = greet(device, &mailbox)?;
         let mac = granted.mac.unwrap_or_else(MacAddr::random_local);
-        Ok((CardVf { mailbox, granted, strip_vlan: false, vlans: RefCell::default(), link_up: false }, mac))
+        let told = Cell::new(granted.mac);
+        let vlans = RefCell::default();
+        Ok((CardVf { mailbox, granted, strip_vlan: false, told, vlans, link_up: false }, mac))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -135,6 +139,7 @@ impl Card for CardVf {
     fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error> {
         // The reset before has made the physical function forget everything, and it may be another driver's now.
         self.granted = greet(device, &self.mailbox)?;
+        self.told.set(self.granted.mac);
         self.vlans.borrow_mut().clear();
         for (what, asked, granted) in [
             ("number of receive queues", config.rx.len(), self.granted.rx_queues),
@@ -163,7 +168,7 @@ impl Card for CardVf {
     }
 
     /// The longest frame is the physical function's choice, not ours: the card is promised no more than there is.
-    fn receive_buffer(room: usize, _frame: usize) -> Option<usize> {
+    fn receive_buffer(&self, room: usize, _frame: usize) -> Option<usize> {
         queues::whole_buffer(room)
     }
 
@@ -246,11 +251,13 @@ impl Card for CardVf {
     }
 
     fn write_addresses(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
-        if self.granted.mac == Some(filters.mac) {
+        if self.told.get() == Some(filters.mac) {
             return Ok(());
         }
         let (low, high) = Filters::words(filters.mac);
-        self.mailbox.require(device, &[SET_MAC, low, high], "the address", filters.mac).map(|_| ())
+        self.mailbox.require(device, &[SET_MAC, low, high], "the address", filters.mac)?;
+        self.told.set(Some(filters.mac));
+        Ok(())
     }
 
     fn write_multicast(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
