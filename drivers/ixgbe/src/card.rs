@@ -208,7 +208,10 @@ impl Card for Card82599 {
         if self.functions.is_empty() {
             return Ok(());
         }
-        let link = self.link(device);
+        let link = match &self.cage {
+            Some(cage) => cage.known_link(device),
+            None => link::link(device),
+        };
         self.functions.serve(device, filters, link)
     }
 
