@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use common::bench::{assert_nothing, bytes, receive, send};
+use common::bench::{assert_nothing, bytes, count, receive, send};
 use common::functions::*;
 use common::liar::Liar;
 use common::packets::{Flow, payload};
@@ -14,7 +14,7 @@ use pagewire_ethdev::{
     Error, FunctionConfig, MacAddr, Packet, PacketFlags, Port, PortConfig, RxOffloads, RxQueue,
     RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
-use pagewire_ixgbe::{IxgbeRx, IxgbeVf};
+use pagewire_ixgbe::IxgbeRx;
 use pagewire_models::ixgbe::Kind;
 use pagewire_pci::wait_any;
 
@@ -231,6 +231,63 @@ fn what_is_for_one_function_of_many_is_for_no_other() {
     physical.stop();
 }
 
+/// RSS is the card's, and what it leads to a function's queues only those get that run.
+#[test]
+fn a_functions_queue_stops_while_others_run() {
+    let mut served = serve(1);
+    let physical = Physical::start(&served, &TWO[..1], |_, _| ());
+    let space = space();
+    let mut three = open_vf(&served, 0, &space).unwrap();
+    let error = three.start(vf_config(&space, 3)).err().expect("a queue that would get nothing").to_string();
+    assert!(
+        error.contains("receive queues 3") && error.contains("a power of two of them, 4 at most"),
+        "{error}"
+    );
+    drop(three);
+    let mut vf = Virtual::start_in(&served, 0, &space, 4);
+    let frames: Vec<Vec<u8>> = (0..40)
+        .map(|port| {
+            let mut frame = Flow { ports: (3000 + port * 7, 53), ..Flow::new(false) }.udp(&payload(64));
+            frame[..6].copy_from_slice(&vf.mac.0);
+            frame
+        })
+        .collect();
+    let mut spread = |vf: &mut Virtual| -> Vec<bool> {
+        frames.iter().for_each(|frame| served.give(frame));
+        receive(&mut vf.rx, frames.len()).iter().map(|queue| !queue.is_empty()).collect()
+    };
+    assert_eq!(spread(&mut vf), [true; 4]);
+    for (queue, expected) in [(3, [true, true, false].as_slice()), (2, &[true; 2]), (1, &[true])] {
+        drop(vf.rx.remove(queue));
+        vf.port.stop_rx_queue(queue as u16).unwrap();
+        assert_eq!(spread(&mut vf), expected, "without queue {queue}");
+    }
+    for (queue, expected) in [(1, [true, true].as_slice()), (2, &[true, true, false]), (3, &[true; 4])] {
+        let again = RxQueueConfig::new(wide_pool(&vf.space, 512), 64);
+        vf.rx.push(vf.port.start_rx_queue(queue, again).unwrap());
+        assert_eq!(spread(&mut vf), expected, "with queue {queue}");
+    }
+    vf.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// What a function is too slow for it has missed, not the port.
+#[test]
+fn functions_miss_on_their_own_account() {
+    let mut served = serve(1);
+    let physical = Physical::start(&served, &TWO[..1], |_, _| ());
+    let mut vf = Virtual::start(&served, 0);
+    let frame = addressed(vf.mac, OUTSIDE, b"to one who does not look");
+    (0..200).for_each(|_| served.give(&frame));
+    eventually("drops", || count(&mut *physical.port(), "rx_functions_no_descriptor_packets") == 200 - 63);
+    assert_eq!(physical.port().stats().rx_missed, 0);
+    assert_eq!(receive(&mut vf.rx, 63).remove(0).len(), 63);
+    vf.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
 /// A function's driver that has the card's driver believe it will not send long frames.
 #[derive(Default)]
 struct Modest {
@@ -319,9 +376,6 @@ fn two_functions_forward() {
         }
     }
     // By the cards' own count, check sequences included.
-    let count = |port: &mut IxgbeVf, name: &str| {
-        port.xstats().into_iter().find(|stat| stat.name == name).expect(name).value
-    };
     let bytes: u64 = (0..16u64).map(|n| (60 + n * 90) + 4).sum();
     assert_eq!(
         [count(&mut a.port, "rx_good_packets"), count(&mut a.port, "rx_good_bytes")],

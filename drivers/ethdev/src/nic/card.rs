@@ -168,8 +168,8 @@ pub trait Card: Send + Sized + 'static {
         Err(device.unsupported("stopping transmit queue", queue, "no way to stop one"))
     }
 
-    /// Write the RSS redirection table, of as many queue numbers as [`Capabilities::rss`] says: with
-    /// none it is not called. Frames may be coming in.
+    /// Have RSS lead to queues that run: write the redirection table, of as many queue numbers as [`Capabilities::rss`] says. With none
+    /// the card has a way of its own. Frames may be coming in.
     fn write_redirection(&self, _device: &Device, _queues: &[u16]) {}
 
     /// The tail register of a receive queue.

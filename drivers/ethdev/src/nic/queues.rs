@@ -71,9 +71,7 @@ impl<C: Card> Nic<C> {
     /// Have RSS lead to queues that run.
     pub(super) fn redirect(&self, started: &Started) {
         let entries = self.info.capabilities.rss.table;
-        if entries > 0 {
-            self.card.write_redirection(&self.device, &started.redirection(entries));
-        }
+        self.card.write_redirection(&self.device, &started.redirection(entries));
     }
 
     pub(super) fn start_receive(

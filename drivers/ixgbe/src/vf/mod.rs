@@ -49,6 +49,8 @@ pub struct CardVf {
     strip_vlan: bool,
     /// The address that the physical function knows it by.
     told: Cell<Option<MacAddr>>,
+    /// Its receive queues that run, by bit.
+    running: u32,
     /// VLANs that it has been told of.
     vlans: RefCell<Vec<u16>>,
     /// The link as it was last told of.
@@ -128,7 +130,7 @@ impl Card for CardVf {
         let mac = granted.mac.unwrap_or_else(MacAddr::random_local);
         let told = Cell::new(granted.mac);
         let vlans = RefCell::default();
-        Ok((CardVf { mailbox, granted, strip_vlan: false, told, vlans, link_up: false }, mac))
+        Ok((CardVf { mailbox, granted, strip_vlan: false, told, running: 0, vlans, link_up: false }, mac))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -149,6 +151,12 @@ impl Card for CardVf {
                 return Err(device.unsupported(what, asked, granted));
             }
         }
+        if !config.rx.len().max(1).is_power_of_two() {
+            let granted = self.granted.rx_queues;
+            let limit =
+                format!("a power of two of them, {granted} at most, since RSS tells them apart by bits");
+            return Err(device.unsupported("number of receive queues", config.rx.len(), limit));
+        }
         self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);
         let longest = u32::from(config.mtu) + 14 + 4;
         self.mailbox.require(device, &[SET_FRAME, longest], "an MTU of", config.mtu)?;
@@ -156,9 +164,8 @@ impl Card for CardVf {
         self.write_multicast(device, filters)?;
         self.write_vlans(device, filters)?;
         self.write_modes(device, filters)?;
-        // 7.10.2: of the entry in the physical function's table, as many bits as there are queues to tell apart.
-        let bits = config.rx.len().max(1).ilog2();
-        device.registers.write(VFPSRTYPE, bits << VFPSRTYPE_RQPL_SHIFT);
+        self.running = 0;
+        self.spread(device);
         Ok(())
     }
 
@@ -173,7 +180,10 @@ impl Card for CardVf {
     }
 
     fn start_receive(&mut self, device: &Device, _: &Filters, setup: RxSetup) -> Result<(), Error> {
-        RECEIVE.start(device, setup, true, self.strip_vlan)
+        RECEIVE.start(device, setup, true, self.strip_vlan)?;
+        // What comes is led to it when its tail has been moved.
+        self.running |= 1 << setup.queue;
+        Ok(())
     }
 
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error> {
@@ -181,7 +191,17 @@ impl Card for CardVf {
     }
 
     fn stop_receive(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
+        self.running &= !(1 << queue);
+        self.spread(device);
         RECEIVE.stop(device, queue)
+    }
+
+    fn write_redirection(&self, device: &Device, _queues: &[u16]) {
+        self.spread(device);
+    }
+
+    fn enable(&mut self, device: &Device) {
+        self.spread(device);
     }
 
     fn stop_transmit(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
@@ -288,6 +308,14 @@ impl Card for CardVf {
             told.remove(at);
         }
         Ok(())
+    }
+}
+
+impl CardVf {
+    /// 7.10.2: of an entry in the physical function's table, as many bits count as tell queues apart that all run. Those above get nothing.
+    fn spread(&self, device: &Device) {
+        let bits = self.running.trailing_ones().max(1).ilog2();
+        device.registers.write(VFPSRTYPE, bits << VFPSRTYPE_RQPL_SHIFT);
     }
 }
 
