@@ -24,7 +24,7 @@ use pagewire_models::ixgbe::Kind;
 use pagewire_pci::AddressSpace;
 use pagewire_pool::{PoolMonitor, flush_thread};
 
-/// How long a normal run tells lies, and how many it tells at least, be the machine ever so slow: some ten times as many if it is not.
+/// How long a normal run tells lies, and how many it tells at least, however slow the machine is: most tell several times as many.
 /// HOSTILE_MUTATIONS=1000000 has it tell a million, however long that takes.
 const NORMALLY: Duration = Duration::from_secs(15);
 const LEAST: u64 = 10_000;
