@@ -97,8 +97,53 @@ fn several_streams_on_several_cores_are_told_apart() {
         assert_eq!((count(stream, "/received"), count(stream, "/reordered")), (packets, 0));
     }
     assert_eq!(report["failed"], serde_json::json!([]));
-    let nothing = serde_json::json!({ "foreign": 0, "damaged": 0, "other": 0, "other_run": 0 });
+    let nothing =
+        serde_json::json!({ "foreign": 0, "damaged": 0, "other": 0, "other_run": 0, "other_port": 0 });
     assert_eq!(report["unmatched"], nothing);
+}
+
+#[test]
+fn frames_at_another_port_than_they_are_for_are_not_received() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("astray.toml");
+    let stream = |name, rx, count| {
+        format!("[[stream]]\nname = '{name}'\nrx = {rx}\ncount = {count}\nrate = '10kpps'\n")
+    };
+    std::fs::write(&file, stream("right", 1, 100) + &stream("astray", 2, 50)).expect("a scenario");
+    let ports = words("--port ring:a --port ring:a --port ring:b --port ring:b --drain 0.2 --scenario");
+    let report = last(&[&ports[..], &[file.to_str().expect("a path")]].concat(), 0);
+    assert_eq!((count(&report, "/streams/0/received"), count(&report, "/streams/0/lost")), (100, 0));
+    assert_eq!((count(&report, "/streams/1/received"), count(&report, "/streams/1/lost")), (0, 50));
+    assert_eq!(count(&report, "/unmatched/other_port"), 50);
+}
+
+/// A cable of 10 Mb/s carries 14,881 of the shortest frames a second.
+#[test]
+fn a_port_that_is_too_slow_for_a_rate_is_found_out() {
+    let model = Model::started("--socket a --socket b --wire pair:10 --mapped");
+    let [a, b] = ["a", "b"].map(|name| format!("vfio-user:{}", model.path(name).display()));
+    let file = model.path("slow.toml");
+    std::fs::write(&file, "duration = 1\n[pass]\nmax-rate-error = 0.01\n[[stream]]\nrate = '30kpps'")
+        .expect("a scenario");
+    let report = last(&["--port", &a, "--port", &b, "--scenario", file.to_str().expect("a path")], 3);
+    let stream = &report["streams"][0];
+    assert!(
+        stream["rate_error"].as_f64() < Some(-0.3) && stream["behind"].as_f64() > Some(0.1),
+        "{stream:#}"
+    );
+    assert!(
+        report["failed"][0].as_str().is_some_and(|failed| failed.contains("max-rate-error")),
+        "{report:#}"
+    );
+}
+
+/// Nobody waits for them at the other end, and the cable takes 134 ms for what fits into the ring.
+#[test]
+fn what_a_ring_has_at_the_end_is_sent() {
+    let model = Model::started("--socket a --socket b --wire pair:1 --mapped");
+    let a = format!("vfio-user:{}", model.path("a").display());
+    let report = last(&[&["--port", &a], &words("--no-rx --count 200 --tx-ring 512")[..]].concat(), 0);
+    assert_eq!((count(&report, "/streams/0/sent"), count(&report, "/ports/0/tx_packets")), (200, 200));
 }
 
 #[test]
@@ -333,7 +378,11 @@ fn a_port_that_vanishes_ends_the_run_with_its_name_and_what_was_measured() {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.expect("the program starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    lines.next().expect("a report").expect("UTF-8");
+    let mut has_sent = || {
+        let report = lines.next().expect("a report").expect("UTF-8");
+        count(&serde_json::from_str(&report).expect("an object a line"), "/streams/0/sent") > 0
+    };
+    while !has_sent() {}
     model.child.as_mut().expect("it runs").kill().expect("it is a child");
     let text = lines.last().expect("a report").expect("UTF-8");
     let report: Value = serde_json::from_str(&text).expect("an object a line");
@@ -350,7 +399,8 @@ fn a_port_that_vanishes_ends_the_run_with_its_name_and_what_was_measured() {
 #[test]
 fn a_signal_ends_it_with_a_report() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pagewire"));
-    command.args(words("pktgen --port ring:a --port ring:a --json -T 0.1"));
+    // Nothing comes back, so that it waits.
+    command.args(words("pktgen --port ring:a --port ring:a --port ring:b --port ring:b --rx-port 2 --rate 10kpps --drain 3 --json -T 0.1"));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let child = child.expect("the program starts");
     std::thread::sleep(Duration::from_secs(1));
@@ -361,5 +411,7 @@ fn a_signal_ends_it_with_a_report() {
     let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
     let last: Value = serde_json::from_str(text.lines().last().expect("a report")).expect("JSON");
     assert_eq!(last["final"], true);
-    assert_eq!(count(&last, "/streams/0/sent"), count(&last, "/streams/0/received"));
+    assert_eq!(count(&last, "/streams/0/sent"), count(&last, "/streams/0/lost"));
+    // What it did not send while it waited is not missing.
+    assert!(last["streams"][0]["behind"].as_f64() < Some(1.5), "{last:#}");
 }

@@ -88,6 +88,21 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
 }
 
+/// As JSON: an object every period, and one at the end.
+#[derive(Serialize)]
+struct Reported<T> {
+    #[serde(rename = "final")]
+    last: bool,
+    #[serde(flatten)]
+    counts: T,
+}
+
+impl<T: Serialize> Reported<T> {
+    fn print(&self) -> Result<()> {
+        Ok(run::print(&format!("{}\n", serde_json::to_string(self)?))?)
+    }
+}
+
 /// What is in the file.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 struct Written {

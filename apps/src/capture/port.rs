@@ -18,7 +18,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::select::Selection;
-use super::{Args, Written};
+use super::{Args, Reported, Written};
+use crate::idle::{Idle, Rounds};
 use crate::l2fwd::{Report, Reporter};
 use crate::memory::Needs;
 use crate::ports::{self, PortSpec};
@@ -27,10 +28,6 @@ use crate::{cores, run};
 
 /// Packets received at a time.
 const BURST: usize = 64;
-/// Rounds without a packet after which the loop rests, unless the port is a real card.
-const IDLE_ROUNDS: u32 = 1024;
-/// That rest, besides the kernel's own 50 µs of slack.
-const NAP: Duration = Duration::from_micros(1);
 /// How often to look at signals, the time and the other process.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the other process may take to start, and, after the last packet, to take what waits for it.
@@ -93,8 +90,9 @@ pub(super) fn capture(args: &Args, spec: &PortSpec, stop: &AtomicBool) -> Result
     let rx = rx.pop().context("a port without a receive queue")?;
 
     let (counters, end) = (Arc::new(Counters::default()), Arc::new(AtomicBool::new(false)));
-    let (cpu, naps) = (cores::default(1)?.pop(), !spec.is_hardware());
-    let lane = Lane { rx, producer, counters: counters.clone(), end: end.clone(), naps };
+    let idle = if spec.is_hardware() { Idle::Spin } else { Idle::Nap };
+    let cpu = cores::default(1)?.pop();
+    let lane = Lane { rx, producer, counters: counters.clone(), end: end.clone(), idle };
     let worker = thread::Builder::new().name("capture".into()).spawn(move || {
         cpu.inspect(|cpu| cores::pin(*cpu));
         lane.run()
@@ -152,14 +150,14 @@ struct Lane {
     producer: Producer,
     counters: Arc<Counters>,
     end: Arc<AtomicBool>,
-    naps: bool,
+    idle: Idle,
 }
 
 impl Lane {
     /// Until told to stop or the other process is gone. Gives the queue back, and the producer with all returned that will be.
     fn run(mut self) -> (AnyRxQueue, Producer) {
         let mut burst = Burst::new(BURST);
-        let mut idle = 0u32;
+        let mut rounds = Rounds::default();
         while !self.end.load(Ordering::Relaxed) && self.producer.has_consumers() {
             let received = self.rx.rx_burst(&mut burst);
             let mut dropped = 0;
@@ -168,21 +166,15 @@ impl Lane {
             }
             self.producer.poll();
             if received > 0 {
-                idle = 0;
                 // This thread alone counts.
                 let add = |counter: &AtomicU64, more| {
                     counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed)
                 };
                 add(&self.counters.received, received as u64);
                 add(&self.counters.dropped, dropped);
-            } else {
-                idle = idle.wrapping_add(1);
-                if idle.is_multiple_of(IDLE_ROUNDS) {
-                    pagewire_pool::flush_thread();
-                    if self.naps {
-                        thread::sleep(NAP);
-                    }
-                }
+            }
+            if rounds.are_idle(received) {
+                self.idle.rest();
             }
         }
         self.producer.drain(PATIENCE);
@@ -229,11 +221,18 @@ fn watch(
         thread::sleep(LOOK);
         port.check()?;
         published.tick(port, counters, start.elapsed());
-        if !args.reporting.json && !period.is_zero() && start.elapsed() >= next {
+        if !period.is_zero() && start.elapsed() >= next {
             next = start.elapsed() + period;
             let (received, dropped) =
                 (counters.received.load(Ordering::Relaxed), counters.dropped.load(Ordering::Relaxed));
-            run::print(&format!("{received} packets received, {dropped} dropped\n"))?;
+            match args.reporting.json {
+                true => {
+                    let counts =
+                        json!({ "port": port.info().name, "received": received, "dropped": dropped });
+                    Reported { last: false, counts }.print()?;
+                }
+                false => run::print(&format!("{received} packets received, {dropped} dropped\n"))?,
+            }
         }
     }
     Ok(())
@@ -241,7 +240,7 @@ fn watch(
 
 fn report(args: &Args, totals: &Totals) -> Result<()> {
     if args.reporting.json {
-        return Ok(run::print(&format!("{}\n", serde_json::to_string(totals)?))?);
+        return Reported { last: true, counts: totals }.print();
     }
     let Totals { port, received, written, dropped, missed } = totals;
     let (packets, bytes) = (written.packets, written.bytes);
@@ -269,7 +268,11 @@ impl Writer {
     fn start(args: &Args, socket: &Path) -> Result<Writer> {
         let program = std::env::current_exe().context("finding this program, to start it once more")?;
         let mut command = Command::new(program);
-        command.args(["capture", "--json", "--from"]).arg(socket).arg("--out").arg(&args.out);
+        command
+            .args(["capture", "--json", "--stats-period", "0", "--from"])
+            .arg(socket)
+            .arg("--out")
+            .arg(&args.out);
         command.args(["--snaplen", &args.snaplen.to_string()]);
         let Selection { filter, sample, .. } = &args.selection;
         command.args(["--sample", &sample.to_string()]);

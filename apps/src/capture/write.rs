@@ -10,7 +10,7 @@ use pagewire_models::wire::{CaptureFile, Captured, Direction, PcapReport};
 use pagewire_pool::handover::{self, Consumer, Received};
 
 use super::select::{self, Selection};
-use super::{Args, Written};
+use super::{Args, Reported, Written};
 use crate::run;
 
 /// How often to look for a signal.
@@ -57,9 +57,12 @@ pub(super) fn write(args: &Args, socket: &Path, stop: &AtomicBool) -> Result<()>
             }
             Err(error) => return Err(error.into()),
         }
-        if !args.reporting.json && !args.reporting.stats_period.is_zero() && start.elapsed() >= next {
+        if !args.reporting.stats_period.is_zero() && start.elapsed() >= next {
             next = start.elapsed() + args.reporting.stats_period;
-            run::print(&format!("{} packets\n", sink.written.packets))?;
+            match args.reporting.json {
+                true => Reported { last: false, counts: sink.written }.print()?,
+                false => run::print(&format!("{} packets\n", sink.written.packets))?,
+            }
         }
     }
     // Nobody waits for this process any more; then what is not in the file yet.
@@ -67,7 +70,7 @@ pub(super) fn write(args: &Args, socket: &Path, stop: &AtomicBool) -> Result<()>
     let Sink { file, written, .. } = sink;
     drop(file);
     match args.reporting.json {
-        true => run::print(&format!("{}\n", serde_json::to_string(&written)?))?,
+        true => Reported { last: true, counts: written }.print()?,
         false => run::print(&format!(
             "{} packets, {} bytes in {}{}\n",
             written.packets,

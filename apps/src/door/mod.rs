@@ -31,6 +31,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// When there is nothing else to wait for.
 const SELDOM: Duration = Duration::from_secs(60);
 
+/// An answer: a document and the end of the line.
+pub(crate) fn line(document: &impl serde::Serialize) -> Vec<u8> {
+    // Numbers, strings and objects with names: there is nothing that could not be written.
+    let mut text = serde_json::to_vec(document).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
 /// What is answered at a socket.
 pub(crate) trait Service: Send + 'static {
     /// A request that makes sense.

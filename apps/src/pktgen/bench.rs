@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use pagewire_ethdev::{AnyPort, AnyRxQueue, PortConfig, RxQueueConfig, TxQueueConfig};
+use pagewire_ethdev::{AnyPort, PortConfig, RxQueueConfig, TxQueue, TxQueueConfig};
 use pagewire_hugepages::PageSize;
 use pagewire_pci::AddressSpace;
 use pagewire_pool::PoolMonitor;
 
-use super::engine::TxLane;
+use super::engine::{RxLane, TxLane};
 use super::pace::Clock;
 use super::plan;
 use super::scenario::Scenario;
@@ -19,6 +19,8 @@ use crate::l2fwd::Reporter;
 use crate::stats::Statistics;
 use crate::{cores, ports};
 
+/// How long what a ring has may take to be sent.
+const RING_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a link may take to come up.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,7 +28,7 @@ const LINK_PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Bench<'a> {
     // Dropped in this order: queues, ports, what both are in.
     pub(super) tx: Vec<TxLane>,
-    pub(super) rx: Vec<AnyRxQueue>,
+    pub(super) rx: Vec<RxLane>,
     pub(super) ports: Vec<AnyPort>,
     pub(super) monitors: Vec<PoolMonitor>,
     _space: AddressSpace,
@@ -87,6 +89,23 @@ impl<'a> Bench<'a> {
         })
     }
 
+    /// Wait until the cards have sent what their rings have: a port that stops sends no more.
+    pub(super) fn finish_sending(&mut self) {
+        let start = Instant::now();
+        for lane in &mut self.tx {
+            lane.tx.reclaim();
+            while lane.tx.pending() > 0 && start.elapsed() < RING_PATIENCE {
+                std::thread::sleep(Duration::from_millis(1));
+                lane.tx.reclaim();
+            }
+            if lane.tx.pending() > 0 {
+                let name = &self.ports[lane.port].info().name;
+                let (queue, left) = (lane.queue, lane.tx.pending());
+                note!("port {} ({name}), queue {queue}: {left} frames were never sent", lane.port);
+            }
+        }
+    }
+
     /// Stop the ports.
     ///
     /// # Errors
@@ -107,7 +126,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-type Queues = (Vec<TxLane>, Vec<AnyRxQueue>, Vec<PoolMonitor>);
+type Queues = (Vec<TxLane>, Vec<RxLane>, Vec<PoolMonitor>);
 
 /// Start every port with the queues that its part needs.
 fn start(
@@ -141,7 +160,7 @@ fn start(
         let (rx, tx) = port.start(config)?;
         let lane = |((tx, pool), queue)| TxLane { port: number, queue, tx, pool };
         lanes.extend(tx.into_iter().zip(pools).zip(0..).map(lane));
-        receivers.extend(rx);
+        receivers.extend(rx.into_iter().zip(0..).map(|(rx, queue)| RxLane { port: number, queue, rx }));
     }
     Ok((lanes, receivers, monitors))
 }

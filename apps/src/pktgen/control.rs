@@ -18,7 +18,7 @@ use super::report::VERSION;
 use super::scenario::Paced;
 use super::schedule::Span;
 use super::watch::Watch;
-use crate::door::{Service, Serving};
+use crate::door::{Service, Serving, line};
 
 /// How long the thread that has the ports is waited for. It may be at a device that does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -98,14 +98,6 @@ impl Service for Commands {
             Err(TryRecvError::Empty) => Some(self.refusal("it is busy, and will do it later")),
         }
     }
-}
-
-/// A document and the end of the line.
-pub(super) fn line(document: &impl serde::Serialize) -> Vec<u8> {
-    // Numbers, strings and objects with names: there is nothing that could not be written.
-    let mut text = serde_json::to_vec(document).unwrap_or_default();
-    text.push(b'\n');
-    text
 }
 
 impl Asked {

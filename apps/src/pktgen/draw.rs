@@ -130,9 +130,9 @@ impl Content<'_> {
         };
         let rows = self.results.streams.iter().zip(self.delays).map(wrong).collect();
         page.table("of what came", &["reordered", "twice", "too late", "corrupt"], rows);
-        let Unmatched { foreign, damaged, other, other_run } = self.results.unmatched;
-        let counts = [foreign, damaged, other_run, other].map(count).into();
-        let columns = ["unsigned", "damaged", "other run", "no sender"];
+        let Unmatched { foreign, damaged, other, other_run, other_port } = self.results.unmatched;
+        let counts = [foreign, damaged, other_run, other_port, other].map(count).into();
+        let columns = ["unsigned", "damaged", "other run", "elsewhere", "no sender"];
         page.table(
             "frames of no stream",
             &columns,

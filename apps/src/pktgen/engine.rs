@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use pagewire_ethdev::{AnyTxQueue, Burst, Pool, TxQueue};
+use pagewire_ethdev::{AnyRxQueue, AnyTxQueue, Burst, Pool, RxQueue, TxQueue};
+use serde_json::{Value, json};
 
 use super::measure::Receiver;
 use super::pace::Clock;
@@ -20,6 +21,13 @@ pub(super) struct TxLane {
     pub(super) pool: Pool,
 }
 
+/// A receive queue.
+pub(super) struct RxLane {
+    pub(super) port: usize,
+    pub(super) queue: u16,
+    pub(super) rx: AnyRxQueue,
+}
+
 /// A transmit queue, and the streams that it sends.
 pub(super) struct Transmitter {
     lane: TxLane,
@@ -29,7 +37,8 @@ pub(super) struct Transmitter {
     turn: usize,
     /// The sender of what is in the burst.
     owner: usize,
-    done: bool,
+    /// When it ended.
+    done: Option<u64>,
 }
 
 /// What the loops are told, and tell.
@@ -48,13 +57,13 @@ impl Transmitter {
         if let [sender] = &mut senders[..] {
             sender.prepare(&mut lane.pool);
         }
-        Transmitter { lane, burst: Burst::new(burst), senders, turn: 0, owner: 0, done: false }
+        Transmitter { lane, burst: Burst::new(burst), senders, turn: 0, owner: 0, done: None }
     }
 
     /// One round: a burst of each stream that has something to send. Returns the number of packets sent.
     #[inline(always)]
     fn poll(&mut self, signals: &Signals) -> usize {
-        if self.done {
+        if self.done.is_some() {
             return 0;
         }
         let now = tsc::read();
@@ -65,14 +74,14 @@ impl Transmitter {
             self.senders[self.owner].taken(moved);
             if !self.burst.is_empty() {
                 if signals.halt.load(Ordering::Relaxed) {
-                    self.retire(signals);
+                    self.retire(signals, now);
                 }
                 return moved;
             }
         }
         // Also of a stream that always has something to send.
         if signals.halt.load(Ordering::Relaxed) {
-            self.retire(signals);
+            self.retire(signals, now);
             return moved;
         }
         for _ in 0..self.senders.len() {
@@ -88,14 +97,14 @@ impl Transmitter {
             }
         }
         if moved == 0 && self.senders.iter().all(|sender| sender.is_done(now)) {
-            self.retire(signals);
+            self.retire(signals, now);
         }
         moved
     }
 
     #[cold]
-    fn retire(&mut self, signals: &Signals) {
-        self.done = true;
+    fn retire(&mut self, signals: &Signals, now: u64) {
+        self.done = Some(now);
         signals.sending.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -106,8 +115,8 @@ impl Transmitter {
 
     /// The end: the queue, and what was sent of each stream.
     pub(super) fn finish(self, clock: &Clock) -> (TxLane, Vec<(usize, Sent)>) {
-        let Transmitter { lane, senders, burst, owner, .. } = self;
-        let (now, nothing) = (tsc::read(), Burst::new(1));
+        let Transmitter { lane, senders, burst, owner, done, .. } = self;
+        let (now, nothing) = (done.unwrap_or_else(tsc::read), Burst::new(1));
         let total = |(number, sender): (usize, Sender)| {
             let unsent = if number == owner { &burst } else { &nothing };
             (sender.stream, sender.finish(unsent, clock, now))
@@ -137,6 +146,19 @@ pub(super) struct Share {
 impl Share {
     pub(super) fn is_empty(&self) -> bool {
         self.transmitters.is_empty() && self.receivers.is_empty()
+    }
+
+    /// What it looks after, and how, as others are told.
+    pub(super) fn lanes(&self) -> Vec<Value> {
+        let sends = self.transmitters.iter().map(|transmitter| {
+            let TxLane { port, queue, tx, .. } = &transmitter.lane;
+            json!({ "port": port, "queue": queue, "tx_path": tx.path().to_string() })
+        });
+        let receives = self.receivers.iter().map(|receiver| {
+            let RxLane { port, queue, rx } = &receiver.lane;
+            json!({ "port": port, "queue": queue, "rx_path": rx.path().to_string() })
+        });
+        sends.chain(receives).collect()
     }
 
     /// Send and receive until told to end.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pagewire_ethdev::{AnyRxQueue, Burst, Packet, RxQueue};
+use pagewire_ethdev::{Burst, Packet, RxQueue};
 
 use super::desk::{Delays, Desk, Wrong};
+use super::engine::RxLane;
 use super::headers::payload_at;
 use super::schedule::MEASURED;
 use super::signature::{LEN, Run, Signature};
@@ -30,6 +31,8 @@ pub(super) struct ReceiveCounters {
     pub(super) other: AtomicU64,
     /// Frames of another run: an earlier one's, or another program's.
     pub(super) other_run: AtomicU64,
+    /// Frames that were to come to another port, or to none.
+    pub(super) other_port: AtomicU64,
 }
 
 /// What came of one sender's packets to one receive queue.
@@ -137,9 +140,11 @@ impl Tracker {
 
 /// A receive queue, and what came to it.
 pub(super) struct Receiver {
-    pub(super) rx: AnyRxQueue,
+    pub(super) lane: RxLane,
     burst: Burst,
     run: Run,
+    /// Whether a sender's packets are to come here, by sender.
+    expected: Box<[bool]>,
     /// By sender; none before its first packet.
     pub(super) trackers: Vec<Option<Box<Tracker>>>,
     counters: Arc<ReceiveCounters>,
@@ -155,14 +160,15 @@ fn add(counter: &AtomicU64) {
 }
 
 impl Receiver {
-    /// Of so many senders' packets.
-    pub(super) fn new(rx: AnyRxQueue, burst: usize, senders: usize, run: Run) -> Receiver {
-        let received = (0..senders).map(|_| AtomicU64::new(0)).collect();
+    /// Of packets of those senders that are `expected`, among all there are.
+    pub(super) fn new(expected: Box<[bool]>, lane: RxLane, burst: usize, run: Run) -> Receiver {
+        let received = expected.iter().map(|_| AtomicU64::new(0)).collect();
         Receiver {
-            rx,
+            lane,
             burst: Burst::new(burst),
             run,
-            trackers: vec![None; senders],
+            trackers: vec![None; expected.len()],
+            expected,
             counters: Arc::new(ReceiveCounters { received, ..ReceiveCounters::default() }),
             desk: Arc::default(),
             at: 42,
@@ -184,14 +190,14 @@ impl Receiver {
         if self.desk.is_asked() {
             self.answer();
         }
-        let count = self.rx.rx_burst(&mut self.burst);
+        let count = self.lane.rx.rx_burst(&mut self.burst);
         if count == 0 {
             return 0;
         }
         let now = tsc::read();
-        let Receiver { burst, run, trackers, counters, at, whole, .. } = self;
+        let Receiver { burst, run, expected, trackers, counters, at, whole, .. } = self;
         for packet in burst.iter() {
-            look(packet, now, *run, trackers, counters, at, whole);
+            look(packet, now, (*run, expected), trackers, counters, at, whole);
         }
         for (tracker, count) in trackers.iter().zip(&counters.received) {
             if let Some(tracker) = tracker {
@@ -222,7 +228,7 @@ impl Receiver {
 fn look(
     packet: &Packet,
     now: u64,
-    run: Run,
+    (run, expected): (Run, &[bool]),
     trackers: &mut [Option<Box<Tracker>>],
     counters: &ReceiveCounters,
     at: &mut usize,
@@ -253,9 +259,15 @@ fn look(
     if signature.run != run {
         return add(&counters.other_run);
     }
-    let Some(tracker) = trackers.get_mut(usize::from(signature.sender)) else { return add(&counters.other) };
+    let sender = usize::from(signature.sender);
+    let (Some(expected), Some(tracker)) = (expected.get(sender), trackers.get_mut(sender)) else {
+        return add(&counters.other);
+    };
     if signature.phase != MEASURED {
         return;
+    }
+    if !expected {
+        return add(&counters.other_port);
     }
     let tracker = tracker.get_or_insert_default();
     if !tracker.number(signature.number_near(tracker.next)) {

@@ -47,6 +47,8 @@ pub(super) struct Unmatched {
     pub(super) other: u64,
     /// Of another run: an earlier one's, or another program's.
     pub(super) other_run: u64,
+    /// Of a stream that is expected at another port, or at none.
+    pub(super) other_port: u64,
 }
 
 #[derive(Serialize, Default)]
@@ -79,7 +81,7 @@ pub(super) struct StreamReport {
 
 #[derive(Serialize)]
 pub(super) struct Outcome {
-    /// Seconds by which the port was too slow for the rate.
+    /// Seconds by which the last packet was late, or the next one was when it ended.
     pub(super) behind: f64,
     /// How late bursts were, if there is a rate.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::bench::Bench;
-use super::control::{self, Command, Control};
+use super::control::{Command, Control};
 use super::desk::Gathered;
-use super::engine::{Share, Signals, Transmitter};
+use super::engine::{RxLane, Share, Signals, Transmitter};
 use super::live::Summary;
 use super::measure::{Receiver, Tracker};
 use super::plan::Plan;
@@ -20,16 +20,17 @@ use super::scenario::Scenario;
 use super::schedule::Span;
 use super::sender::Sent;
 use super::signature::Run;
-use super::watch::{Watch, Watched, Window};
+use super::watch::{Core, Watch, Watched, Window};
+use crate::door;
 use crate::idle::Idle;
 use crate::l2fwd::{Report, Reporter};
 use crate::run::EndOnExit;
-use crate::workload::{CoreCounters, Workload};
+use crate::workload::Workload;
 use crate::{cores, tsc};
 
 /// From when the threads are started to when they send.
 const HEAD_START: Duration = Duration::from_millis(20);
-/// How long frames may be on their way after the last was sent, however often one comes.
+/// How long frames may be on their way after the last was sent, however often one comes, unless more is asked for.
 const DRAIN_AT_MOST: Duration = Duration::from_secs(10);
 /// How long what is due may take to be sent after the end, where the port is too slow for it.
 const GRACE: Duration = Duration::from_secs(2);
@@ -79,26 +80,22 @@ impl Bench<'_> {
             transmitters.push(Transmitter::new(lane, burst, of_lane));
         }
         let of_senders = streams.len() * usize::from(queues);
-        let receivers: Vec<_> =
-            self.rx.drain(..).map(|rx| Receiver::new(rx, burst, of_senders, run)).collect();
+        let mut of_stream = vec![0; of_senders];
+        watched.iter().for_each(|sender| of_stream[usize::from(sender.id)] = sender.stream);
+        let expected =
+            |port: usize| of_stream.iter().map(|stream| streams[*stream].rx == Some(port)).collect();
+        let receive = |lane: RxLane| Receiver::new(expected(lane.port), lane, burst, run);
+        let receivers: Vec<_> = self.rx.drain(..).map(receive).collect();
         let signals = Arc::new(Signals::default());
         signals.sending.store(transmitters.len(), Ordering::Relaxed);
         let counters = receivers.iter().map(Receiver::counters).collect();
-        let cores = self.cpus.iter().map(|cpu| (*cpu, Arc::default())).collect();
         let desks = receivers.iter().map(|receiver| (receiver.desk(), receiver.counters())).collect();
-        let mut of_stream = vec![0; of_senders];
-        watched.iter().for_each(|sender| of_stream[usize::from(sender.id)] = sender.stream);
         let gathered = Gathered::new(desks, of_stream, streams.len());
         let (senders, start) = (watched, Instant::now());
+        let shares = self.shares(transmitters, receivers);
+        let cores =
+            self.cpus.iter().zip(&shares).map(|(cpu, share)| Core::new(*cpu, share.lanes())).collect();
         let mut watch = Watch { streams, senders, receivers: counters, cores, gathered, start };
-        let mut shares: Vec<Share> = self.cpus.iter().map(|_| Share::default()).collect();
-        let cores = shares.len();
-        let (tx, rx) = (transmitters.len(), receivers.len());
-        let deal = |(n, transmitter): (usize, _)| shares[n % cores].transmitters.push(transmitter);
-        transmitters.into_iter().enumerate().for_each(deal);
-        let deal = |(n, receiver): (usize, _)| shares[(tx + n) % cores].receivers.push(receiver);
-        receivers.into_iter().enumerate().for_each(deal);
-        log::debug!("{tx} transmit and {rx} receive queues on cores {:?}", &self.cpus[..cores.min(tx + rx)]);
         let idle = if self.naps { Idle::Nap } else { Idle::Spin };
         let (workers, failed) = spawn(&watch.cores, shares, &signals, idle);
         let watched = match &failed {
@@ -123,6 +120,19 @@ impl Bench<'_> {
         }
         results.judge(&scenario.pass);
         Ok((results, watched))
+    }
+
+    /// Queues, dealt out to the cores.
+    fn shares(&self, transmitters: Vec<Transmitter>, receivers: Vec<Receiver>) -> Vec<Share> {
+        let mut shares: Vec<Share> = self.cpus.iter().map(|_| Share::default()).collect();
+        let cores = shares.len();
+        let (tx, rx) = (transmitters.len(), receivers.len());
+        let deal = |(n, transmitter): (usize, _)| shares[n % cores].transmitters.push(transmitter);
+        transmitters.into_iter().enumerate().for_each(deal);
+        let deal = |(n, receiver): (usize, _)| shares[(tx + n) % cores].receivers.push(receiver);
+        receivers.into_iter().enumerate().for_each(deal);
+        log::debug!("{tx} transmit and {rx} receive queues on cores {:?}", &self.cpus[..cores.min(tx + rx)]);
+        shares
     }
 
     fn span(&self, scenario: &Scenario) -> Span {
@@ -153,6 +163,7 @@ impl Bench<'_> {
         let whole = scenario
             .duration
             .map(|duration| HEAD_START + Duration::from_secs_f64(scenario.warm_up + duration) + GRACE);
+        let drain_at_most = DRAIN_AT_MOST.max(self.args.drain);
         let mut began = (!conduct.stopped).then_some(watch.start);
         let over = |signals: &Signals| signals.end.load(Ordering::Relaxed);
         // While they send, and until what is on its way has come.
@@ -164,7 +175,7 @@ impl Bench<'_> {
                 match command.request.command {
                     Command::Statistics => {
                         let report = asked.report(watch, &mut self.ports);
-                        command.answer(control::line(&report));
+                        command.answer(door::line(&report));
                     }
                     Command::Quit => {
                         signals.halt.store(true, Ordering::Relaxed);
@@ -202,7 +213,7 @@ impl Bench<'_> {
                 arrived = (Instant::now(), received);
             }
             let silence = arrived.0.max(*since).elapsed();
-            if received >= sent || silence > self.args.drain || since.elapsed() > DRAIN_AT_MOST {
+            if received >= sent || silence > self.args.drain || since.elapsed() > drain_at_most {
                 break;
             }
         }
@@ -234,7 +245,7 @@ impl Bench<'_> {
                     let stream = sender / usize::from(self.args.lanes.queues);
                     tracker.iter().for_each(|tracker| trackers[stream].add(tracker));
                 }
-                self.rx.push(receiver.rx);
+                self.rx.push(receiver.lane);
             }
             for transmitter in share.transmitters {
                 let (lane, of_senders) = transmitter.finish(&self.clock);
@@ -242,6 +253,7 @@ impl Bench<'_> {
                 self.tx.push(lane);
             }
         }
+        self.finish_sending();
         watch.gathered.finish();
         for (tracker, delays) in trackers.iter_mut().zip(&watch.gathered.so_far) {
             delays.iter().for_each(|delays| tracker.delays.add(delays));
@@ -260,15 +272,10 @@ impl Bench<'_> {
 type Workers = (Vec<JoinHandle<Share>>, Option<std::io::Error>);
 
 /// A thread for each core that has something to do.
-fn spawn(
-    cores: &[(usize, Arc<CoreCounters>)],
-    shares: Vec<Share>,
-    signals: &Arc<Signals>,
-    idle: Idle,
-) -> Workers {
+fn spawn(cores: &[Core], shares: Vec<Share>, signals: &Arc<Signals>, idle: Idle) -> Workers {
     let mut workers = Vec::new();
-    for ((cpu, work), mut share) in cores.iter().cloned().zip(shares).filter(|(_, share)| !share.is_empty()) {
-        let signals = signals.clone();
+    for (core, mut share) in cores.iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
+        let (cpu, work, signals) = (core.cpu, core.work.clone(), signals.clone());
         let worker = thread::Builder::new().name(format!("lcore-{cpu}")).spawn(move || {
             let _end = EndOnExit(signals.end.clone());
             cores::pin(cpu);

@@ -1,5 +1,7 @@
 //! When a sender's packets are due, and how fast they went.
 
+use std::time::Duration;
+
 use super::pace::Due;
 
 /// Phase of what is sent before the measurement.
@@ -101,6 +103,9 @@ impl Schedule {
     }
 }
 
+/// How long what keeps packets from being sent may last at the end, and still be a moment.
+pub(super) const MOMENT: Duration = Duration::from_millis(50);
+
 /// Ticks by which a packet may be late and still be on time: some microseconds.
 const ON_TIME: u64 = 1 << 14;
 
@@ -109,6 +114,8 @@ const ON_TIME: u64 = 1 << 14;
 pub(super) struct Speed {
     first: Option<(u64, u64)>,
     last: (u64, u64),
+    /// By how much the last was late.
+    pub(super) late: u64,
     /// The first and the last that were on time.
     on_time: Option<[(u64, u64); 2]>,
 }
@@ -117,7 +124,7 @@ impl Speed {
     /// Packets were sent, the first of them so late, after so many others.
     #[inline(always)]
     pub(super) fn sent(&mut self, before: u64, now: u64, late: u64) {
-        self.last = (now, before);
+        (self.last, self.late) = ((now, before), late);
         if self.first.is_none() {
             self.first = Some(self.last);
         }
@@ -131,12 +138,52 @@ impl Speed {
         rate(self.first?, self.last)
     }
 
-    /// Packets a tick from the first to the last that was on time: a moment's delay at either end does not change it.
-    pub(super) fn paced(&self) -> Option<f64> {
-        self.on_time.and_then(|[first, last]| rate(first, last))
+    /// Packets a tick from the first to the last that was on time: a moment's delay at either end, of so many ticks at most,
+    /// does not change it. Nothing if it was not kept up to the end.
+    pub(super) fn paced(&self, moment: u64) -> Option<f64> {
+        let [first, last] = self.on_time?;
+        let (before, after) = (last.0 - first.0, self.last.0 - last.0);
+        rate(first, last).filter(|_| after <= moment.min(before / 8))
     }
 }
 
 fn rate(first: (u64, u64), last: (u64, u64)) -> Option<f64> {
     (last.0 > first.0).then(|| (last.1 - first.1) as f64 / (last.0 - first.0) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is known of packets that were sent one by one, with how late each was.
+    fn speed(sent: impl Iterator<Item = (u64, u64)>) -> Speed {
+        let mut speed = Speed::default();
+        sent.enumerate().for_each(|(before, (now, late))| speed.sent(before as u64, now, late));
+        speed
+    }
+
+    #[test]
+    fn a_moment_at_either_end_does_not_change_a_rate_and_a_slow_port_does() {
+        const MOMENT: u64 = 20_000_000;
+        let late = |number: u64| ON_TIME + number;
+        let exact = Some(1e-5);
+        // One every 100,000 ticks.
+        let of = |number| (100_000 * number, 0);
+        assert_eq!(speed((0..1000).map(of)).paced(MOMENT), exact);
+        // The last ten, a hundredth, late by a moment.
+        let end = |number| if number < 990 { of(number) } else { (100_000 * number + late(9), late(9)) };
+        let paused = speed((0..1000).map(end));
+        assert_eq!((paused.paced(MOMENT), paused.late), (exact, late(9)));
+        // A ring takes the first hundred in time, and is emptied half as fast.
+        let slow = |number: u64| match number {
+            0..100 => of(number),
+            _ => (10_000_000 + 200_000 * (number - 100), 100_000 * (number - 100) + ON_TIME),
+        };
+        let slow = speed((0..1000).map(slow));
+        assert_eq!(slow.paced(MOMENT), None);
+        assert!(slow.mean().is_some_and(|mean| mean < 0.6e-5), "{slow:?}");
+        assert_eq!(slow.late, 899 * 100_000 + ON_TIME);
+        // One alone has no speed.
+        assert_eq!(speed([(5, 0)].into_iter()).paced(MOMENT), None);
+    }
 }

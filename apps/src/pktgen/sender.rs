@@ -18,8 +18,8 @@ use super::orders::{Order, Orders};
 use super::pace::{Clock, Due};
 use super::pattern::Pattern;
 use super::replay::{Gaps, Replay};
-use super::schedule::{MEASURED, Schedule, Span, Speed, WARM_UP};
-use super::signature::Run;
+use super::schedule::{MEASURED, MOMENT, Schedule, Span, Speed, WARM_UP};
+use super::signature::{self, Run};
 use super::template::TAG;
 use crate::tsc;
 
@@ -72,7 +72,7 @@ pub(super) struct Sent {
     pub(super) mean: Option<f64>,
     /// The same from the first to the last that was on time, if there is a rate.
     pub(super) paced: Option<f64>,
-    /// Seconds behind its schedule when it ended, because the port took no more.
+    /// Seconds by which the last packet was late, or the next one was when it ended.
     pub(super) behind: f64,
     pub(super) lateness: Histogram<u64>,
     /// How exactly the gaps of a capture were kept.
@@ -139,6 +139,7 @@ impl Sender {
             match order {
                 Order::Begin(span) => self.begin(span),
                 Order::Stop => self.stop(),
+                Order::Start if !self.schedule.stopped => {}
                 Order::Start => {
                     self.schedule.stopped = false;
                     self.resume(now);
@@ -209,7 +210,8 @@ impl Sender {
     #[inline(always)]
     pub(super) fn fill(&mut self, pool: &mut Pool, burst: &mut Burst, now: u64) -> usize {
         let due = self.schedule.due.tick();
-        let room = (self.most() - self.number).min(burst.room() as u64) as usize;
+        let room = (self.most() - self.number).min(burst.room() as u64);
+        let room = room.min(signature::before_wrap(self.number)) as usize;
         let (packets, bytes) = match (self.prepared, self.schedule.paced) {
             (true, false) => self.fill_plain::<false>(pool, burst, room, now),
             (true, true) => self.fill_plain::<true>(pool, burst, room, now),
@@ -274,11 +276,15 @@ impl Sender {
         let packets = number - unsent.len() as u64;
         let bytes = bytes - unsent.iter().map(|packet| packet.len() as u64).sum::<u64>();
         let mean = speed.mean().map(|rate| rate * clock.hz);
-        let paced = speed.paced().filter(|_| schedule.paced).map(|rate| rate * clock.hz);
-        let behind = if schedule.paced && packets < schedule.count && !schedule.stopped {
-            schedule.span.end.min(now).saturating_sub(schedule.due.tick())
-        } else {
-            0
+        let paced = speed.paced(clock.ticks(MOMENT)).filter(|_| schedule.paced).map(|rate| rate * clock.hz);
+        // The last that was sent, or the next one if that is due.
+        let due = schedule.due.tick();
+        let behind = match schedule.paced && !schedule.stopped {
+            true if packets < schedule.count && due < schedule.span.end => {
+                now.saturating_sub(due).max(speed.late)
+            }
+            true => speed.late,
+            false => 0,
         };
         Sent { packets, bytes, mean, paced, behind: clock.seconds(behind), lateness, gap_errors }
     }

@@ -127,6 +127,12 @@ fn word_sum(word: u64) -> u32 {
     (word >> 48) as u32 + (word >> 32 & 0xffff) as u32 + (word >> 16 & 0xffff) as u32 + (word & 0xffff) as u32
 }
 
+/// Packets from this one on whose numbers follow each other as they are written.
+#[inline(always)]
+pub(super) fn before_wrap(number: u64) -> u64 {
+    (1 << NUMBER) - (number & ((1 << NUMBER) - 1))
+}
+
 impl Writer {
     /// Write it, and go on to the frame after it, which differs by its number.
     #[inline(always)]
@@ -165,6 +171,18 @@ mod tests {
                 let expected = Signature { number: number + step, ..start };
                 assert_eq!(Signature::read(&bytes), Some(Ok(expected)), "{number} + {step}");
             }
+        }
+    }
+
+    #[test]
+    fn numbers_wrap_between_bursts() {
+        let wrap = 1 << NUMBER;
+        assert_eq!([0, 1, wrap - 1, wrap, 3 * wrap - 7].map(before_wrap), [wrap, wrap - 1, 1, wrap, 7]);
+        let last = Signature { run: SOME, phase: 1, sender: 2, number: wrap - 1, payload: 0, time: 0 };
+        let next = Signature { number: wrap, ..last };
+        for (signature, number) in [(last, wrap - 1), (next, 0)] {
+            let read = Signature::read(&written(&mut signature.writer()));
+            assert_eq!(read, Some(Ok(Signature { number, ..last })));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{Arrived, Outcome, Results, StreamReport, Times, Unmatched};
+use super::schedule::MOMENT;
 
 impl Results {
     /// A table, and what there is to say of each stream.
@@ -61,12 +62,12 @@ impl Results {
                 drops.rx_nombuf,
             );
         }
-        let Unmatched { foreign, damaged, other, other_run } = self.unmatched;
-        if foreign + damaged + other + other_run > 0 {
+        let Unmatched { foreign, damaged, other, other_run, other_port } = self.unmatched;
+        if foreign + damaged + other + other_run + other_port > 0 {
             let _ = writeln!(
                 text,
                 "  frames of no stream: {foreign} without signature, {damaged} with a damaged one, {other_run} of another run, \
-                 {other} of no sender"
+                 {other_port} at a port where they were not to come, {other} of no sender"
             );
         }
         match self.failed.as_deref() {
@@ -89,7 +90,7 @@ impl Outcome {
                 error * 100.0
             );
         }
-        if self.behind > 0.001 {
+        if self.behind > MOMENT.as_secs_f64() {
             let _ = writeln!(text, "    the port was too slow: {:.3} s behind at the end", self.behind);
         }
         if let Some(times) = self.replay.as_ref().and_then(|replay| replay.gap_error) {

@@ -25,13 +25,26 @@ pub(super) struct Watched {
     pub(super) orders: Arc<Orders>,
 }
 
+/// A core that queues are looked after on.
+pub(super) struct Core {
+    pub(super) cpu: usize,
+    pub(super) work: Arc<CoreCounters>,
+    /// Its queues, and how it sends and receives.
+    lanes: Vec<Value>,
+}
+
+impl Core {
+    pub(super) fn new(cpu: usize, lanes: Vec<Value>) -> Core {
+        Core { cpu, work: Arc::default(), lanes }
+    }
+}
+
 /// What is to be seen of a run.
 pub(super) struct Watch {
     pub(super) streams: Vec<Asked>,
     pub(super) senders: Vec<Watched>,
     pub(super) receivers: Vec<Arc<ReceiveCounters>>,
-    /// By CPU.
-    pub(super) cores: Vec<(usize, Arc<CoreCounters>)>,
+    pub(super) cores: Vec<Core>,
     /// What was taken from receivers, if anybody looked.
     pub(super) gathered: Gathered,
     pub(super) start: Instant,
@@ -68,10 +81,10 @@ impl Watch {
 
     /// What each core does, as others are told.
     pub(super) fn cores(&self) -> Vec<Value> {
-        let core = |(cpu, work): &(usize, Arc<CoreCounters>)| {
+        let core = |Core { cpu, work, lanes }: &Core| {
             let mut core = json!(work.report());
             core["cpu"] = json!(cpu);
-            core["lanes"] = json!([]);
+            core["lanes"] = json!(lanes);
             core
         };
         self.cores.iter().map(core).collect()
@@ -105,7 +118,7 @@ impl Watch {
     pub(super) fn expected(&self) -> (u64, u64) {
         let watched =
             self.streams.iter().zip(self.counts()).filter(|(asked, _)| asked.rx.is_some() && asked.signed);
-        watched.fold((0, 0), |sums, (_, (sent, _, received))| (sums.0 + sent, sums.1 + received))
+        watched.fold((0, 0), |sums, (_, (sent, _, received))| (sums.0 + sent, sums.1 + received.min(sent)))
     }
 
     pub(super) fn unmatched(&self) -> Unmatched {
@@ -117,6 +130,7 @@ impl Watch {
             damaged: sum(|counters| &counters.damaged),
             other: sum(|counters| &counters.other),
             other_run: sum(|counters| &counters.other_run),
+            other_port: sum(|counters| &counters.other_port),
         }
     }
 }

@@ -6,6 +6,7 @@ use pagewire_pool::{Ages, Life, PoolMonitor, pools};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::door::line;
 use crate::l2fwd::PoolReport;
 
 /// Of what is written here. A field that is added is no new version; one that is gone or means something else is.
@@ -143,13 +144,6 @@ impl Process {
 /// What a client is told whose request makes no sense.
 pub(super) fn refusal(error: &str) -> Vec<u8> {
     line(&serde_json::json!({ "version": VERSION, "error": error }))
-}
-
-fn line(object: &impl Serialize) -> Vec<u8> {
-    // Numbers, strings and objects with names: there is nothing that could not be written.
-    let mut text = serde_json::to_vec(object).unwrap_or_default();
-    text.push(b'\n');
-    text
 }
 
 /// When the pools were looked at last, and what was seen.

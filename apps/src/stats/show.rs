@@ -168,12 +168,12 @@ pub(crate) fn core(core: &Value) -> Vec<String> {
         format!("; has slept {sleeps} times, {wake_ups} of them until an interrupt")
     });
     let lanes = list(core, "lanes").iter().map(|lane| {
-        format!(
-            "  port {} queue {} to port {}",
-            number(lane, "port"),
-            number(lane, "queue"),
-            number(lane, "to")
-        )
+        let what = match (lane["to"].as_u64(), &lane["tx_path"]) {
+            (Some(to), _) => format!("to port {to}"),
+            (None, Value::String(path)) => format!("sends: {path}"),
+            (None, _) => format!("receives: {}", lane["rx_path"].as_str().unwrap_or("?")),
+        };
+        format!("  port {} queue {} {what}", number(lane, "port"), number(lane, "queue"))
     });
     let head = format!("core {}{cycles}{busy}{sleeps}", number(core, "cpu"));
     std::iter::once(head).chain(lanes).chain(polls(&core["bursts"])).collect()

@@ -45,7 +45,10 @@ impl Run {
         let (mut out, mut said) = (String::new(), String::new());
         self.0.stdout.take().expect("piped").read_to_string(&mut out).expect("its totals");
         self.0.stderr.take().expect("piped").read_to_string(&mut said).expect("what it said");
-        let last = out.lines().last().map_or(Value::Null, |line| serde_json::from_str(line).expect("JSON"));
+        let mut reports: Vec<Value> =
+            out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let last = reports.pop().unwrap_or_default();
+        assert!(reports.iter().all(|report| report["final"] == false), "{out}");
         (self.0.wait().expect("it ends").success(), last, said)
     }
 

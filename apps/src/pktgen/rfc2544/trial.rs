@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::super::report::{Arrived, Results, StreamReport, Times};
+use super::super::schedule::MOMENT;
 
 /// The part of the frames of a rate that a sender may have been too slow for.
 const TOO_SLOW: f64 = 0.01;
@@ -70,7 +71,7 @@ impl Trial {
             lost,
             loss: lost as f64 / (sent as f64).max(1.0),
             kept_up: sent > 0
-                && behind.fold(0.0, f64::max) <= seconds * TOO_SLOW
+                && behind.fold(0.0, f64::max) <= MOMENT.as_secs_f64().max(seconds * TOO_SLOW)
                 && sent_pps >= asked_pps * (1.0 - TOO_SLOW),
             latency: streams.iter().map(latency).collect(),
         }

@@ -78,8 +78,8 @@ fn streams() {
  of what came                            reordered     twice  too late   corrupt
  web 0→1                                         3         0         0         0
  noise 0→-                                       0         0         0         0
- frames of no stream                      unsigned   damaged other run no sender
- all ports                                       0         0         7         0
+ frames of no stream            unsigned   damaged other run elsewhere no sender
+ all ports                             0         0         7         0         0
  messages
  port 0: link up";
     assert_eq!(page(1, 80, 24).join("\n").trim_end(), expected.trim_start_matches('\n'));
