@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use pagewire_ethdev::{Burst, FunctionConfig, Port, PortConfig, RxQueue};
+use pagewire_ethdev::{Burst, FunctionConfig, Port, PortConfig, RxOffloads, RxQueue};
 use pagewire_models::Function;
 use pagewire_models::ixgbe::{Config, Control, Ixgbe, Kind};
 use pagewire_models::server::{self, Server, ServerError, ServerOptions, Stopper};
@@ -149,7 +149,12 @@ impl Drop for Functions {
 /// Drives a card for its virtual functions' sake: what comes to itself is thrown away.
 fn drive(path: &Path, functions: Vec<FunctionConfig>, stop: &AtomicBool) -> Result<()> {
     let (mut port, pool) = crate::peer::open(path)?;
-    let config = PortConfig { functions, mtu: 1500, ..PortConfig::single_queue(pool) };
+    let config = PortConfig {
+        functions,
+        mtu: 1500,
+        rx_offloads: RxOffloads::SCATTER,
+        ..PortConfig::single_queue(pool)
+    };
     let (mut rx, tx) = port.start(config)?;
     let mut burst = Burst::new(64);
     while !stop.load(Relaxed) {

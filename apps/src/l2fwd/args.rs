@@ -150,9 +150,9 @@ impl Args {
         self.interrupts.then(|| Duration::from_micros(self.rx_usecs.into()))
     }
 
-    /// Whether frames take several fragments; headroom would then halve what each receives.
+    /// Whether frames may take several fragments, as virtual functions' do; headroom would then halve what each receives.
     pub(crate) fn is_jumbo(&self) -> bool {
-        self.mtu > 1500 || self.scatter
+        self.mtu > 1500 || self.scatter || self.vfs > 0
     }
 }
 

@@ -154,7 +154,7 @@ impl nic::Card for I82574 {
     }
 
     /// Without long packets the card stops at 1,522 bytes of frame, so that 2,048 may be promised where there are fewer.
-    fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
+    fn receive_buffer(&self, room: usize, frame: usize) -> Option<usize> {
         match room {
             2048.. if frame <= LONGEST_STANDARD => Some(2048),
             STANDARD_BUFFER.. if frame <= LONGEST_STANDARD => Some(STANDARD_BUFFER),

@@ -301,7 +301,8 @@ pub struct PortConfig {
     /// How packets are spread over several receive queues.
     pub rss: RssConfig,
     /// The card's virtual functions, in order, which others drive: [`Port::serve_functions`](crate::Port::serve_functions) answers
-    /// them. Without any, the card is the port's alone.
+    /// them. Without any, the card is the port's alone. What they send it may be longer than its MTU, and then takes more than a receive
+    /// buffer.
     pub functions: Vec<FunctionConfig>,
     /// Use vector instructions (AVX2) where the CPU has them and a driver's loops know them; [`RxQueue::path`](crate::RxQueue::path) tells.
     pub vector: bool,

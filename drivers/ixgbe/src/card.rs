@@ -125,8 +125,12 @@ impl Card for Card82599 {
         (config.rx_offloads - RxOffloads::RSS_HASH) | rss
     }
 
-    fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
-        queues::receive_buffer(room, frame)
+    /// What virtual functions send comes through the switch, where MAXFRS holds nothing back.
+    fn receive_buffer(&self, room: usize, frame: usize) -> Option<usize> {
+        match self.functions.is_empty() {
+            true => queues::receive_buffer(room, frame),
+            false => queues::whole_buffer(room),
+        }
     }
 
     fn header_buffer(room: usize) -> Option<usize> {
@@ -204,7 +208,10 @@ impl Card for Card82599 {
         if self.functions.is_empty() {
             return Ok(());
         }
-        let link = self.link(device);
+        let link = match &self.cage {
+            Some(cage) => cage.known_link(device),
+            None => link::link(device),
+        };
         self.functions.serve(device, filters, link)
     }
 

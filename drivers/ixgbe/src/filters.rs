@@ -13,7 +13,7 @@ pub(crate) const MULTICAST: usize = 512;
 
 /// Write all there is: tables that nothing is in hold anything after a reset (4.6.7).
 pub(crate) fn write(device: &Device, filters: &Filters, functions: &Functions) {
-    for table in [PFUTA, PFVLVF, PFVLVFB, FTQF, SAQF, DAQF, SDPQF, L34TIMIR] {
+    for table in [MPSAR, PFUTA, PFVLVF, PFVLVFB, FTQF, SAQF, DAQF, SDPQF, L34TIMIR] {
         fill(device, table, 0);
     }
     write_addresses(device, filters, functions);

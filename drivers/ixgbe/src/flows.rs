@@ -9,6 +9,7 @@ use pagewire_ethdev::nic::{Device, Filters, Register};
 use pagewire_ethdev::{FlowAction, FlowLimits, FlowProtocol, FlowRule};
 
 use crate::registers::*;
+use crate::statistics;
 
 /// What rules the card can follow.
 pub(crate) const FLOWS: FlowLimits = FlowLimits { rules: FTQF.count, priorities: 7, ipv6: false, drop: true };
@@ -68,8 +69,7 @@ fn steps(held: &[[u32; 5]], mut wanted: Vec<[u32; 5]>) -> Vec<(usize, Option<[u3
 
 /// What the queue drops is counted in a set of its own.
 pub(crate) fn count_drops(device: &Device) {
-    let (word, shift) = (DROP_QUEUE as usize / 4, DROP_QUEUE % 4 * 8);
-    device.registers.modify_at(RQSMR, word, 0xf << shift, DROP_SET << shift);
+    statistics::count_in(device, DROP_QUEUE as usize, DROP_SET);
 }
 
 /// A rule as the registers have it: addresses and ports as on the wire, and a bit for each field that is not looked at.

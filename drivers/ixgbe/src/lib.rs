@@ -73,7 +73,9 @@
 //! # let space = AddressSpace::new(AddressSpaceOptions::default())?;
 //! let mut card = Ixgbe::open(&space, "0000:01:00.0".parse()?)?;
 //! let given = FunctionConfig { mac: Some("02:00:00:00:00:01".parse()?), trusted: false };
-//! let pool = Pool::new(&PoolConfig::default(), &space)?;
+//! // A function may send longer frames than the port's MTU: 2 KiB or more whole, so that no other fragment is written to.
+//! let wide = PoolConfig { headroom: 0, ..PoolConfig::default() };
+//! let pool = Pool::new(&wide, &space)?;
 //! let config = PortConfig { functions: vec![given, FunctionConfig::default()], ..PortConfig::single_queue(pool) };
 //! let (_rx, _tx) = card.start(config)?;
 //! loop {

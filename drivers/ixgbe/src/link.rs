@@ -66,6 +66,11 @@ impl Cage {
                 log::warn!("{error}; the link may not come up");
             }
         }
+        self.known_link(device)
+    }
+
+    /// The same without a look at the module, which may take half a second.
+    pub(crate) fn known_link(&self, device: &Device) -> Link {
         if !self.module.is_present() {
             return Link::Down;
         }

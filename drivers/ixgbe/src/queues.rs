@@ -63,8 +63,8 @@ const LONGEST_STANDARD: usize = 1518;
 
 /// Bytes that the card may be allowed to write into a buffer with `room` bytes.
 ///
-/// It counts in KiB. Where the longest that it lets in fits it may be promised the next KiB in full, for it writes no more than the
-/// frame.
+/// It counts in KiB. Where the longest that its MAC lets in fits it may be promised the next KiB in full, for it writes no more than the
+/// frame: if all frames come by the MAC.
 pub(crate) fn receive_buffer(room: usize, frame: usize) -> Option<usize> {
     let frame = if frame <= LONGEST_STANDARD { LONGEST_STANDARD } else { frame + VLAN_TAG };
     match room {

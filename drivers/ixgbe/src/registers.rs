@@ -368,6 +368,8 @@ pub(crate) const L34TIMIR_RESERVED: u32 = 1 << 19;
 pub(crate) const L34TIMIR_QUEUE_SHIFT: u32 = 21;
 /// The statistics set that counts what flow rules drop.
 pub(crate) const DROP_SET: u32 = 15;
+/// That of virtual functions' queues.
+pub(crate) const FUNCTIONS_SET: u32 = 14;
 /// MCSTCTRL: use the multicast table, with hashes of bits 47:36.
 pub(crate) const MCSTCTRL_MFE: u32 = 1 << 2;
 /// RXCSUM: descriptors hold the RSS hash where they could hold a fragment's checksum.

@@ -45,8 +45,8 @@ pub(crate) fn reset(device: &Device) -> Result<(), Error> {
     // A PHY that the firmware is talking to is not reset under its hands.
     let phy = (family.media != Media::Cage).then(|| phy::own(device)).transpose()?;
     registers.modify(CTRL, 0, ctrl::RST | link);
-    drop(phy);
     sleep(Duration::from_millis(family.settle));
+    drop(phy);
     device.wait("reset", CTRL, MILLIS, |value| value & (ctrl::RST | ctrl::LINK_RESET) == 0)?;
     mask_interrupts(device);
     device.wait("reading the EEPROM after reset", EEC, MILLIS, |value| value & eec::AUTO_RD != 0)?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use pagewire_ethdev::nic::Device;
 
 use crate::i2c::Bus;
+use crate::phy;
 use crate::registers::*;
-use crate::semaphore::own;
 
 /// The memory with the identification, on the two wires.
 const ADDRESS: u8 = 0xa0;
@@ -138,13 +138,10 @@ fn read(device: &Device) -> Option<[u8; BYTES]> {
 
 /// Bytes of the identification from `offset` on.
 fn read_into(device: &Device, offset: u8, into: &mut [u8]) -> Option<()> {
-    let registers = &device.registers;
-    // Each port's wires are its PHY's business (section 10.5.4).
-    let second = registers.read(STATUS) >> status::LAN_ID_SHIFT & 1 != 0;
-    let _owned = own(device, if second { sync::PHY_1 } else { sync::PHY_0 })
-        .inspect_err(|error| log::warn!("{error}; the SFP+ module is not read"))
-        .ok()?;
-    let mut bus = Bus::new(registers);
+    // A port's wires are its PHY's business (section 10.5.4).
+    let _owned =
+        phy::own(device).inspect_err(|error| log::warn!("{error}; the SFP+ module is not read")).ok()?;
+    let mut bus = Bus::new(&device.registers);
     for (number, block) in into.chunks_mut(BLOCK).enumerate() {
         bus.read(ADDRESS, offset + (number * BLOCK) as u8, block).ok()?;
     }

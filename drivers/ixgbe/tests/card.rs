@@ -5,10 +5,11 @@ mod common;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use common::functions::{TWO, beside};
 use common::{Card, Running, config, eventually, fault, serve, serve_kind};
 use pagewire_ethdev::{Error, Link, MacAddr, Port};
 use pagewire_ixgbe::Ixgbe;
-use pagewire_models::ixgbe::Kind;
+use pagewire_models::ixgbe::{Config, Kind};
 use pagewire_models::wire::Open;
 
 const UP: Link = Link::Up { mbps: 10_000, full_duplex: true };
@@ -96,6 +97,27 @@ fn a_module_may_come_and_go() {
         eventually("no link", || port.link() == Link::Down);
         assert_eq!(running.logged("no SFP+ module"), round + 1);
     }
+    running.assert_clean();
+}
+
+/// A new module is read when the link is asked for, which may take half a second; who waits for answers does not wait for that.
+#[test]
+fn functions_are_served_without_a_look_at_the_module() {
+    let running = common::serve_as(Config { functions: 1, ..Config::default() }, Box::new(Open), |card| {
+        card.model.control().set_module(false);
+    });
+    let (space, mut port) = running.open().unwrap();
+    let queues = port.start(beside(&space, &TWO[..1])).unwrap();
+    running.control.set_module(true);
+    for _ in 0..3 {
+        port.serve_functions().unwrap();
+    }
+    assert_eq!(running.logged("SFP+ module 10GBASE-SR"), 0, "{:?}", running.log());
+    eventually("the link", || port.link() == UP);
+    assert_eq!(running.logged("SFP+ module 10GBASE-SR"), 1);
+    port.serve_functions().unwrap();
+    drop(queues);
+    port.stop().unwrap();
     running.assert_clean();
 }
 

@@ -5,15 +5,17 @@ mod common;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use common::bench::{assert_nothing, bytes, receive, send};
+use common::bench::{assert_nothing, bytes, count, receive, send};
 use common::functions::*;
+use common::liar::Liar;
 use common::packets::{Flow, payload};
 use common::{eventually, pool, space};
 use pagewire_ethdev::{
-    Error, FunctionConfig, MacAddr, PacketFlags, Port, PortConfig, RxQueue, RxQueueConfig, TxOffloads,
-    TxQueue, TxQueueConfig,
+    Error, FunctionConfig, MacAddr, Packet, PacketFlags, Port, PortConfig, RxOffloads, RxQueue,
+    RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
 };
-use pagewire_ixgbe::{IxgbeRx, IxgbeVf};
+use pagewire_ixgbe::IxgbeRx;
+use pagewire_models::ixgbe::Kind;
 use pagewire_pci::wait_any;
 
 #[test]
@@ -153,9 +155,198 @@ fn groups_and_vlans_are_asked_for() {
     served.give(&addressed(b.mac, OUTSIDE, b"to the old one"));
     served.give(&one);
     assert_eq!(bytes(&b.receive()), one);
+    // And back to the one that it was given at first.
+    b.port.set_mac(b.mac).unwrap();
+    let one = addressed(b.mac, OUTSIDE, b"to the first address again");
+    served.give(&addressed(mac, OUTSIDE, b"to the one between"));
+    served.give(&one);
+    assert_eq!(bytes(&b.receive()), one);
     drop(physical.port());
     a.stop();
     b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// A VLAN that functions are in is the port's as well, which has them all; and nobody's who has not asked for it.
+#[test]
+fn vlans_of_functions_stay_the_ports() {
+    let mut served = serve(2);
+    let mut physical = Physical::start(&served, &TWO, |_, _| ());
+    let (mut a, mut b) = (Virtual::start(&served, 0), Virtual::start(&served, 1));
+    let group = MacAddr([1, 0, 0x5e, 1, 2, 3]);
+    physical.port().set_multicast(&[group]).unwrap();
+    for function in [&mut a, &mut b] {
+        function.port.set_multicast(&[group]).unwrap();
+    }
+    // Whoever of a and b is in VLAN 100; the numbers below it come and go, and take no entry from it.
+    type Vlans = &'static [u16];
+    let steps: [(Vlans, Vlans); 6] = [
+        (&[100], &[]),
+        (&[100], &[5, 6]),
+        (&[100], &[6, 100]),
+        (&[7], &[100]),
+        (&[7, 100], &[5]),
+        (&[], &[]),
+    ];
+    for (of_a, of_b) in steps {
+        a.port.set_vlan_filter(Some(of_a)).unwrap();
+        b.port.set_vlan_filter(Some(of_b)).unwrap();
+        for to in [MacAddr::BROADCAST, group] {
+            let frame = tagged(to, OUTSIDE, 100, b"to all of VLAN 100");
+            served.give(&frame);
+            assert_eq!(bytes(&receive(&mut physical.rx, 1)[0][0]), frame, "{of_a:?}, {of_b:?}");
+            for (function, vlans) in [(&mut a, of_a), (&mut b, of_b)] {
+                match vlans.contains(&100) {
+                    true => assert_eq!(bytes(&function.receive()), frame),
+                    false => assert_nothing(&mut function.rx[0]),
+                }
+            }
+        }
+    }
+    a.stop();
+    b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// With more pools than there are bits in a word, whose other word held anything before the start.
+#[test]
+fn what_is_for_one_function_of_many_is_for_no_other() {
+    let mut served = serve(40);
+    let all = vec![FunctionConfig::default(); 40];
+    let mut physical = Physical::start(&served, &all, |_, _| ());
+    let (mut a, mut b) = (Virtual::start(&served, 0), Virtual::start(&served, 39));
+    for round in 0..2 {
+        let (to, other) = if round == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
+        let frame = addressed(to.mac, OUTSIDE, b"to one");
+        served.give(&frame);
+        assert_eq!(bytes(&to.receive()), frame);
+        assert_nothing(&mut other.rx[0]);
+        assert_nothing(&mut physical.rx[0]);
+    }
+    a.stop();
+    b.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// RSS is the card's, and what it leads to a function's queues only those get that run.
+#[test]
+fn a_functions_queue_stops_while_others_run() {
+    let mut served = serve(1);
+    let physical = Physical::start(&served, &TWO[..1], |_, _| ());
+    let space = space();
+    let mut three = open_vf(&served, 0, &space).unwrap();
+    let error = three.start(vf_config(&space, 3)).err().expect("a queue that would get nothing").to_string();
+    assert!(
+        error.contains("receive queues 3") && error.contains("a power of two of them, 4 at most"),
+        "{error}"
+    );
+    drop(three);
+    let mut vf = Virtual::start_in(&served, 0, &space, 4);
+    let frames: Vec<Vec<u8>> = (0..40)
+        .map(|port| {
+            let mut frame = Flow { ports: (3000 + port * 7, 53), ..Flow::new(false) }.udp(&payload(64));
+            frame[..6].copy_from_slice(&vf.mac.0);
+            frame
+        })
+        .collect();
+    let mut spread = |vf: &mut Virtual| -> Vec<bool> {
+        frames.iter().for_each(|frame| served.give(frame));
+        receive(&mut vf.rx, frames.len()).iter().map(|queue| !queue.is_empty()).collect()
+    };
+    assert_eq!(spread(&mut vf), [true; 4]);
+    for (queue, expected) in [(3, [true, true, false].as_slice()), (2, &[true; 2]), (1, &[true])] {
+        drop(vf.rx.remove(queue));
+        vf.port.stop_rx_queue(queue as u16).unwrap();
+        assert_eq!(spread(&mut vf), expected, "without queue {queue}");
+    }
+    for (queue, expected) in [(1, [true, true].as_slice()), (2, &[true, true, false]), (3, &[true; 4])] {
+        let again = RxQueueConfig::new(wide_pool(&vf.space, 512), 64);
+        vf.rx.push(vf.port.start_rx_queue(queue, again).unwrap());
+        assert_eq!(spread(&mut vf), expected, "with queue {queue}");
+    }
+    vf.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// What a function is too slow for it has missed, not the port.
+#[test]
+fn functions_miss_on_their_own_account() {
+    let mut served = serve(1);
+    let physical = Physical::start(&served, &TWO[..1], |_, _| ());
+    let mut vf = Virtual::start(&served, 0);
+    let frame = addressed(vf.mac, OUTSIDE, b"to one who does not look");
+    (0..200).for_each(|_| served.give(&frame));
+    eventually("drops", || count(&mut *physical.port(), "rx_functions_no_descriptor_packets") == 200 - 63);
+    assert_eq!(physical.port().stats().rx_missed, 0);
+    assert_eq!(receive(&mut vf.rx, 63).remove(0).len(), 63);
+    vf.stop();
+    served.assert_clean();
+    physical.stop();
+}
+
+/// A function's driver that has the card's driver believe it will not send long frames.
+#[derive(Default)]
+struct Modest {
+    asked: u32,
+}
+
+impl Liar for Modest {
+    fn written(&mut self, offset: u64, value: &mut u32) -> bool {
+        const MAILBOX: u64 = 0x200;
+        const SET_FRAME: u32 = 5;
+        match offset {
+            MAILBOX => self.asked = *value & 0xffff,
+            _ if offset == MAILBOX + 4 && self.asked == SET_FRAME => *value = 1518,
+            _ => {}
+        }
+        true
+    }
+}
+
+/// Frames of a function's come to the port through the card's switch, which stops none for its length: the card writes no byte of a
+/// fragment beside the one that it was given.
+#[test]
+fn long_frames_of_a_function_stay_in_their_fragments() {
+    let served = serve_lied(Kind::I82599, 1, |_| Box::<Modest>::default());
+    served.lying[0].store(true, Relaxed);
+    let mut witnesses: Vec<Packet> = Vec::new();
+    let mut physical = Physical::start(&served, &TWO[..1], |space, config| {
+        let mut pool = pool(space, 512);
+        // Of each page the card gets the first fragment; the second is held, headroom and all.
+        witnesses = std::iter::from_fn(|| pool.alloc_packet()).collect();
+        assert_eq!(witnesses.len(), 512);
+        witnesses.retain(|packet| packet.iova() % 4096 >= 2048);
+        assert_eq!(witnesses.len(), 256);
+        for packet in &mut witnesses {
+            packet.prepend(packet.headroom()).unwrap();
+            packet.extend_from_slice(&vec![0; packet.tailroom()]).unwrap();
+            packet.as_mut_slice().unwrap().fill(0xc5);
+        }
+        config.rx[0] = RxQueueConfig::new(pool, 64);
+        config.rx_offloads = RxOffloads::SCATTER;
+    });
+    let space = space();
+    let mut port = open_vf(&served, 0, &space).unwrap();
+    let config = PortConfig { mtu: 3000, rx_offloads: RxOffloads::SCATTER, ..vf_config(&space, 1) };
+    let (rx, tx) = port.start(config).unwrap();
+    eventually("the function's link", || port.link().is_up());
+    let mut vf = Virtual { mac: port.info().mac, port, rx, tx, pool: wide_pool(&space, 64), space };
+    for round in 0..40 {
+        for to in [OWN, MacAddr::BROADCAST] {
+            vf.send(to, &vec![round; 2986]);
+            let sent = vf.send(to, &vec![round; 1486]);
+            let got = receive(&mut physical.rx, 1).remove(0);
+            assert_eq!(got.iter().map(bytes).collect::<Vec<_>>(), [sent], "the longer one is dropped");
+        }
+    }
+    let intact = |packet: &Packet| packet.as_slice().unwrap().iter().all(|byte| *byte == 0xc5);
+    assert!(witnesses.iter().all(intact), "a fragment was written to that the card was not given");
+    drop(witnesses);
+    vf.stop();
     served.assert_clean();
     physical.stop();
 }
@@ -185,9 +376,6 @@ fn two_functions_forward() {
         }
     }
     // By the cards' own count, check sequences included.
-    let count = |port: &mut IxgbeVf, name: &str| {
-        port.xstats().into_iter().find(|stat| stat.name == name).expect(name).value
-    };
     let bytes: u64 = (0..16u64).map(|n| (60 + n * 90) + 4).sum();
     assert_eq!(
         [count(&mut a.port, "rx_good_packets"), count(&mut a.port, "rx_good_bytes")],
@@ -211,7 +399,7 @@ fn flows_are_spread_within_a_pool() {
         let mut served = serve(functions);
         let all = vec![FunctionConfig::default(); functions.into()];
         let mut physical = Physical::start(&served, &all, |space, config| {
-            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
+            config.rx.push(RxQueueConfig::new(wide_pool(space, 512), 64));
             config.tx.push(TxQueueConfig { descriptors: 64 });
         });
         let last = usize::from(functions) - 1;
@@ -257,7 +445,7 @@ fn the_queues_behind_functions_interrupt() {
         let mut served = serve(functions);
         let all = vec![FunctionConfig::default(); functions.into()];
         let mut physical = Physical::start(&served, &all, |space, config| {
-            config.rx.push(RxQueueConfig::new(pool(space, 512), 64));
+            config.rx.push(RxQueueConfig::new(wide_pool(space, 512), 64));
             config.rx_interrupts = Some(Duration::ZERO);
         });
         let fired = |queue: &IxgbeRx, limit| {

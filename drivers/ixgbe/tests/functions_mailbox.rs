@@ -197,7 +197,11 @@ fn what_cannot_be_beside_functions_is_refused() {
     }
     let error = port.start(several).err().expect("three queues").to_string();
     assert!(error.contains("1, 2 or 4 of its own beside 2 virtual functions"), "{error}");
-    let (rx, tx) = port.start(PortConfig { functions: TWO.to_vec(), ..config(&space) }).unwrap();
+    // Without functions these buffers hold what the MTU lets in: its frames come by the MAC alone.
+    let narrow = PortConfig { functions: TWO.to_vec(), ..config(&space) };
+    let error = port.start(narrow).err().expect("1,792 bytes").to_string();
+    assert!(error.contains("receive buffers of 1024 bytes, and RxOffloads::SCATTER"), "{error}");
+    let (rx, tx) = port.start(beside(&space, &TWO)).unwrap();
     assert!(matches!(port.set_vlan_filter(Some(&[5])), Err(Error::Unsupported { .. })));
     port.set_vlan_filter(None).unwrap();
     let rule = FlowRule::new(FlowAction::Drop);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::bench::bytes;
 use common::functions::*;
 use common::{config, eventually, space};
-use pagewire_ethdev::{Error, Link, MacAddr, Port, PortConfig};
+use pagewire_ethdev::{Error, Link, MacAddr, Port};
 use pagewire_ixgbe::{Ixgbe, IxgbeVf};
 use pagewire_models::wire::Wire;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,8 +31,7 @@ fn without_a_driver_for_the_card_a_function_says_so() {
     drop((rx, tx));
     // And one that does not answer.
     port.stop().unwrap();
-    let asked = PortConfig { functions: TWO[..1].to_vec(), ..config(&space) };
-    let queues = port.start(asked).unwrap();
+    let queues = port.start(beside(&space, &TWO[..1])).unwrap();
     let error = common::within(5, || open_vf(&served, 0, &common::space()).err().expect("no answer"));
     assert!(error.to_string().contains("has not answered within 1 s"), "{error}");
     drop(queues);
@@ -105,7 +104,7 @@ fn a_card_that_is_pulled_out_takes_its_functions_along() {
     let served = serve(1);
     let space = space();
     let mut port = Ixgbe::with_function(&space, space.open_vfio_user(&served.paths[0]).unwrap()).unwrap();
-    let queues = port.start(PortConfig { functions: TWO[..1].to_vec(), ..config(&space) }).unwrap();
+    let queues = port.start(beside(&space, &TWO[..1])).unwrap();
     let port = Arc::new(Mutex::new(port));
     let (answering, stop) = (port.clone(), Arc::new(AtomicBool::new(false)));
     let told = stop.clone();
@@ -138,7 +137,7 @@ fn the_card_is_told_by_interrupt() {
     let served = serve(1);
     let space = space();
     let mut port = Ixgbe::with_function(&space, space.open_vfio_user(&served.paths[0]).unwrap()).unwrap();
-    let queues = port.start(PortConfig { functions: TWO[..1].to_vec(), ..config(&space) }).unwrap();
+    let queues = port.start(beside(&space, &TWO[..1])).unwrap();
     eventually("the link", || port.link().is_up());
     let opening = {
         let path = served.paths[1].clone();

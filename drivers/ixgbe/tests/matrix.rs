@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use common::bench::{Bench, Sent, Side, Watched, bytes, count};
 use common::features::{Feature, RINGS, Seen, features, nothing};
@@ -17,7 +18,7 @@ use common::{eventually, headers, pool, space};
 use pagewire_ethdev::nic::testing::Random;
 use pagewire_ethdev::{
     Burst, MacAddr, Packet, PacketFlags, Pool, Port, PortConfig, RssConfig, RxOffloads, RxQueue,
-    RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig,
+    RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig, Waiter,
 };
 use pagewire_ixgbe::{Ixgbe, IxgbeVf};
 use pagewire_models::ixgbe::{Config, Kind};
@@ -176,7 +177,9 @@ fn try_out<P: Side>(
         taken.take(&mut bench);
         let before = waits(&bench);
         let (mut got, mut into) = (Vec::new(), Burst::new(1 + random.below(size.burst as u64) as usize));
+        let mut waiter = Waiter::new(0, Duration::from_millis(5));
         eventually("all frames", || {
+            let had = got.len();
             bench.a.tx[from].tx_burst(&mut out);
             for (number, queue) in bench.b.rx.iter_mut().enumerate() {
                 queue.rx_burst(&mut into);
@@ -184,6 +187,10 @@ fn try_out<P: Side>(
                     got.push(Seen::of(&packet, number));
                     held.push(packet);
                 }
+            }
+            if out.is_empty() && bench.b.rx.iter().any(|queue| queue.interrupt().is_some()) {
+                let interrupts = bench.b.rx.iter().filter_map(|queue| queue.interrupt());
+                waiter.polled(got.len() - had, interrupts).unwrap();
             }
             let all_gone = out.is_empty() && got.len() >= expected.len();
             match random.below(8) {
@@ -300,7 +307,8 @@ fn features_of_the_later_cards() {
 fn features_of_virtual_functions() {
     let mut random = Random::new();
     let can = |feature: &Feature<IxgbeVf>| {
-        !feature.rx.contains(RxOffloads::HEADER_SPLIT) && feature.name != "flow rules"
+        !feature.rx.contains(RxOffloads::HEADER_SPLIT)
+            && !["flow rules", "interrupts"].contains(&feature.name)
     };
     let first = random.below(4) as usize;
     for (number, feature) in features().into_iter().filter(can).enumerate() {

@@ -17,15 +17,17 @@ use common::{eventually, headers, pool, serve_kind, space};
 use pagewire_ethdev::nic::testing::{Random, packet};
 use pagewire_ethdev::{
     Burst, FlowAction, FlowProtocol, FlowRule, MacAddr, Packet, PacketFlags, Pool, Port, PortConfig,
-    RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig, XStat,
+    RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue, TxQueueConfig, Waiter, XStat,
 };
 use pagewire_ixgbe::IxgbeRx;
 use pagewire_models::ixgbe::Kind;
 use pagewire_pci::AddressSpace;
 use pagewire_pool::{PoolMonitor, flush_thread};
 
-/// How long a normal run tells lies. HOSTILE_MUTATIONS=1000000 has it tell a million, however long that takes.
+/// How long a normal run tells lies, and how many it tells at least, however slow the machine is: most tell several times as many.
+/// HOSTILE_MUTATIONS=1000000 has it tell a million, however long that takes.
 const NORMALLY: Duration = Duration::from_secs(15);
+const LEAST: u64 = 10_000;
 
 /// What is found out about packets.
 const TOLD: RxOffloads =
@@ -105,7 +107,7 @@ struct Bench {
 }
 
 #[test]
-fn a_million_mutations() {
+fn a_card_may_tell_any_lie() {
     let neighbour = Neighbour::start();
     let mut bench = Bench::new(false);
     bench.lives(|bench| {
@@ -118,7 +120,7 @@ fn a_million_mutations() {
 
 /// The driver of the card itself is asked for anything, and never told a lie: what becomes of its functions must not hurt it.
 #[test]
-fn a_million_mutations_of_a_virtual_function() {
+fn a_virtual_function_may_tell_any_lie() {
     let mut bench = Bench::new(true);
     let (seeds, told) = ([bench.random.next(), bench.random.next()], bench.told.clone());
     let kind = bench.kind();
@@ -159,7 +161,7 @@ impl Bench {
         let most: Option<u64> =
             most.map(|most| most.parse().expect("HOSTILE_MUTATIONS is a number, such as 1000000"));
         let start = Instant::now();
-        while most.map_or(start.elapsed() < NORMALLY, |most| self.told.all() < most) {
+        while self.told.all() < most.unwrap_or(LEAST) || most.is_none() && start.elapsed() < NORMALLY {
             life(self);
         }
         println!("{} lies in {:?}: {:?}", self.told.all(), start.elapsed(), self.tally);
@@ -286,6 +288,7 @@ impl Bench {
             rx_offloads: mode | if random.below(2) == 0 { RxOffloads::empty() } else { TOLD },
             tx_offloads: TxOffloads::all(),
             promiscuous: !self.function,
+            rx_interrupts: port.info().capabilities.rx_interrupts.filter(|_| random.below(3) == 0),
             ..PortConfig::single_queue(pool(&self.space, 64))
         };
         (self.longest, self.splits) = (longest, split);
@@ -302,12 +305,19 @@ impl Bench {
         let (mut burst, mut held) = (Burst::new(32), Vec::new());
         // Or until nothing comes any more: the card waits for what it was not given, or we for what it has not said.
         let (mut last, mut packets) = (start, self.tally.packets);
+        let mut waiter = Waiter::new(10, Duration::from_millis(1));
         while self.told.all() < told + enough && last.elapsed() < QUIET {
             if self.tally.packets > packets {
                 (last, packets) = (Instant::now(), self.tally.packets);
             }
+            let had = self.tally.packets;
             for rx in &mut rx {
                 self.receive(rx, &mut burst, &mut held);
+            }
+            if rx.iter().any(|rx| rx.interrupt().is_some()) {
+                let interrupts = rx.iter().filter_map(|rx| rx.interrupt());
+                // The card may say that it is gone.
+                let _ = waiter.polled((self.tally.packets - had) as usize, interrupts);
             }
             for tx in &mut tx {
                 self.send(tx, &mut burst, &mut held);

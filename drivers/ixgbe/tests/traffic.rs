@@ -3,8 +3,9 @@
 mod common;
 
 use common::bench::{Bench, assert_nothing, bytes, count, frame, receive, send};
-use common::{config, eventually, pool};
+use common::{config, eventually, pool, serve_on};
 use pagewire_ethdev::{MacAddr, Pool, Port, RxOffloads, RxQueue, RxQueueConfig, TxOffloads, TxQueue};
+use pagewire_models::wire::{Arrival, Wire};
 use pagewire_pool::{PageSize, PoolConfig};
 
 #[test]
@@ -177,6 +178,51 @@ fn filters_let_in_what_is_asked_for() {
         comes(&mut bench, to, is);
     }
     bench.finish();
+}
+
+/// Frames of these lengths, without check sequence, good or not.
+struct Lengths(Vec<(usize, Arrival)>);
+
+impl Wire for Lengths {
+    fn send(&mut self, _: &[u8]) -> bool {
+        true
+    }
+
+    fn receive(&mut self, into: &mut Vec<u8>) -> Option<Arrival> {
+        let (length, arrival) = self.0.pop()?;
+        *into = frame(MacAddr::BROADCAST, length);
+        Some(arrival)
+    }
+
+    fn patient(&self) -> bool {
+        true
+    }
+}
+
+/// Each broken frame is one error, though a jabber's check sequence is wrong as well.
+#[test]
+fn broken_frames_are_counted_once() {
+    let good = [(60, Arrival::Good), (1514, Arrival::Good)];
+    let broken = [
+        (59, Arrival::Good, "rx_undersize_packets", 0),
+        (59, Arrival::BadFcs, "rx_fragments", 0),
+        (60, Arrival::BadFcs, "rx_crc_errors", 1),
+        (1514, Arrival::BadFcs, "rx_crc_errors", 1),
+        (1515, Arrival::Good, "rx_oversize_packets", 0),
+        (1515, Arrival::BadFcs, "rx_jabbers", 1),
+    ];
+    for (length, arrival, name, crc_errors) in broken {
+        let frames = Lengths(vec![good[1], (length, arrival), good[0]]);
+        let running = serve_on(false, 1, Box::new(frames), |_| ());
+        let (space, mut port) = running.open().unwrap();
+        let (mut rx, tx) = port.start(config(&space)).unwrap();
+        assert_eq!(receive(&mut rx, 2)[0].len(), 2, "{name}");
+        let what = format!("{length}, {arrival:?}");
+        assert_eq!((port.stats().rx_errors, count(&mut port, name)), (1, 1), "{what}");
+        assert_eq!(count(&mut port, "rx_crc_errors"), crc_errors, "{what}");
+        drop((rx, tx));
+        port.stop().unwrap();
+    }
 }
 
 #[test]

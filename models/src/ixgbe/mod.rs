@@ -74,6 +74,10 @@ const MSIX_BAR: u8 = 4;
 /// The most virtual functions (7.10.2): each has a pool, and the card itself needs one.
 const MOST_FUNCTIONS: u16 = 63;
 
+/// Tables that hold anything after a reset, and their words (4.6.7): what a driver forgets to write lets in what it should not.
+const UNDEFINED: [(u32, u32); 6] =
+    [(MTA, 128), (VFTA, 128), (PFUTA, 128), (MPSAR, 256), (PFVLVF, 64), (PFVLVFB, 128)];
+
 /// What kind of card it is.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -220,6 +224,9 @@ impl Ixgbe {
     }
 
     fn after_reset(&mut self) {
+        for (table, words) in UNDEFINED {
+            (0..words).for_each(|n| self.registers.set(table + 4 * n, u32::MAX));
+        }
         let [a, b, c, d, e, f] = self.eeprom.mac();
         self.registers.set(RAL, u32::from_le_bytes([a, b, c, d]));
         self.registers.set(RAH, u32::from_le_bytes([e, f, 0, 0x80]));

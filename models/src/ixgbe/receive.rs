@@ -220,7 +220,7 @@ impl Receive {
         statistics::total_received(registers, length);
         let store_bad = registers.has(FCTRL, STORE_BAD);
         let packet = parse(registers, frame);
-        if arrival == Arrival::BadFcs {
+        if arrival == Arrival::BadFcs && length >= MIN {
             registers.count(CRCERRS, 1);
         }
         if length < MIN {

@@ -118,6 +118,9 @@ impl Switch {
             if raise {
                 interrupts.raise(MAILBOX);
             }
+            for _ in 0..std::mem::take(&mut lane.dropped) {
+                statistics::queue_dropped(registers, first_queue(registers, n));
+            }
             if ready {
                 lane.mailbox.card_ready();
             }
@@ -256,8 +259,7 @@ impl Switch {
             let Some(lane) = self.lanes.get(pool as usize) else { return true };
             left &= left - 1;
             if !lane.lock().give(frame) {
-                let each = if registers.get(MRQC) & 0xf == 0xa { 4 } else { 2 };
-                statistics::queue_dropped(registers, (pool * each) as usize);
+                statistics::queue_dropped(registers, first_queue(registers, pool));
             }
         }
         false
@@ -270,6 +272,12 @@ fn take(from: &mut Frames, frame: &mut Vec<u8>) -> bool {
     frame.extend_from_slice(first);
     from.pop();
     true
+}
+
+/// The card's number of a pool's first queue, in whose place all of them count.
+fn first_queue(registers: &Registers, pool: u32) -> usize {
+    let each = if registers.get(MRQC) & 0xf == 0xa { 4 } else { 2 };
+    (pool * each) as usize
 }
 
 fn enabled(registers: &Registers, enable: u32, pool: u32) -> bool {

@@ -118,9 +118,9 @@ pub trait Card: Send + Sized + 'static {
         config.rx_offloads
     }
 
-    /// Bytes that the card may be allowed to write into a buffer with `room` bytes, for frames of up to `frame` bytes with tag
-    /// and without frame check sequence. Never more than `room`; `None` if it is too small.
-    fn receive_buffer(room: usize, frame: usize) -> Option<usize>;
+    /// Bytes that the card, configured as it is, may be allowed to write into a buffer with `room` bytes, for frames of up to `frame` bytes
+    /// with tag and without frame check sequence. Never more than `room`; `None` if it is too small.
+    fn receive_buffer(&self, room: usize, frame: usize) -> Option<usize>;
 
     /// Bytes that the card may be allowed to write into a buffer for headers with `room` bytes. Never more than `room`; `None` if it is
     /// too small. Asked only if [`Card::CAPABILITIES`] have [`RxOffloads::HEADER_SPLIT`].
@@ -168,8 +168,8 @@ pub trait Card: Send + Sized + 'static {
         Err(device.unsupported("stopping transmit queue", queue, "no way to stop one"))
     }
 
-    /// Write the RSS redirection table, of as many queue numbers as [`Capabilities::rss`] says: with
-    /// none it is not called. Frames may be coming in.
+    /// Have RSS lead to queues that run: write the redirection table, of as many queue numbers as [`Capabilities::rss`] says. With none
+    /// the card has a way of its own. Frames may be coming in.
     fn write_redirection(&self, _device: &Device, _queues: &[u16]) {}
 
     /// The tail register of a receive queue.

@@ -71,9 +71,7 @@ impl<C: Card> Nic<C> {
     /// Have RSS lead to queues that run.
     pub(super) fn redirect(&self, started: &Started) {
         let entries = self.info.capabilities.rss.table;
-        if entries > 0 {
-            self.card.write_redirection(&self.device, &started.redirection(entries));
-        }
+        self.card.write_redirection(&self.device, &started.redirection(entries));
     }
 
     pub(super) fn start_receive(
@@ -87,7 +85,7 @@ impl<C: Card> Nic<C> {
         let lro = config.rx_offloads.contains(RxOffloads::LRO);
         let frame = if lro { COALESCED } else { usize::from(config.mtu) + FRAME_OVERHEAD };
         let room = queue.pool.fragment_size() - usize::from(queue.pool.headroom());
-        let buffer = C::receive_buffer(room, frame).ok_or_else(|| {
+        let buffer = self.card.receive_buffer(room, frame).ok_or_else(|| {
             let limit = format!(
                 "buffers of {} bytes or more (a pool's fragment_size less its headroom)",
                 C::LEAST_BUFFER

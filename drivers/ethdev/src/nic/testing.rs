@@ -231,7 +231,7 @@ pub(super) mod plain {
         fn configure(&mut self, _: &Device, _: &Filters, _: &PortConfig) -> Result<(), Error> {
             Ok(())
         }
-        fn receive_buffer(room: usize, _: usize) -> Option<usize> {
+        fn receive_buffer(&self, room: usize, _: usize) -> Option<usize> {
             Some(room / 1024 * 1024)
         }
         fn header_buffer(room: usize) -> Option<usize> {

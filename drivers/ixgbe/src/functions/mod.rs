@@ -27,6 +27,8 @@ pub(crate) struct Functions {
     all: Vec<Function>,
     /// The longest frame that the card takes, with its check sequence.
     longest: usize,
+    /// The entries of PFVLVF: a VLAN and the functions in it, by bit.
+    vlans: Vec<Option<(u16, u64)>>,
 }
 
 struct Function {
@@ -69,7 +71,7 @@ impl Functions {
         };
         let all: Vec<Function> = (0..).zip(&config.functions).map(function).collect();
         let longest = (usize::from(config.mtu) + 14 + 4).max(LONGEST_STANDARD);
-        let functions = Functions { all, longest };
+        let functions = Functions { all, longest, vlans: vec![None; PFVLVF.count] };
         if functions.is_empty() {
             return Ok(functions);
         }
@@ -231,25 +233,47 @@ impl Functions {
     }
 
     /// VLANs and the pools in them. False if there are more than the card has room for.
-    fn write_vlans(&self, device: &Device) -> bool {
-        let mut pools: BTreeMap<u16, u64> = BTreeMap::new();
+    ///
+    /// Frames are coming in: a VLAN keeps its entry for as long as anybody is in it, an entry that is to be another's is taken away first,
+    /// and only what differs is written. Without an entry a VLAN is the port's.
+    fn write_vlans(&mut self, device: &Device) -> bool {
+        let mut wanted: BTreeMap<u16, u64> = BTreeMap::new();
         for (number, function) in self.all.iter().enumerate() {
             for vlan in &function.vlans {
-                *pools.entry(*vlan).or_default() |= 1 << number;
+                *wanted.entry(*vlan).or_default() |= 1 << number;
             }
         }
-        if pools.len() > PFVLVF.count {
+        if wanted.len() > self.vlans.len() {
             return false;
         }
-        let mut pools = pools.into_iter();
-        for index in 0..PFVLVF.count {
-            let (entry, members) =
-                pools.next().map_or((0, 0), |(vlan, pools)| (u32::from(vlan) | PFVLVF_VI_EN, pools));
-            device.registers.write_at(PFVLVFB, 2 * index, members as u32);
-            device.registers.write_at(PFVLVFB, 2 * index + 1, (members >> 32) as u32);
-            device.registers.write_at(PFVLVF, index, entry);
+        let own = 1 << self.own_pool();
+        for (index, entry) in self.vlans.iter_mut().enumerate() {
+            let Some((vlan, before)) = *entry else { continue };
+            let members = wanted.remove(&vlan);
+            if members.is_none() {
+                device.registers.write_at(PFVLVF, index, 0);
+            }
+            write_members(device, index, before | own, members.map_or(0, |members| members | own));
+            *entry = members.map(|members| (vlan, members));
+        }
+        let free = self.vlans.iter_mut().enumerate().filter(|(_, entry)| entry.is_none());
+        for ((index, entry), (vlan, members)) in free.zip(wanted) {
+            // The port filters no VLANs beside functions: it is in all of them.
+            write_members(device, index, 0, members | own);
+            device.registers.write_at(PFVLVF, index, u32::from(vlan) | PFVLVF_VI_EN);
+            *entry = Some((vlan, members));
         }
         true
+    }
+}
+
+/// The pools of an entry of PFVLVF, which are others now.
+fn write_members(device: &Device, index: usize, before: u64, now: u64) {
+    for (half, shift) in [(0, 0), (1, 32)] {
+        let word = |members: u64| (members >> shift) as u32;
+        if word(before) != word(now) {
+            device.registers.write_at(PFVLVFB, 2 * index + half, word(now));
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use pagewire_ethdev::nic::Device;
 use super::Functions;
 use crate::configure::fill;
 use crate::registers::*;
+use crate::statistics;
 
 /// Up to so many functions there are 32 pools of four queues, beyond 64 of two (7.10.2).
 const FEW: usize = 30;
@@ -83,8 +84,9 @@ impl Functions {
             let functions = self.count().saturating_sub(8 * index).min(8);
             registers.write_at(PFVFSPOOF, index, (1 << functions) - 1);
         }
-        // A function that is too slow loses its own frames, and keeps no others waiting.
+        // A function that is too slow loses its own frames, which are not the port's to count, and keeps no others waiting.
         for queue in 0..self.first_queue() {
+            statistics::count_in(device, queue, FUNCTIONS_SET);
             registers.write(PFQDE, pfqde::QDE | pfqde::WE | (queue as u32) << pfqde::QUEUE_SHIFT);
         }
         for number in 0..self.count() {

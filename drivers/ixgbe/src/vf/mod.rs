@@ -4,7 +4,7 @@ mod mailbox;
 mod registers;
 mod statistics;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pagewire_ethdev::nic::{Card, Counter, Device, DeviceId, Filters, Register, RxSetup, TxSetup};
 use pagewire_ethdev::{
@@ -47,6 +47,10 @@ pub struct CardVf {
     /// As the physical function has it.
     granted: Granted,
     strip_vlan: bool,
+    /// The address that the physical function knows it by.
+    told: Cell<Option<MacAddr>>,
+    /// Its receive queues that run, by bit.
+    running: u32,
     /// VLANs that it has been told of.
     vlans: RefCell<Vec<u16>>,
     /// The link as it was last told of.
@@ -124,7 +128,9 @@ impl Card for CardVf {
         let mailbox = Mailbox::default();
         let granted = greet(device, &mailbox)?;
         let mac = granted.mac.unwrap_or_else(MacAddr::random_local);
-        Ok((CardVf { mailbox, granted, strip_vlan: false, vlans: RefCell::default(), link_up: false }, mac))
+        let told = Cell::new(granted.mac);
+        let vlans = RefCell::default();
+        Ok((CardVf { mailbox, granted, strip_vlan: false, told, running: 0, vlans, link_up: false }, mac))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -135,6 +141,7 @@ impl Card for CardVf {
     fn configure(&mut self, device: &Device, filters: &Filters, config: &PortConfig) -> Result<(), Error> {
         // The reset before has made the physical function forget everything, and it may be another driver's now.
         self.granted = greet(device, &self.mailbox)?;
+        self.told.set(self.granted.mac);
         self.vlans.borrow_mut().clear();
         for (what, asked, granted) in [
             ("number of receive queues", config.rx.len(), self.granted.rx_queues),
@@ -144,6 +151,12 @@ impl Card for CardVf {
                 return Err(device.unsupported(what, asked, granted));
             }
         }
+        if !config.rx.len().max(1).is_power_of_two() {
+            let granted = self.granted.rx_queues;
+            let limit =
+                format!("a power of two of them, {granted} at most, since RSS tells them apart by bits");
+            return Err(device.unsupported("number of receive queues", config.rx.len(), limit));
+        }
         self.strip_vlan = config.rx_offloads.contains(RxOffloads::VLAN_STRIP);
         let longest = u32::from(config.mtu) + 14 + 4;
         self.mailbox.require(device, &[SET_FRAME, longest], "an MTU of", config.mtu)?;
@@ -151,9 +164,8 @@ impl Card for CardVf {
         self.write_multicast(device, filters)?;
         self.write_vlans(device, filters)?;
         self.write_modes(device, filters)?;
-        // 7.10.2: of the entry in the physical function's table, as many bits as there are queues to tell apart.
-        let bits = config.rx.len().max(1).ilog2();
-        device.registers.write(VFPSRTYPE, bits << VFPSRTYPE_RQPL_SHIFT);
+        self.running = 0;
+        self.spread(device);
         Ok(())
     }
 
@@ -163,12 +175,15 @@ impl Card for CardVf {
     }
 
     /// The longest frame is the physical function's choice, not ours: the card is promised no more than there is.
-    fn receive_buffer(room: usize, _frame: usize) -> Option<usize> {
+    fn receive_buffer(&self, room: usize, _frame: usize) -> Option<usize> {
         queues::whole_buffer(room)
     }
 
     fn start_receive(&mut self, device: &Device, _: &Filters, setup: RxSetup) -> Result<(), Error> {
-        RECEIVE.start(device, setup, true, self.strip_vlan)
+        RECEIVE.start(device, setup, true, self.strip_vlan)?;
+        // What comes is led to it when its tail has been moved.
+        self.running |= 1 << setup.queue;
+        Ok(())
     }
 
     fn start_transmit(&mut self, device: &Device, setup: TxSetup) -> Result<(), Error> {
@@ -176,7 +191,17 @@ impl Card for CardVf {
     }
 
     fn stop_receive(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
+        self.running &= !(1 << queue);
+        self.spread(device);
         RECEIVE.stop(device, queue)
+    }
+
+    fn write_redirection(&self, device: &Device, _queues: &[u16]) {
+        self.spread(device);
+    }
+
+    fn enable(&mut self, device: &Device) {
+        self.spread(device);
     }
 
     fn stop_transmit(&mut self, device: &Device, queue: usize) -> Result<(), Error> {
@@ -246,11 +271,13 @@ impl Card for CardVf {
     }
 
     fn write_addresses(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
-        if self.granted.mac == Some(filters.mac) {
+        if self.told.get() == Some(filters.mac) {
             return Ok(());
         }
         let (low, high) = Filters::words(filters.mac);
-        self.mailbox.require(device, &[SET_MAC, low, high], "the address", filters.mac).map(|_| ())
+        self.mailbox.require(device, &[SET_MAC, low, high], "the address", filters.mac)?;
+        self.told.set(Some(filters.mac));
+        Ok(())
     }
 
     fn write_multicast(&self, device: &Device, filters: &Filters) -> Result<(), Error> {
@@ -281,6 +308,14 @@ impl Card for CardVf {
             told.remove(at);
         }
         Ok(())
+    }
+}
+
+impl CardVf {
+    /// 7.10.2: of an entry in the physical function's table, as many bits count as tell queues apart that all run. Those above get nothing.
+    fn spread(&self, device: &Device) {
+        let bits = self.running.trailing_ones().max(1).ilog2();
+        device.registers.write(VFPSRTYPE, bits << VFPSRTYPE_RQPL_SHIFT);
     }
 }
 

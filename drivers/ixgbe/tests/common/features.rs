@@ -1,5 +1,7 @@
 //! The card's features, each with packets that need it and what becomes of them.
 
+use std::time::Duration;
+
 use pagewire_ethdev::nic::testing::Random;
 use pagewire_ethdev::{
     FlowAction, FlowProtocol, FlowRule, Packet, PacketFlags, PacketType, PortConfig, RssConfig, RxOffloads,
@@ -168,6 +170,16 @@ pub(crate) fn features<P: Side>() -> Vec<Feature<P>> {
                 (packet, made)
             },
             between: restart,
+            ..nothing()
+        },
+        Feature {
+            name: "interrupts",
+            queues: 4,
+            config: |config| {
+                config.rss.key = Some(KEY.into());
+                config.rx_interrupts = Some(Duration::ZERO);
+            },
+            packet: hashed,
             ..nothing()
         },
         Feature {

@@ -52,9 +52,14 @@ pub(crate) fn serve(functions: u16) -> Served {
 
 /// The same of another card of the family.
 pub(crate) fn serve_kind(kind: Kind, functions: u16) -> Served {
+    serve_lied(kind, functions, |_| Box::new(()))
+}
+
+/// The same with somebody between each function and its driver.
+pub(crate) fn serve_lied(kind: Kind, functions: u16, liar: impl Fn(usize) -> Box<dyn Liar>) -> Served {
     let (inner, mut wire) = pair();
     wire.light(true);
-    let mut served = serve_on(kind, functions, Box::new(inner), |_| Box::new(()));
+    let mut served = serve_on(kind, functions, Box::new(inner), liar);
     served.wire = wire;
     served
 }
@@ -159,7 +164,7 @@ impl Physical {
     ) -> Physical {
         let space = space();
         let mut port = Ixgbe::with_function(&space, space.open_vfio_user(&served.paths[0]).unwrap()).unwrap();
-        let mut config = PortConfig { functions: functions.to_vec(), promiscuous: false, ..config(&space) };
+        let mut config = PortConfig { promiscuous: false, ..beside(&space, functions) };
         change(&space, &mut config);
         let (rx, tx) = port.start(config).unwrap();
         let (port, stop) = (Arc::new(Mutex::new(port)), Arc::<AtomicBool>::default());
@@ -211,6 +216,13 @@ pub(crate) struct Virtual {
     pub(crate) pool: Pool,
     pub(crate) mac: MacAddr,
     pub(crate) space: AddressSpace,
+}
+
+/// A card with virtual functions, and one queue pair of its own with rings of 64.
+pub(crate) fn beside(space: &AddressSpace, functions: &[FunctionConfig]) -> PortConfig {
+    let mut config = PortConfig { functions: functions.to_vec(), ..config(space) };
+    config.rx[0] = RxQueueConfig::new(wide_pool(space, 512), 64);
+    config
 }
 
 /// A pool whose buffers hold any ordinary frame in whole KiB.

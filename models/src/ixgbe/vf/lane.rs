@@ -26,6 +26,8 @@ pub(in super::super) struct Lane {
     pub(in super::super) stop: bool,
     /// It was reset: PFVFLRE has yet to say so.
     pub(in super::super) was_reset: bool,
+    /// Frames that it had no descriptors for, which the card has yet to count.
+    pub(in super::super) dropped: u32,
     /// The card's LINKS.
     pub(in super::super) links: u32,
     /// Registers of the card's that hold for all functions, and how often they have changed.

@@ -272,7 +272,11 @@ impl Function for Vf {
             busy = true;
         }
         // The reads of its memory happen with the lane held; whoever waits for it is the card's poll.
-        busy |= self.transmit.poll(&mut card, &mut *self.lane.lock());
+        let mut lane = self.lane.lock();
+        lane.dropped += card.registers.get(QPRDC);
+        card.registers.set(QPRDC, 0);
+        busy |= self.transmit.poll(&mut card, &mut *lane);
+        drop(lane);
         if self.interrupting {
             card.interrupts.deliver(card.registers, &mut card.bus);
         }
