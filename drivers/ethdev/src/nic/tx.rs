@@ -295,9 +295,15 @@ impl<F: TxFormat> TxRing<F> {
         if self.descriptors.tail() != tail {
             self.ring_doorbell();
             self.counters.count(gone - errors, bytes);
-        } else if !packets.is_empty() {
-            // What the next packet waits for may be descriptors that nobody has been asked to report.
-            self.request_report();
+        } else {
+            if errors > 0 {
+                // What went before by vector instructions waits for the doorbell still.
+                self.ring_doorbell();
+            }
+            if !packets.is_empty() {
+                // What the next packet waits for may be descriptors that nobody has been asked to report.
+                self.request_report();
+            }
         }
         gone
     }

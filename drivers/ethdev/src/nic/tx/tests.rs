@@ -231,3 +231,24 @@ fn queues_share_no_line() {
     assert_eq!(ranges.len(), 16);
     assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
 }
+
+/// What is sent by vector instructions goes at once, though all that follows it in its burst cannot be sent.
+#[test]
+fn the_card_is_told_of_a_burst_that_ends_with_what_cannot_be_sent() {
+    let mut bench = bench();
+    let (_port, _rx, mut queue) = bench.start(1024);
+    let mut pool = bench.pool(256);
+    let tail = |bench: &Bench<Plain>| bench.registers.get(TDT.offset as u64);
+    // What packets are expected to be like it finds out by the first.
+    assert_eq!(queue.tx_burst(&mut burst(packet(&mut pool, &[60]))), 1);
+    let mut packets = Burst::new(32);
+    for _ in 0..8 {
+        packets.push(packet(&mut pool, &[60])).unwrap();
+    }
+    // Nobody has said where its headers are.
+    let mut asking = packet(&mut pool, &[60]);
+    asking.set_flags(PacketFlags::TX_IP_CSUM);
+    packets.push(asking).unwrap();
+    assert_eq!(queue.tx_burst(&mut packets), 9);
+    assert_eq!((tail(&bench), queue.pending()), (9, 9));
+}
