@@ -28,40 +28,35 @@ const CABLE: f64 = 10e6 / 672.0;
 
 /// The limit is the cable's and far below any machine's, so that whoever else runs here does not change it.
 #[test]
-fn the_rate_of_a_cable_behind_a_forwarder_is_found_again_and_again() {
+fn the_rate_of_a_cable_behind_a_forwarder_is_found() {
     let place = Place::new();
     let wires = "--socket a --socket b --socket c --socket d --wire pair --wire pair:10";
     let _model = place.start(&format!("model 82599 {wires} --mapped -T 0"), "vfio-user-pci");
-    // A ring holds what comes while nobody runs: of what is sent, as long as a moment of the receiver; of what the cable has yet
-    // to carry, little beside a trial's, or it would look like throughput.
-    let rings = "--rx-ring 4096 --tx-ring 128";
-    let forwarder =
-        place.l2fwd(&format!("--port vfio-user:b --port vfio-user:c {rings} --interrupts --cores 0"));
-    // A cable makes up for 50 ms of silence: 3.3 % of a trial's frames, and the ring's are 0.6 %. What is tolerated is not
-    // received: it makes the rate no higher, and a machine that pauses makes it no lower.
+    // Rings hold what comes while nobody runs: that of the cable for 69 ms, which is 2.8 % of a trial, or it would look like
+    // throughput.
+    let forwarder = place.l2fwd("--port vfio-user:b --port vfio-user:c --rx-ring 4096 --tx-ring 1024");
     let scenario = "
         [rfc2544]
         tests = ['throughput']
         sizes = [64]
-        trial = 1.5
-        search-trial = 1.5
-        max-rate = '100kpps'
-        resolution = 0.05
-        loss-tolerance = 0.1
-        attempts = 2
+        trial = 2.5
+        search-trial = 2.5
+        max-rate = '30kpps'
+        resolution = 0.04
+        loss-tolerance = 0.02
+        attempts = 3
         pause = 0.05";
-    for _ in 0..2 {
-        let ports = "--port vfio-user:a --port vfio-user:d --rx-ring 4096 --cores 1 --drain 0.15";
-        let (trials, last) = find_out(&place, ports, scenario, 0);
-        let found = &last["rfc2544"]["sizes"][0]["throughput"];
-        let off = number(found, "/received_pps") / CABLE - 1.0;
-        assert!(off.abs() <= 0.05, "{off}: {last:#}");
-        assert_eq!(found["limit"], "loss", "{last:#}");
-        assert!(count(&last, "/rfc2544/trials") == trials.len() as u64 && trials.len() > 2, "{last:#}");
-        // More than the cable carries was offered, and lost.
-        let lossy = |trial: &Value| number(trial, "/loss") > 0.5 && trial["good"] == false;
-        assert!(trials.iter().any(lossy), "{trials:#?}");
-    }
+    let ports = "--port vfio-user:a --port vfio-user:d --rx-ring 4096 --drain 0.2";
+    let (trials, last) = find_out(&place, ports, scenario, 0);
+    let found = &last["rfc2544"]["sizes"][0]["throughput"];
+    let off = number(found, "/received_pps") / CABLE - 1.0;
+    assert!(off.abs() <= 0.05, "{off}: {last:#}");
+    assert_eq!(found["limit"], "loss", "{last:#}");
+    assert!(count(&last, "/rfc2544/trials") == trials.len() as u64 && trials.len() > 2, "{last:#}");
+    // More than the cable carries was offered, and lost.
+    let lossy = |trial: &Value| number(trial, "/loss") > 0.5 && trial["good"] == false;
+    assert!(trials.iter().any(lossy), "{trials:#?}");
+    println!("{} trials, {:.1} % off", trials.len(), 100.0 * off);
     // It is the forwarder that had no room for them.
     assert!(count(&forwarder.end(), "/ports/0/drops/tx_full") > 10_000);
 }
@@ -145,7 +140,7 @@ fn what_cannot_be_is_refused_before_the_first_trial() {
     let place = Place::new();
     let ports = "pktgen --port ring:x --port ring:x --rfc2544";
     for (arguments, expected) in [
-        ("--sizes 1518,64 --src-ip fd00::1 --dst-ip fd00::2", "rfc2544: sizes: 64: stream stream0: "),
+        ("--sizes 1518,64 --src-ip fd00::1 --dst-ip fd00::2", "stream stream0: size: headers of 62 bytes"),
         ("=throughput --sizes 64 --max-loss 0", "pass: limits such as max-loss"),
         ("--sizes 64 --min-throughput 15Mpps", "rfc2544: min-throughput"),
     ] {

@@ -8,7 +8,7 @@ use super::{Arrival, Wire};
 const OVERHEAD: usize = 4 + 8 + 12;
 
 /// How much of its past the wire makes up for: who sends may have had no core meanwhile, as a card never has.
-const CATCH_UP: Duration = Duration::from_millis(50);
+const CATCH_UP: Duration = Duration::from_millis(10);
 
 /// A wire that takes so many bits a second, check sequence, preamble and gap of each frame included, and has no room for more.
 /// What is received is as fast as the other end.
@@ -96,11 +96,11 @@ mod tests {
     #[test]
     fn time_in_which_nobody_ran_is_made_up_for_and_no_more() {
         let mut wire = Paced::new(Open, GIGABIT);
-        // 10 ms are 14881 frames, of which the last leaves a little later.
-        assert_eq!(takes(&mut wire, 10_000_000, &FRAME), 14_881);
-        assert_eq!(takes(&mut wire, 20_000_000, &FRAME), 14_881);
-        // Of ten seconds, 50 ms.
-        assert_eq!(takes(&mut wire, 10_000_000_000, &FRAME), 74_405);
+        // 5 ms are 7441 frames, of which the last leaves a little later.
+        assert_eq!(takes(&mut wire, 5_000_000, &FRAME), 7_441);
+        assert_eq!(takes(&mut wire, 10_000_000, &FRAME), 7_441);
+        // Of ten seconds, 10 ms.
+        assert_eq!(takes(&mut wire, 10_000_000_000, &FRAME), 14_881);
     }
 
     #[test]
