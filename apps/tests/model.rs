@@ -215,7 +215,7 @@ fn bad_arguments_are_refused() {
         ("--socket a --socket b --socket c --pair", "two cards at a time, but there are 3 --socket"),
         ("--socket a --wire pair", "ends for 2 cards, but there are 1 --socket"),
         ("--socket a --wire open --wire open", "ends for 2 cards, but there are 1"),
-        ("--socket a --wire nonsense", "expected open, pair, stream:PATH"),
+        ("--socket a --wire nonsense", "expected open, pair[:MBPS], stream:PATH"),
         ("--socket a --wire open --pair", "cannot be used with"),
         ("--socket a --mapped --trapped", "cannot be used with"),
         ("--socket a --mac 01:00:5e:00:00:01", "neither zero nor a group's"),
