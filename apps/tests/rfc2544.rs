@@ -54,7 +54,7 @@ fn the_rate_of_a_cable_behind_a_forwarder_is_found() {
     assert_eq!(found["limit"], "loss", "{last:#}");
     assert!(count(&last, "/rfc2544/trials") == trials.len() as u64 && trials.len() > 2, "{last:#}");
     // More than the cable carries was offered, and lost.
-    let lossy = |trial: &Value| number(trial, "/loss") > 0.5 && trial["good"] == false;
+    let lossy = |trial: &Value| number(trial, "/loss") > 0.3 && trial["good"] == false;
     assert!(trials.iter().any(lossy), "{trials:#?}");
     println!("{} trials, {:.1} % off", trials.len(), 100.0 * off);
     // It is the forwarder that had no room for them.
