@@ -98,7 +98,7 @@ mod tests {
         let mut wire = Paced::new(Open, GIGABIT);
         // 5 ms are 7441 frames, of which the last leaves a little later.
         assert_eq!(takes(&mut wire, 5_000_000, &FRAME), 7_441);
-        assert_eq!(takes(&mut wire, 10_000_000, &FRAME), 7_441);
+        assert_eq!(takes(&mut wire, 10_000_000, &FRAME), 7_440);
         // Of ten seconds, 10 ms.
         assert_eq!(takes(&mut wire, 10_000_000_000, &FRAME), 14_881);
     }
