@@ -48,6 +48,10 @@ fn bench_with(offloads: RxOffloads, mtu: u16, lie: impl FnMut(u64) -> u64 + Send
     bench
 }
 
+/// Looks without a packet, of more than a tenth of a millisecond each, after which nothing more is to come: a model on a busy machine
+/// has to wait for a core.
+const QUIET: u32 = 60;
+
 /// Send so many frames, a multiple of 16, and take what comes until nothing does.
 fn whatever_comes(bench: &mut Bench, count: usize, len: usize) -> Vec<Packet> {
     let (to, mut got, mut burst) = (bench.b.port.info().mac, Vec::new(), Burst::new(32));
@@ -55,7 +59,7 @@ fn whatever_comes(bench: &mut Bench, count: usize, len: usize) -> Vec<Packet> {
         let packets = bench.packets(&vec![frame(to, len); 16]);
         send(&mut bench.a.tx[0], packets);
         let mut quiet = 0;
-        while quiet < 20 {
+        while quiet < QUIET {
             quiet = if bench.b.rx[0].rx_burst(&mut burst) > 0 { 0 } else { quiet + 1 };
             got.extend(burst.drain());
             std::thread::sleep(Duration::from_micros(100));
