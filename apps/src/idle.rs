@@ -19,6 +19,11 @@ pub(crate) enum Idle {
 }
 
 impl Idle {
+    /// For a loop beside which those who make the frames may, or may not, need its core.
+    pub(crate) fn napping(needed: bool) -> Idle {
+        if needed { Idle::Nap } else { Idle::Spin }
+    }
+
     /// Let no magazine keep what others could use.
     pub(crate) fn rest(self) {
         pagewire_pool::flush_thread();

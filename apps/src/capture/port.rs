@@ -91,7 +91,7 @@ pub(super) fn capture(args: &Args, spec: &PortSpec, stop: &AtomicBool) -> Result
     let rx = rx.pop().context("a port without a receive queue")?;
 
     let (counters, end) = (Arc::new(Counters::default()), Arc::new(AtomicBool::new(false)));
-    let idle = if spec.is_hardware() { Idle::Spin } else { Idle::Nap };
+    let idle = Idle::napping(!spec.is_hardware());
     let cpu = cores::default(1)?.pop();
     let lane = Lane { rx, producer, counters: counters.clone(), end: end.clone(), idle };
     let worker = thread::Builder::new().name("capture".into()).spawn(move || {

@@ -173,7 +173,7 @@ impl<S: Service> Door<S> {
 
     /// Whether somebody waits to be let in.
     fn is_knocked(&self) -> bool {
-        happened(self.listener.as_fd(), PollFlags::IN).contains(PollFlags::IN)
+        !happened(self.listener.as_fd(), PollFlags::IN).is_empty()
     }
 
     /// Lets in who knocks, if it is somebody who may.

@@ -56,7 +56,7 @@ pub(super) fn forward(
         shares[number % cores].push(lane);
     }
     let (record, first) = (args.record_core_cycles, args.tx_first);
-    let idle = if cards.is_some_and(|cards| cards.cards.shares(&cpus)) { Idle::Nap } else { Idle::Spin };
+    let idle = Idle::napping(cards.is_some_and(|cards| cards.cards.shares(&cpus)));
     let (mut workers, mut failed) = (Vec::new(), None);
     for (cpu, mut share) in cpus.into_iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
         let end = end.clone();

@@ -15,6 +15,7 @@ use super::scenario::Scenario;
 use super::signature::Run;
 use super::{Args, CARDS};
 use crate::embedded::Embedded;
+use crate::idle::Idle;
 use crate::l2fwd::Reporter;
 use crate::stats::Statistics;
 use crate::{cores, ports};
@@ -35,8 +36,8 @@ pub(super) struct Bench<'a> {
     pub(super) args: &'a Args,
     pub(super) clock: Clock,
     pub(super) cpus: Vec<usize>,
-    /// Loops share their only core with modelled cards.
-    pub(super) naps: bool,
+    /// What loops do that find nothing: they may share their only core with modelled cards.
+    pub(super) idle: Idle,
     pub(super) statistics: Statistics,
     /// What others are told, from one measurement to the next, and since when.
     pub(super) published: (Reporter, Instant),
@@ -72,7 +73,7 @@ impl<'a> Bench<'a> {
             None if cards.is_some() => cores::beside(queues, CARDS)?.0,
             None => cores::default(queues)?,
         };
-        let naps = cards.as_ref().is_some_and(|cards| cards.shares(&cpus));
+        let idle = Idle::napping(cards.as_ref().is_some_and(|cards| cards.shares(&cpus)));
         let published =
             (Reporter::new(monitors.clone(), vec![Vec::new(); ports.len()], None), Instant::now());
         Ok(Bench {
@@ -85,7 +86,7 @@ impl<'a> Bench<'a> {
             args,
             clock,
             cpus,
-            naps,
+            idle,
             statistics,
             run: None,
         })

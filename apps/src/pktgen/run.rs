@@ -96,8 +96,7 @@ impl Bench<'_> {
         let cores =
             self.cpus.iter().zip(&shares).map(|(cpu, share)| Core::new(*cpu, share.lanes())).collect();
         let mut watch = Watch { streams, senders, receivers: counters, cores, gathered, start };
-        let idle = if self.naps { Idle::Nap } else { Idle::Spin };
-        let (workers, failed) = spawn(&watch.cores, shares, &signals, idle);
+        let (workers, failed) = spawn(&watch.cores, shares, &signals, self.idle);
         let watched = match &failed {
             None => self.watch(scenario, conduct, &mut watch, &signals),
             Some(_) => Ok(()),
